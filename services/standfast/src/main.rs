@@ -1,0 +1,2 @@
+//! The `standfast` binary. Placeholder until its first commit.
+fn main() {}
