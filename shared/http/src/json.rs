@@ -1,0 +1,264 @@
+//! Reading bodies: bounded in size, time and depth; errors name the field.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
+use actix_web::http::header::{self, HeaderMap};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use serde::Deserialize;
+
+use crate::{Error, Limits, locate};
+
+/// Refuses a body that does not say it is JSON: a browser can be made to send a form to a loopback port from any
+/// page, but not this media type, so it is also the guard against cross-site requests.
+///
+/// # Errors
+/// 415 for another media type or a content coding.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Error> {
+    require(headers, |essence| {
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    })
+    .map_err(|got| {
+        Error::unsupported_media_type(format!(
+            "send `content-type: application/json`; this request has {got}"
+        ))
+    })
+}
+
+/// The media type without parameters must satisfy `accepts`, and no content coding may be applied.
+pub(crate) fn require(headers: &HeaderMap, accepts: impl Fn(&str) -> bool) -> Result<(), String> {
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
+        && coding != "identity"
+    {
+        return Err(format!("content-encoding {coding:?}, and none is supported"));
+    }
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Err("none".to_owned()) };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    if accepts(essence) || accepts(&essence.to_ascii_lowercase()) { Ok(()) } else { Err(format!("{text:?}")) }
+}
+
+/// A request body, piece by piece, each piece within the idle time-out.
+pub struct BodyReader {
+    payload: Payload,
+    idle: Duration,
+}
+
+impl BodyReader {
+    /// Reads `payload` as `limits` say.
+    #[must_use]
+    pub fn new(payload: Payload, limits: &Limits) -> Self {
+        Self { payload, idle: limits.body_idle_timeout }
+    }
+
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// 408 when the client pauses for too long, 400 when it goes away or breaks the framing.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        // What has arrived already needs no timer.
+        let ready = poll_fn(|cx| match self.payload.poll_next_unpin(cx) {
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+            std::task::Poll::Ready(piece) => std::task::Poll::Ready(Some(piece)),
+        });
+        let piece = match ready.await {
+            Some(piece) => piece,
+            None => match tokio::time::timeout(self.idle, self.payload.next()).await {
+                Ok(piece) => piece,
+                Err(_) => {
+                    let detail = format!("the body paused for more than {:?}", self.idle);
+                    return Some(Err(Error::timeout(detail)));
+                }
+            },
+        };
+        piece.map(|piece| piece.map_err(broken_body))
+    }
+
+    /// Bytes that are known to follow, if the client said.
+    #[must_use]
+    pub fn size_hint(&self) -> usize {
+        self.payload.size_hint().0
+    }
+}
+
+fn broken_body(error: PayloadError) -> Error {
+    match error {
+        PayloadError::Overflow => Error::too_large("the body", 0),
+        PayloadError::Incomplete(_) => Error::bad_request("incomplete-body", "the body ended early"),
+        other => Error::bad_request("broken-body", format!("the body cannot be read: {other}")),
+    }
+}
+
+/// The whole body, of at most `bytes_max` bytes. A body that arrived in one piece is not copied.
+///
+/// # Errors
+/// 413 before anything is read if the client says that it is larger, else as soon as it is; 400, 408.
+pub async fn read_body(
+    request: &HttpRequest,
+    payload: Payload,
+    limits: &Limits,
+    bytes_max: usize,
+) -> Result<Bytes, Error> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let announced: usize = announced.unwrap_or(0);
+    if announced > bytes_max {
+        return Err(Error::too_large("the body", bytes_max));
+    }
+    let mut reader = BodyReader::new(payload, limits);
+    let Some(first) = reader.next().await.transpose()? else { return Ok(Bytes::new()) };
+    if announced > 0 && first.len() == announced {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(announced.max(first.len()).min(bytes_max));
+    let mut piece = first;
+    loop {
+        if whole.len() + piece.len() > bytes_max {
+            return Err(Error::too_large("the body", bytes_max));
+        }
+        whole.extend_from_slice(&piece);
+        match reader.next().await.transpose()? {
+            Some(next) => piece = next,
+            None => return Ok(whole.freeze()),
+        }
+    }
+}
+
+/// Parses a JSON text. Values that `T` leaves raw are checked for syntax, and for depth.
+///
+/// # Errors
+/// 400 for what is not JSON or nested deeper than `depth_max`; 422, naming the field, for JSON of another shape:
+/// unknown, missing, repeated or of the wrong type.
+pub fn parse<'a, T: Deserialize<'a>>(text: &'a [u8], depth_max: usize) -> Result<T, Error> {
+    if !depth_within(text, depth_max) {
+        let detail = format!("the JSON is nested deeper than {depth_max} levels");
+        return Err(Error::bad_request("too-deep", detail).with("limit_depth", depth_max));
+    }
+    serde_json::from_slice(text).map_err(|error| explain(text, &error))
+}
+
+/// Says what is wrong with a text, where, and in which field.
+fn explain(text: &[u8], error: &serde_json::Error) -> Error {
+    let offset = locate::offset_of(text, error.line(), error.column());
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let place = |e: Error| e.with("line", error.line()).with("column", error.column());
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            // An error about a key is quoted by serde itself: "unknown field `x`".
+            let named = message.split('`').nth(1).filter(|_| message.contains(" field `"));
+            let field = named.map_or_else(|| locate::path_at(text, offset), str::to_owned);
+            let detail = match (named, field.as_str()) {
+                (Some(_), _) | (None, "") => message.to_owned(),
+                (None, field) => format!("`{field}`: {message}"),
+            };
+            let problem = Error::unprocessable("invalid-request", detail);
+            place(if field.is_empty() { problem } else { problem.with("field", field) })
+        }
+        _ if text.is_empty() => {
+            Error::bad_request("malformed-json", "the body is empty; a JSON object is expected")
+        }
+        _ => {
+            let detail = format!("not JSON at line {} column {}: {message}", error.line(), error.column());
+            place(Error::bad_request("malformed-json", detail))
+        }
+    }
+}
+
+/// Whether no value of a JSON text is nested deeper than `depth_max`. One pass; the text need not be valid.
+#[must_use]
+pub fn depth_within(text: &[u8], depth_max: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > depth_max {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Order<'a> {
+        name: &'a str,
+        #[serde(default)]
+        lines: Vec<Line>,
+        #[serde(borrow, default)]
+        raw: Option<&'a serde_json::value::RawValue>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Line {
+        count: u8,
+    }
+
+    fn refused(text: &str) -> (u16, String, Option<String>) {
+        let error = parse::<Order>(text.as_bytes(), 8).unwrap_err();
+        let problem = error.problem();
+        let field = problem.more.get("field").and_then(|f| f.as_str()).map(str::to_owned);
+        (problem.status, problem.kind.replace("/problems/", ""), field)
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        let invalid = |field: &str| (422, "invalid-request".to_owned(), Some(field.to_owned()));
+        assert_eq!(refused(r#"{"name":"a","nope":1}"#), invalid("nope"));
+        assert_eq!(refused(r#"{"lines":[]}"#), invalid("name"));
+        assert_eq!(refused(r#"{"name":"a","name":"b"}"#), invalid("name"));
+        assert_eq!(refused(r#"{"name":3}"#), invalid("name"));
+        assert_eq!(refused(r#"{"name":"a","lines":[{"count":1},{"count":300}]}"#), invalid("lines[1].count"));
+        assert_eq!(refused(r#"{"name":"a","lines":[{"count":"x"}]}"#), invalid("lines[0].count"));
+        assert_eq!(refused("[1]").0, 422);
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        for text in [
+            "",
+            "{",
+            r#"{"name":"a"}x"#,
+            r#"{"name":"a","raw":{"x":}}"#,
+            "{'name':1}",
+            "{\"name\":\"\u{1}\"}",
+        ] {
+            assert_eq!((refused(text).0, refused(text).1.as_str()), (400, "malformed-json"), "{text}");
+        }
+        assert!(parse::<Order>(b"{\"name\":\"a\",\"raw\":\"\xff\"}", 8).is_err(), "not UTF-8");
+    }
+
+    #[test]
+    fn depth_is_bounded_also_in_raw_values() {
+        let nested =
+            |n: usize| format!(r#"{{"name":"[[[[[[[[[[","raw":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+        assert!(parse::<Order>(nested(7).as_bytes(), 8).is_ok());
+        assert_eq!(refused(&nested(8)).1, "too-deep");
+        assert_eq!(refused(&"[".repeat(1 << 20)).1, "too-deep");
+    }
+}
