@@ -197,8 +197,7 @@ mod tests {
     fn lines_of(style: Style, run: impl FnOnce()) -> Vec<String> {
         let captured = Captured(style, Arc::default());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(captured.clone()), run);
-        let lines = captured.1.lock().unwrap().clone();
-        lines
+        captured.1.lock().unwrap().clone()
     }
 
     #[test]

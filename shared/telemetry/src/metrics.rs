@@ -123,7 +123,7 @@ impl Metrics {
             registry.register(name, help.trim_end_matches('.'), family.metric());
             Box::new(family)
         });
-        known.downcast_ref::<F>().map(F::clone).unwrap_or_else(|| panic!("metric {name} is of two kinds"))
+        known.downcast_ref::<F>().cloned().unwrap_or_else(|| panic!("metric {name} is of two kinds"))
     }
 }
 
