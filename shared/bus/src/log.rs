@@ -1,0 +1,148 @@
+//! A durable total order of entries, read from any offset.
+
+use crate::bus::{Backend, Bus};
+use crate::config::check_name;
+use crate::embedded;
+use crate::error::{BusError, PublishError};
+use crate::message::Message;
+
+/// Where a reader starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the oldest entry there is.
+    First,
+    /// At this offset; if it is gone already, at the oldest there is: compare the offset of the first entry.
+    Offset(u64),
+    /// After the newest entry there is now.
+    End,
+}
+
+/// An entry and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place: grows by one per entry (RabbitMQ may leave gaps), never used twice in one log.
+    pub offset: u64,
+    /// What was appended.
+    pub message: Message,
+}
+
+/// Which offsets a log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The oldest entry there is; equal to `next` if there is none.
+    pub first: u64,
+    /// The offset that the next entry gets.
+    pub next: u64,
+}
+
+/// A log by name. Cheap to clone.
+#[derive(Clone)]
+pub struct Log {
+    bus: Bus,
+    name: String,
+}
+
+impl Log {
+    pub(crate) fn new(bus: Bus, name: &str) -> Self {
+        Self { bus, name: name.to_owned() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends all of them in order, next to each other, and returns when they are stored durably: one round of the
+    /// disk or broker for the batch, shared with whoever appends at the same time. Never sent again by itself.
+    ///
+    /// # Errors
+    /// Refused or down: none is stored. Unknown: read the log to learn which are.
+    pub async fn append(&self, messages: Vec<Message>) -> Result<(), PublishError> {
+        let fate = self.bus.faults().judge();
+        if let Some(delay) = fate.delay {
+            tokio::time::sleep(delay).await;
+        }
+        if fate.drop {
+            return Err(PublishError::Unknown);
+        }
+        match &self.bus.backend {
+            Backend::Embedded(link) => link.append(&self.name, messages).await,
+        }
+    }
+
+    /// Reads on from there, for ever.
+    ///
+    /// # Errors
+    /// The bus is down; the log cannot be opened.
+    pub async fn read(&self, from: From) -> Result<LogReader, BusError> {
+        check_name(&self.name)?;
+        match &self.bus.backend {
+            Backend::Embedded(link) => {
+                Ok(LogReader { kind: ReaderKind::Embedded(link.read(&self.name, from)?) })
+            }
+        }
+    }
+
+    /// Which offsets there are.
+    ///
+    /// # Errors
+    /// The bus is down; the log cannot be opened.
+    pub async fn bounds(&self) -> Result<Bounds, BusError> {
+        check_name(&self.name)?;
+        match &self.bus.backend {
+            Backend::Embedded(link) => link.bounds(&self.name),
+        }
+    }
+
+    /// Entries before `offset` are not needed any more. Space is given back in whole segments, so some of them may
+    /// still be read. On RabbitMQ it does nothing: the stream's size limit gives space back.
+    ///
+    /// # Errors
+    /// The bus is down; the files cannot be deleted.
+    pub async fn truncate_before(&self, offset: u64) -> Result<(), BusError> {
+        check_name(&self.name)?;
+        match &self.bus.backend {
+            Backend::Embedded(link) => link.truncate_before(&self.name, offset),
+        }
+    }
+
+    /// Deletes the log. Its readers wait for ever.
+    ///
+    /// # Errors
+    /// The bus is down; the files cannot be deleted.
+    pub async fn delete(&self) -> Result<(), BusError> {
+        check_name(&self.name)?;
+        match &self.bus.backend {
+            Backend::Embedded(link) => link.delete_log(&self.name),
+        }
+    }
+}
+
+/// Reads a log on and on.
+pub struct LogReader {
+    kind: ReaderKind,
+}
+
+enum ReaderKind {
+    Embedded(embedded::LogReader),
+}
+
+impl LogReader {
+    /// The next entry; waits for one to be appended. Cancel safe.
+    ///
+    /// # Errors
+    /// The files cannot be read. A lost link is waited for.
+    pub async fn next(&mut self) -> Result<LogEntry, BusError> {
+        match &mut self.kind {
+            ReaderKind::Embedded(reader) => reader.next().await,
+        }
+    }
+
+    /// What can be had at once, at most `max` entries: to work in batches after one `next`.
+    pub fn take_ready(&mut self, max: usize) -> Vec<LogEntry> {
+        match &mut self.kind {
+            ReaderKind::Embedded(reader) => reader.take_ready(max),
+        }
+    }
+}
