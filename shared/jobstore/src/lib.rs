@@ -1,1 +1,33 @@
-//! Placeholder until its first commit.
+//! The jobs table: its schema, every statement that touches it, and the state machine those statements follow.
+//!
+//! Promise: this crate is the only place that knows how a job is stored. [`machine`] says what may happen to a
+//! job as a pure function; the SQL says the same to the database, and a property test holds the two together.
+//! Every write is idempotent or fenced: a job's id comes from the caller, a claim raises its fencing token,
+//! and whoever reports on an attempt names the token, so a write whose outcome is unknown may be sent again.
+//!
+//! Not promised: no wake-ups and no clocks. Callers pass `now`, and tell the bus what they changed.
+//!
+//! Read in this order: [`machine`], [`retry`], [`schema`], [`Store`], then its verbs file by file.
+
+pub mod machine;
+pub mod retry;
+pub mod schema;
+
+mod claim;
+mod control;
+mod error;
+mod finish;
+mod queues;
+mod read;
+mod rows;
+mod store;
+mod submit;
+
+pub use claim::{Claim, Claimed, Due, Expired, Lease, Outlook, Renewed};
+pub use control::Cancelled;
+pub use error::{DbError, Error};
+pub use finish::{Completion, Ending, Finished};
+pub use queues::{Counts, Queue};
+pub use read::{Attempt, Cursor, Filter, Page, Why};
+pub use store::{Executed, Sql, Store};
+pub use submit::{Keyed, NewJob};

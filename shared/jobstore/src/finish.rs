@@ -1,0 +1,180 @@
+//! The end of an attempt, with a result or without.
+
+use clock::WallMs;
+use messages::{
+    job::{Reason, State},
+    sql::{Level, Statement},
+};
+use serde_json::{Value, json};
+
+use crate::{Error, Lease, Sql, Store, machine, rows};
+
+/// An attempt that has a result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// Which attempt.
+    pub lease: Lease,
+    /// JSON text.
+    pub result: String,
+}
+
+/// An attempt that ended without a result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// Which attempt.
+    pub lease: Lease,
+    /// Why.
+    pub reason: Reason,
+    /// In words; at most 4 KiB are kept.
+    pub detail: String,
+    /// When the next attempt may start, if there is one.
+    pub retry_at: WallMs,
+    /// Only if its lease ended before this.
+    pub lease_before: Option<WallMs>,
+}
+
+impl Ending {
+    /// The end of an attempt whose worker was not heard of until `now`.
+    #[must_use]
+    pub fn expired(lease: Lease, runner: &str, now: WallMs) -> Self {
+        Self {
+            lease,
+            reason: Reason::LeaseExpired,
+            detail: format!("{runner} did not renew its lease"),
+            retry_at: now,
+            lease_before: Some(now),
+        }
+    }
+}
+
+/// What became of a reported attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Which attempt.
+    pub lease: Lease,
+    /// The job's state after it, or nothing if the token was stale and the report was refused.
+    pub state: Option<State>,
+    /// Version of the row.
+    pub version: u64,
+}
+
+const DETAIL_MAX: usize = 4096;
+
+const COMPLETE: &str = "UPDATE jobs SET state = 'completed', result = ?3, finished_at = ?4, lease_until = NULL, \
+     version = version + 1 WHERE id = ?1 AND token = ?2 AND state = 'running'";
+
+/// The rest of each row's parameters: 3 reason, 4 detail, 5 retry_at, 6 now, 7 counts as a kill, 8 gives the attempt
+/// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison.
+const RECORD: &str =
+    "INSERT INTO jobs_attempts (job_id, token, attempt, started_at, ended_at, reason, detail, runner)
+    SELECT id, token, attempt, coalesce(started_at, ?6), ?6,
+        CASE WHEN ?7 AND kills + 1 >= ?11 THEN 'poison' ELSE ?3 END, ?4, runner
+    FROM jobs WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10
+        AND ?5 IS NOT NULL AND ?8 IS NOT NULL AND ?9 IS NOT NULL
+    ON CONFLICT (job_id, token) DO NOTHING";
+
+/// `machine::end`, said in SQL.
+const END: &str = "UPDATE jobs SET
+    state = CASE
+        WHEN cancel_requested OR ?3 = 'cancelled' THEN 'cancelled'
+        WHEN ?9 OR (?7 AND kills + 1 >= ?11) OR (NOT ?8 AND attempt >= max_attempts) THEN 'discarded'
+        WHEN ?5 <= ?6 THEN 'available'
+        WHEN ?3 = 'postponed' THEN 'scheduled'
+        ELSE 'retryable' END,
+    finished_at = CASE
+        WHEN cancel_requested OR ?3 = 'cancelled' OR ?9 OR (?7 AND kills + 1 >= ?11)
+            OR (NOT ?8 AND attempt >= max_attempts) THEN ?6 END,
+    attempt = attempt - ?8, kills = kills + ?7, run_at = ?5, lease_until = NULL, version = version + 1
+    WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10 AND ?4 IS NOT NULL";
+
+impl<D: Sql> Store<D> {
+    /// Stores results. A stale token changes nothing and is told as such. A report that was stored by an earlier call
+    /// whose answer was lost is told as stored.
+    ///
+    /// # Errors
+    /// What the database said; call it again with the same.
+    pub async fn complete(&self, completions: &[Completion], now: WallMs) -> Result<Vec<Finished>, Error> {
+        let row = |c: &Completion| {
+            vec![rows::id(c.lease.id), c.lease.token.into(), c.result.as_str().into(), now.0.into()]
+        };
+        let leases: Vec<_> = completions.iter().map(|c| c.lease).collect();
+        let statement = Statement::many(COMPLETE, completions.iter().map(row).collect());
+        let done = self.db.execute(vec![statement]).await?;
+        if done.results.first().and_then(|out| out.rows_affected) == Some(completions.len() as u64) {
+            // The common case costs no second statement. Nobody but the holder of the token changes the version of
+            // a running job, except a cancel that lost the race; the version here is a hint (0: unknown).
+            let all = |lease| Finished { lease, state: Some(State::Completed), version: 0 };
+            return Ok(leases.into_iter().map(all).collect());
+        }
+        self.fates(&leases, Some(&done.offset)).await
+    }
+
+    /// Records ends without a result, and moves each job on by the rules of [`machine::next`].
+    ///
+    /// # Errors
+    /// What the database said; call it again with the same.
+    pub async fn end(&self, endings: &[Ending], now: WallMs) -> Result<Vec<Finished>, Error> {
+        let params: Vec<Vec<Value>> = endings.iter().map(|e| ending(e, now)).collect();
+        let leases: Vec<_> = endings.iter().map(|e| e.lease).collect();
+        let statements = vec![
+            Statement::many(RECORD, params.clone()),
+            Statement::many(END, params),
+            Statement::new(
+                "DELETE FROM jobs_attempts WHERE (job_id, token) IN (
+                    SELECT a.job_id, a.token FROM json_each(?1) l JOIN jobs_attempts a
+                    ON a.job_id = l.value ->> 0 AND a.token <= (l.value ->> 1) - 100)",
+                vec![list(&leases).into()],
+            ),
+        ];
+        let done = self.db.execute(statements).await?;
+        self.fates(&leases, Some(&done.offset)).await
+    }
+
+    /// What each attempt's job is now: nothing for an attempt that no longer is, or never was, the latest.
+    async fn fates(&self, leases: &[Lease], after: Option<&str>) -> Result<Vec<Finished>, Error> {
+        let statement = Statement::new(
+            "SELECT j.id, j.token, j.state, j.version FROM json_each(?1) l JOIN jobs j
+             ON j.id = l.value ->> 0 AND j.token = l.value ->> 1",
+            vec![list(leases).into()],
+        );
+        let out = self.db.query(statement, Level::Session, after).await?;
+        let mut found = std::collections::HashMap::with_capacity(out.values.len());
+        for values in &out.values {
+            let mut r = rows::Row::new(values);
+            let lease = Lease { id: r.uuid()?, token: r.number()? };
+            found.insert(lease, (r.state()?, r.number()?));
+        }
+        let fate = |lease: &Lease| match found.get(lease) {
+            // Still running under this token: an expiry that was refused because the lease was renewed.
+            Some(&(state, version)) if state != State::Running => {
+                Finished { lease: *lease, state: Some(state), version }
+            }
+            _ => Finished { lease: *lease, state: None, version: 0 },
+        };
+        Ok(leases.iter().map(fate).collect())
+    }
+}
+
+fn list(leases: &[Lease]) -> String {
+    Value::Array(leases.iter().map(|l| json!([rows::id(l.id), l.token])).collect()).to_string()
+}
+
+fn ending(e: &Ending, now: WallMs) -> Vec<Value> {
+    vec![
+        rows::id(e.lease.id),
+        e.lease.token.into(),
+        rows::reason(e.reason).into(),
+        cut(&e.detail).into(),
+        e.retry_at.0.into(),
+        now.0.into(),
+        u8::from(machine::kills_worker(e.reason)).into(),
+        u8::from(machine::costs_nothing(e.reason)).into(),
+        u8::from(machine::is_last(e.reason)).into(),
+        e.lease_before.map_or(i64::MAX, |t| t.0).into(),
+        machine::POISON_KILLS.into(),
+    ]
+}
+
+fn cut(detail: &str) -> &str {
+    &detail[..detail.floor_char_boundary(DETAIL_MAX)]
+}

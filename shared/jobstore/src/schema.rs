@@ -1,0 +1,75 @@
+//! Tables and indexes, by version. A job costs one insert and two updates, each replicated to every replica,
+//! so rows are narrow and each index holds only the rows that somebody looks for in it.
+
+/// Newest version of the schema that this program knows.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Statement lists; the n-th takes a database from version n to n + 1. Each is safe to run twice, because two
+/// nodes may start at once.
+pub const MIGRATIONS: &[&[&str]] = &[V1];
+
+/// `WITHOUT ROWID`: the row lives in the tree of its key, one tree instead of two, and UUIDv7 keys append.
+const V1: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS jobs (
+        id TEXT NOT NULL PRIMARY KEY,
+        kind TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        state TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        attempt INTEGER NOT NULL DEFAULT 0,
+        max_attempts INTEGER NOT NULL,
+        token INTEGER NOT NULL DEFAULT 0,
+        kills INTEGER NOT NULL DEFAULT 0,
+        version INTEGER NOT NULL DEFAULT 1,
+        cancel_requested INTEGER NOT NULL DEFAULT 0,
+        timeout_ms INTEGER NOT NULL,
+        inserted_at INTEGER NOT NULL,
+        run_at INTEGER NOT NULL,
+        started_at INTEGER,
+        finished_at INTEGER,
+        lease_until INTEGER,
+        runner TEXT,
+        traceparent TEXT,
+        tags TEXT,
+        progress TEXT,
+        payload TEXT NOT NULL,
+        result TEXT
+    ) WITHOUT ROWID",
+    // What a claim takes, in the order it takes it; `kind` so that the filter needs no row.
+    "CREATE INDEX IF NOT EXISTS jobs_available ON jobs (queue, priority, id, kind) WHERE state = 'available'",
+    // What waits for its time.
+    "CREATE INDEX IF NOT EXISTS jobs_due ON jobs (run_at) WHERE state IN ('scheduled', 'retryable')",
+    // As many rows as the fleet has workers: counted per queue, and searched whole for expired leases.
+    "CREATE INDEX IF NOT EXISTS jobs_running ON jobs (queue) WHERE state = 'running'",
+    "CREATE INDEX IF NOT EXISTS jobs_discarded ON jobs (id) WHERE state = 'discarded'",
+    // Attempts that ended without a result; one that succeeded is told by the job's own row.
+    "CREATE TABLE IF NOT EXISTS jobs_attempts (
+        job_id TEXT NOT NULL,
+        token INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        started_at INTEGER NOT NULL,
+        ended_at INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        runner TEXT,
+        PRIMARY KEY (job_id, token)
+    ) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS jobs_queues (
+        name TEXT NOT NULL PRIMARY KEY,
+        paused INTEGER NOT NULL DEFAULT 0,
+        concurrency INTEGER,
+        backlog_max INTEGER,
+        updated_at INTEGER NOT NULL
+    ) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS jobs_keys (
+        key TEXT NOT NULL PRIMARY KEY,
+        fingerprint TEXT NOT NULL,
+        job_id TEXT NOT NULL,
+        expires_at INTEGER NOT NULL
+    ) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS jobs_keys_expiry ON jobs_keys (expires_at)",
+];
+
+/// The table that says which version a database has.
+pub(crate) const VERSIONS: &str =
+    "CREATE TABLE IF NOT EXISTS jobs_schema (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL)";

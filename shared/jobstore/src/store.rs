@@ -1,0 +1,81 @@
+//! [`Store`]: the verbs of the jobs table over any [`Sql`].
+
+use std::future::Future;
+
+use messages::sql::{Level, Outcome, Statement};
+use serde_json::Value;
+
+use crate::{DbError, Error, schema};
+
+/// What a transaction did, and the position it has in the database's history.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// One per statement.
+    pub results: Vec<Outcome>,
+    /// Give it to a [`Level::Session`] read to see this write.
+    pub offset: String,
+}
+
+/// Where the statements are run: the database tier, or SQLite in memory in tests.
+pub trait Sql: Clone + Send + Sync + 'static {
+    /// Runs the statements as one all-or-nothing transaction.
+    fn execute(&self, statements: Vec<Statement>) -> impl Future<Output = Result<Executed, DbError>> + Send;
+    /// Reads.
+    fn query(
+        &self,
+        statement: Statement,
+        level: Level,
+        after: Option<&str>,
+    ) -> impl Future<Output = Result<Outcome, DbError>> + Send;
+}
+
+/// The jobs table.
+#[derive(Clone, Debug)]
+pub struct Store<D> {
+    pub(crate) db: D,
+}
+
+impl<D: Sql> Store<D> {
+    /// The jobs table in `db`. Call [`Store::migrate`] before anything else.
+    pub const fn new(db: D) -> Self {
+        Self { db }
+    }
+
+    /// Brings the schema to [`schema::VERSION`]. Safe to call from many nodes at once.
+    ///
+    /// # Errors
+    /// [`Error::SchemaTooNew`], or what the database said.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let mut found = self.version().await?;
+        if found > schema::VERSION {
+            return Err(Error::SchemaTooNew { found, known: schema::VERSION });
+        }
+        while let Some(step) = usize::try_from(found).ok().and_then(|n| schema::MIGRATIONS.get(n)) {
+            found += 1;
+            let mut statements = vec![Statement::Plain(schema::VERSIONS.to_owned())];
+            statements.extend(step.iter().map(|sql| Statement::Plain((*sql).to_owned())));
+            statements.push(Statement::new(
+                "INSERT INTO jobs_schema (id, version) VALUES (1, ?1)
+                 ON CONFLICT (id) DO UPDATE SET version = max(version, excluded.version)",
+                vec![found.into()],
+            ));
+            self.db.execute(statements).await?;
+        }
+        Ok(())
+    }
+
+    /// 0 when there is no schema yet. Asks the catalogue first, because a read of a missing table is an error.
+    async fn version(&self) -> Result<i64, Error> {
+        let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'jobs_schema'";
+        if self.number(exists).await? == 0 {
+            return Ok(0);
+        }
+        self.number("SELECT coalesce(max(version), 0) FROM jobs_schema").await
+    }
+
+    async fn number(&self, sql: &str) -> Result<i64, Error> {
+        let out = self.db.query(Statement::Plain(sql.to_owned()), Level::Strong, None).await?;
+        let value = out.values.first().and_then(|row| row.first()).and_then(Value::as_i64);
+        value.ok_or_else(|| Error::Row(format!("{sql}: no number")))
+    }
+}
