@@ -1,1 +1,88 @@
-//! Placeholder until its first commit.
+//! What a transaction changed, as bytes: recorded on one SQLite database, applied to another.
+//!
+//! A safe wrapper over the parts of SQLite's session extension that replication needs, and the one crate that
+//! calls SQLite through `unsafe` (why not rusqlite's own: `infra/decisions/0001`).
+//!
+//! Promises:
+//! - [`Recorder`] sees every row that is inserted, changed or deleted on its connection, also by triggers and foreign
+//!   key actions, in tables that have a PRIMARY KEY; what is rolled back is not in the changeset.
+//! - [`apply`] does the whole changeset or reports an error; a conflict is an error, never a guess.
+//!
+//! Not promised: tables without a PRIMARY KEY, rows with NULL in one, and virtual tables are not recorded; the rowids of
+//! tables whose key is not `INTEGER PRIMARY KEY` are not carried over.
+
+#![allow(unsafe_code, reason = "SQLite's session extension is a C interface; each block says why it is sound")]
+
+mod apply;
+mod record;
+
+use rusqlite::ffi;
+
+pub use apply::apply;
+pub use record::Recorder;
+
+/// Tables whose names begin like this are each replica's own: neither recorded nor applied.
+pub const PRIVATE_PREFIX: &str = "_standfast_";
+
+/// Recording or applying failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A row was not as the changeset says it was before the change: the two databases differ.
+    #[error("conflict in table {table:?}: {kind}; the two databases differ")]
+    Conflict {
+        /// The table.
+        table: String,
+        /// In which way.
+        kind: Conflict,
+    },
+    /// SQLite's own error: disk full, out of memory, not a changeset …
+    #[error("{what}")]
+    Sqlite {
+        /// What was done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The changeset is larger than SQLite can take (2 GiB).
+    #[error("a changeset of {0} bytes is more than SQLite can take")]
+    TooLarge(usize),
+}
+
+/// In which way two databases differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// The row is there, with other values.
+    Data,
+    /// The row is not there.
+    NotFound,
+    /// A row with this key is there already.
+    Exists,
+    /// UNIQUE, CHECK or NOT NULL does not hold.
+    Constraint,
+    /// A foreign key does not hold.
+    ForeignKey,
+    /// There is no such table, or it has other columns.
+    Schema,
+}
+
+impl std::fmt::Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Data => "the row has other values",
+            Self::NotFound => "the row is missing",
+            Self::Exists => "the row exists already",
+            Self::Constraint => "a constraint does not hold",
+            Self::ForeignKey => "a foreign key does not hold",
+            Self::Schema => "the table is missing or has other columns",
+        })
+    }
+}
+
+fn check(what: &'static str, code: std::ffi::c_int) -> Result<(), Error> {
+    if code == ffi::SQLITE_OK {
+        return Ok(());
+    }
+    let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+    Err(Error::Sqlite { what, source })
+}
