@@ -11,7 +11,10 @@
 //! Not promised: tables without a PRIMARY KEY, rows with NULL in one, and virtual tables are not recorded; the rowids of
 //! tables whose key is not `INTEGER PRIMARY KEY` are not carried over.
 
-#![allow(unsafe_code, reason = "SQLite's session extension is a C interface; each block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "SQLite's session extension is a C interface; each block says why it is sound"
+)]
 
 mod apply;
 mod record;

@@ -78,7 +78,8 @@ fn triggers_cascades_and_random_values_arrive_as_their_effects() {
 fn what_was_rolled_back_is_not_recorded() {
     let (a, b) = (primary(), replica());
     let bytes = record(&a, |conn| {
-        conn.execute_batch("SAVEPOINT s; INSERT INTO t VALUES (1, 1, 'gone'); ROLLBACK TO s; RELEASE s").unwrap();
+        conn.execute_batch("SAVEPOINT s; INSERT INTO t VALUES (1, 1, 'gone'); ROLLBACK TO s; RELEASE s")
+            .unwrap();
         conn.execute_batch("SAVEPOINT s; INSERT INTO t VALUES (2, 2, 'kept'); RELEASE s").unwrap();
     });
     apply_all(&b, &bytes).unwrap();
@@ -96,7 +97,8 @@ fn private_tables_stay_private() {
 fn swapped_unique_values_are_applied() {
     let (a, b) = (primary(), replica());
     apply_all(&b, &record(&a, sql("INSERT INTO t VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c')"))).unwrap();
-    let swap = "UPDATE t SET u = -1 WHERE k = 1; UPDATE t SET u = 1 WHERE k = 2; UPDATE t SET u = 2 WHERE k = 3;
+    let swap =
+        "UPDATE t SET u = -1 WHERE k = 1; UPDATE t SET u = 1 WHERE k = 2; UPDATE t SET u = 2 WHERE k = 3;
         UPDATE t SET u = 3 WHERE k = 1";
     apply_all(&b, &record(&a, sql(swap))).unwrap();
     assert_eq!(content(&a), content(&b));
@@ -131,9 +133,12 @@ fn garbage_is_an_error() {
 fn statement() -> impl Strategy<Value = String> {
     let key = 0..12_i64;
     prop_oneof![
-        (key.clone(), 0..40_i64).prop_map(|(k, u)| format!("INSERT OR IGNORE INTO t VALUES ({k}, {u}, 'v{u}')")),
-        (key.clone(), 0..40_i64).prop_map(|(k, u)| format!("INSERT OR REPLACE INTO t VALUES ({k}, {u}, random())")),
-        (key.clone(), key.clone()).prop_map(|(k, to)| format!("UPDATE OR IGNORE t SET k = {to} WHERE k = {k}")),
+        (key.clone(), 0..40_i64)
+            .prop_map(|(k, u)| format!("INSERT OR IGNORE INTO t VALUES ({k}, {u}, 'v{u}')")),
+        (key.clone(), 0..40_i64)
+            .prop_map(|(k, u)| format!("INSERT OR REPLACE INTO t VALUES ({k}, {u}, random())")),
+        (key.clone(), key.clone())
+            .prop_map(|(k, to)| format!("UPDATE OR IGNORE t SET k = {to} WHERE k = {k}")),
         (key.clone(), 0..40_i64).prop_map(|(k, u)| format!("UPDATE OR REPLACE t SET u = {u} WHERE k = {k}")),
         key.clone().prop_map(|k| format!("DELETE FROM t WHERE k = {k}")),
         key.clone().prop_map(|k| format!("INSERT OR IGNORE INTO parent VALUES ('p{k}')")),

@@ -1,1 +1,140 @@
-//! Placeholder until its first commit.
+//! The client of the replicated database that our own tiers use.
+//!
+//! Promises:
+//! - [`Database::execute`] runs one all-or-nothing transaction; it returns after the write is durable on the primary and
+//!   in the replicated log. Calls made at the same time travel together in one request and share one commit.
+//! - What is known not to have run (no primary yet, queue full, connection refused) is tried again until the deadline.
+//!   What may have run is [`DbError::Unknown`] and never tried again by itself: the caller makes its writes idempotent
+//!   (ids of its own, `ON CONFLICT DO NOTHING`, fencing tokens) and repeats them.
+//! - Every wait has a deadline, every queue a bound.
+//!
+//! Not promised: order between calls made at the same time.
+//!
+//! The work is done on one thread of its own, so that a client survives the restart of any actor that uses it.
+
+mod choose;
+mod dispatch;
+mod endpoints;
+mod error;
+mod http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use messages::sql::{Level, Outcome, Statement};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+pub use endpoints::{Endpoint, Endpoints};
+pub use error::DbError;
+
+use dispatch::{Dispatcher, Read, Write};
+
+/// Limits of a client.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a call may take, retries included. Default 5 s.
+    pub deadline: Duration,
+    /// Calls waiting to be sent; more fail at once with [`DbError::Unavailable`]. Default 4,096.
+    pub queue_max: usize,
+    /// Write requests on their way at the same time. Default 3: one is being committed, one waits at the primary, and
+    /// one travels; more would only make the groups smaller.
+    pub in_flight_max: usize,
+    /// Transactions in one request. Default 512.
+    pub group_max: usize,
+    /// Reads on their way at the same time. Default 32.
+    pub reads_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+            queue_max: 4096,
+            in_flight_max: 3,
+            group_max: 512,
+            reads_max: 32,
+        }
+    }
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Executed {
+    /// One per statement, in order.
+    pub results: Vec<Outcome>,
+    /// Position in the database's history after it: hand it to [`Database::query`] to read your own write.
+    pub offset: String,
+}
+
+/// What a read returned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub values: Vec<Vec<Value>>,
+    /// Position in the database's history at which it was read, at the least.
+    pub offset: String,
+}
+
+/// A client. Clones share its connections and its queue.
+#[derive(Clone)]
+pub struct Database {
+    dispatcher: Arc<Dispatcher>,
+    deadline: Duration,
+}
+
+impl Database {
+    /// A client of whatever replicas `source` names at the time of each call, with the default limits.
+    #[must_use]
+    pub fn new(source: impl Endpoints) -> Self {
+        Self::with_options(source, &Options::default())
+    }
+
+    /// A client with these limits.
+    #[must_use]
+    pub fn with_options(source: impl Endpoints, options: &Options) -> Self {
+        Self {
+            dispatcher: Arc::new(Dispatcher::start(Arc::new(source), options)),
+            deadline: options.deadline,
+        }
+    }
+
+    /// The same client with another deadline for its calls.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { dispatcher: self.dispatcher.clone(), deadline }
+    }
+
+    /// Runs one transaction: all statements or, on an error in any, none.
+    ///
+    /// # Errors
+    /// See [`DbError`]; only `Unknown` and `Deadline` leave open whether it ran.
+    pub async fn execute(&self, statements: Vec<Statement>) -> Result<Executed, DbError> {
+        let (reply, answer) = oneshot::channel();
+        let deadline = clock::now() + self.deadline;
+        self.dispatcher.write(Write { statements, deadline, reply })?;
+        // The dispatcher's own deadline comes first; this one is for a dispatcher that died with the call in hand.
+        let answer = tokio::time::timeout(self.deadline + Duration::from_millis(500), answer).await;
+        answer.map_or(Err(DbError::Deadline), |answer| answer.unwrap_or(Err(DbError::Unknown)))
+    }
+
+    /// Reads. `after` is an offset that the answer must not be older than, for [`Level::Session`].
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn query(
+        &self,
+        statement: Statement,
+        level: Level,
+        after: Option<&str>,
+    ) -> Result<Rows, DbError> {
+        let (reply, answer) = oneshot::channel();
+        let deadline = clock::now() + self.deadline;
+        let after = after.map(str::to_owned);
+        self.dispatcher.read(Read { statement, level, after, deadline, reply })?;
+        let answer = tokio::time::timeout(self.deadline + Duration::from_millis(500), answer).await;
+        answer.map_or(Err(DbError::Deadline), |answer| answer.unwrap_or(Err(DbError::Deadline)))
+    }
+}

@@ -1,0 +1,218 @@
+//! The client's own thread: takes what is waiting, sends it together, hands the answers out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender, TrySendError};
+use bytes::Bytes;
+use messages::sql::{BatchResults, Level, Outcome, Results, Statement};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::choose::{self, Need};
+use crate::endpoints::Endpoints;
+use crate::error::DbError;
+use crate::http::{self, Ended};
+use crate::{Executed, Options, Rows};
+
+pub(crate) struct Write {
+    pub statements: Vec<Statement>,
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Result<Executed, DbError>>,
+}
+
+pub(crate) struct Read {
+    pub statement: Statement,
+    pub level: Level,
+    pub after: Option<String>,
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Result<Rows, DbError>>,
+}
+
+/// The sending side; the thread ends when this is dropped.
+pub(crate) struct Dispatcher {
+    writes: Sender<Write>,
+    reads: Sender<Read>,
+}
+
+/// What "full" answers as the time to come back.
+const FULL: DbError = DbError::Unavailable(Duration::from_millis(100));
+
+impl Dispatcher {
+    pub(crate) fn start(source: Arc<dyn Endpoints>, options: &Options) -> Self {
+        let (writes, write_queue) = async_channel::bounded(options.queue_max);
+        let (reads, read_queue) = async_channel::bounded(options.queue_max);
+        let worker = Worker { source, client: Arc::default(), group_max: options.group_max };
+        let options = options.clone();
+        std::thread::Builder::new()
+            .name("dbclient".to_owned())
+            .spawn(move || run(&worker, &options, &write_queue, &read_queue))
+            .expect("a process that cannot start one thread cannot run");
+        Self { writes, reads }
+    }
+
+    pub(crate) fn write(&self, write: Write) -> Result<(), DbError> {
+        self.writes.try_send(write).map_err(full)
+    }
+
+    pub(crate) fn read(&self, read: Read) -> Result<(), DbError> {
+        self.reads.try_send(read).map_err(full)
+    }
+}
+
+fn full<T>(_: TrySendError<T>) -> DbError {
+    FULL
+}
+
+fn run(worker: &Worker, options: &Options, writes: &Receiver<Write>, reads: &Receiver<Read>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a process that cannot open an event loop cannot run");
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..options.in_flight_max {
+            let (worker, queue) = (worker.clone(), writes.clone());
+            tasks.spawn(async move { worker.write_loop(&queue).await });
+        }
+        for _ in 0..options.reads_max {
+            let (worker, queue) = (worker.clone(), reads.clone());
+            tasks.spawn(async move {
+                while let Ok(read) = queue.recv().await {
+                    worker.read(read).await;
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    });
+}
+
+#[derive(Clone)]
+struct Worker {
+    source: Arc<dyn Endpoints>,
+    client: Arc<std::sync::OnceLock<reqwest::Client>>,
+    group_max: usize,
+}
+
+#[derive(Serialize)]
+struct BatchOf<'a> {
+    transactions: Vec<&'a [Statement]>,
+}
+
+impl Worker {
+    async fn write_loop(&self, queue: &Receiver<Write>) {
+        while let Ok(first) = queue.recv().await {
+            let mut group = vec![first];
+            while group.len() < self.group_max {
+                let Ok(more) = queue.try_recv() else { break };
+                group.push(more);
+            }
+            // Nobody waits for these any more, and they have not been sent.
+            group.retain(|write| !write.reply.is_closed());
+            if !group.is_empty() {
+                self.write(group).await;
+            }
+        }
+    }
+
+    async fn write(&self, group: Vec<Write>) {
+        let batch = BatchOf { transactions: group.iter().map(|w| w.statements.as_slice()).collect() };
+        let Ok(body) = serde_json::to_vec(&batch).map(Bytes::from) else { return };
+        let deadline = group.iter().map(|w| w.deadline).min().unwrap_or_else(clock::now);
+        let ended = self.until_done(Need::Primary, deadline, |client, base, left| {
+            let body = body.clone();
+            async move { http::batch(&client, &base, body, left).await }
+        });
+        match ended.await {
+            Ok((body, offset)) => hand_out(group, &body, &offset),
+            Err(DbError::TooLarge(_)) if group.len() > 1 => self.one_by_one(group).await,
+            Err(error) => group.into_iter().for_each(|w| drop(w.reply.send(Err(error.clone())))),
+        }
+    }
+
+    /// Together they were too large: each has a right to its own answer.
+    async fn one_by_one(&self, group: Vec<Write>) {
+        for write in group {
+            Box::pin(self.write(vec![write])).await;
+        }
+    }
+
+    async fn read(&self, read: Read) {
+        let Ok(body) = serde_json::to_vec(&[&read.statement]).map(Bytes::from) else { return };
+        let ended = self.until_done(Need::of(read.level), read.deadline, |client, base, left| {
+            let (body, after) = (body.clone(), read.after.clone());
+            async move {
+                match http::query(&client, &base, body, read.level, after.as_deref(), left).await {
+                    // A read does nothing, so it may always be tried again.
+                    Ended::Unknown => Ended::NotDone(Duration::from_millis(20)),
+                    other => other,
+                }
+            }
+        });
+        let rows = ended.await.and_then(|(body, offset)| rows(&body, offset));
+        drop(read.reply.send(rows));
+    }
+
+    /// Tries one endpoint after the other until something final is known or the deadline is there.
+    async fn until_done<F, Fut>(
+        &self,
+        need: Need,
+        deadline: Instant,
+        send: F,
+    ) -> Result<(Bytes, String), DbError>
+    where
+        F: Fn(reqwest::Client, String, Duration) -> Fut,
+        Fut: Future<Output = Ended>,
+    {
+        let client = self.client.get_or_init(http::client);
+        let seed: usize = rand::random_range(0..1024);
+        for attempt in 0.. {
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            let all = self.source.endpoints();
+            let pause = match choose::endpoint(&all, need, attempt, seed) {
+                None => Duration::from_millis(20),
+                Some(endpoint) => match send(client.clone(), endpoint.url.clone(), left).await {
+                    Ended::Answered(body, offset) => return Ok((body, offset)),
+                    Ended::NotDone(pause) => pause,
+                    Ended::Unknown => return Err(DbError::Unknown),
+                    Ended::Failed(error) => return Err(error),
+                },
+            };
+            tokio::time::sleep(pause.min(left)).await;
+        }
+        Err(DbError::Unavailable(Duration::from_millis(500)))
+    }
+}
+
+fn hand_out(group: Vec<Write>, body: &[u8], offset: &str) {
+    let answers = serde_json::from_slice::<BatchResults>(body).map(|b| b.transactions).unwrap_or_default();
+    if answers.len() != group.len() {
+        // Committed, but the answer cannot be read: a bug of one of the two sides, told as what the caller can handle.
+        tracing::error!(
+            sent = group.len(),
+            answered = answers.len(),
+            "the database's answer does not fit the request"
+        );
+        return group.into_iter().for_each(|w| drop(w.reply.send(Err(DbError::Unknown))));
+    }
+    for (write, Results { results }) in group.into_iter().zip(answers) {
+        let answer = first_error(results).map(|results| Executed { results, offset: offset.to_owned() });
+        drop(write.reply.send(answer));
+    }
+}
+
+fn rows(body: &[u8], offset: String) -> Result<Rows, DbError> {
+    let parsed = serde_json::from_slice::<Results>(body);
+    let results =
+        parsed.map_err(|e| DbError::Statement(format!("the database's answer cannot be read: {e}")))?;
+    let outcome = first_error(results.results)?.pop().unwrap_or_default();
+    Ok(Rows { columns: outcome.columns, values: outcome.values, offset })
+}
+
+fn first_error(results: Vec<Outcome>) -> Result<Vec<Outcome>, DbError> {
+    match results.iter().find_map(|outcome| outcome.error.clone()) {
+        Some(error) => Err(DbError::Statement(error)),
+        None => Ok(results),
+    }
+}
