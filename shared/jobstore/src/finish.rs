@@ -94,6 +94,9 @@ impl<D: Sql> Store<D> {
     /// # Errors
     /// What the database said; call it again with the same.
     pub async fn complete(&self, completions: &[Completion], now: WallMs) -> Result<Vec<Finished>, Error> {
+        if completions.is_empty() {
+            return Ok(Vec::new());
+        }
         let row = |c: &Completion| {
             vec![rows::id(c.lease.id), c.lease.token.into(), c.result.as_str().into(), now.0.into()]
         };
@@ -114,6 +117,9 @@ impl<D: Sql> Store<D> {
     /// # Errors
     /// What the database said; call it again with the same.
     pub async fn end(&self, endings: &[Ending], now: WallMs) -> Result<Vec<Finished>, Error> {
+        if endings.is_empty() {
+            return Ok(Vec::new());
+        }
         let params: Vec<Vec<Value>> = endings.iter().map(|e| ending(e, now)).collect();
         let leases: Vec<_> = endings.iter().map(|e| e.lease).collect();
         let statements = vec![

@@ -1,0 +1,102 @@
+//! SQLite in memory behind [`jobstore::Sql`]: the statements as they are, without a network.
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use jobstore::{DbError, Executed, Sql, Store};
+use messages::sql::{Level, Outcome, Statement};
+use rusqlite::{Connection, types::Value as Cell};
+use serde_json::Value;
+
+#[derive(Clone)]
+pub struct Memory(Arc<Mutex<Connection>>);
+
+/// A store with the schema in place.
+pub fn store() -> (Store<Memory>, Memory) {
+    let memory = Memory(Arc::new(Mutex::new(Connection::open_in_memory().unwrap())));
+    let store = Store::new(memory.clone());
+    now(store.migrate()).unwrap();
+    (store, memory)
+}
+
+/// The result of a future that never waits.
+pub fn now<F: Future>(future: F) -> F::Output {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(out) => out,
+        Poll::Pending => panic!("nothing here should wait"),
+    }
+}
+
+impl Memory {
+    /// Rows of any query.
+    pub fn rows(&self, sql: &str, params: Vec<Value>) -> Vec<Vec<Value>> {
+        run(&self.0.lock().unwrap(), &Statement::new(sql, params)).unwrap().values
+    }
+
+    /// The lines of a query's plan.
+    pub fn plan(&self, sql: &str) -> String {
+        let rows = self.rows(&format!("EXPLAIN QUERY PLAN {sql}"), Vec::new());
+        rows.iter().map(|row| row[3].as_str().unwrap().to_owned() + "\n").collect()
+    }
+}
+
+impl Sql for Memory {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Executed, DbError> {
+        let mut conn = self.0.lock().unwrap();
+        let tx = conn.transaction().unwrap();
+        let results = statements.iter().map(|s| run(&tx, s)).collect::<Result<_, _>>()?;
+        tx.commit().unwrap();
+        Ok(Executed { results, offset: "0-0".to_owned() })
+    }
+
+    async fn query(&self, statement: Statement, _: Level, _: Option<&str>) -> Result<Outcome, DbError> {
+        run(&self.0.lock().unwrap(), &statement)
+    }
+}
+
+fn run(conn: &Connection, statement: &Statement) -> Result<Outcome, DbError> {
+    let (sql, sets) = match statement {
+        Statement::Plain(sql) => (sql, vec![Vec::new()]),
+        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
+        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
+        Statement::List(_) => panic!("not used here"),
+    };
+    let refused = |e: rusqlite::Error| DbError::Statement(format!("{e} in {sql}"));
+    let mut out = Outcome::default();
+    let mut prepared = conn.prepare(sql).map_err(refused)?;
+    let before = conn.total_changes();
+    for set in sets {
+        let width = prepared.column_count();
+        let mut rows =
+            prepared.query(rusqlite::params_from_iter(set.into_iter().map(cell))).map_err(refused)?;
+        while let Some(row) = rows.next().map_err(refused)? {
+            out.values.push((0..width).map(|i| value(row.get_unwrap(i))).collect());
+        }
+    }
+    out.rows_affected = Some(conn.total_changes() - before);
+    Ok(out)
+}
+
+fn cell(value: Value) -> Cell {
+    match value {
+        Value::Null => Cell::Null,
+        Value::Bool(b) => Cell::Integer(b.into()),
+        Value::Number(n) => n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap()), Cell::Integer),
+        Value::String(s) => Cell::Text(s),
+        other => panic!("not a parameter: {other}"),
+    }
+}
+
+fn value(cell: Cell) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Integer(n) => n.into(),
+        Cell::Real(x) => x.into(),
+        Cell::Text(s) => s.into(),
+        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
+    }
+}
