@@ -5,25 +5,22 @@ use std::time::Duration;
 use messages::job::State;
 
 /// Why the database did not answer.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DbError {
-    /// No primary, or it is overloaded: nothing was done.
-    #[error("the database is not available")]
-    Unavailable {
-        /// When it is worth trying again.
-        retry_after: Duration,
-    },
-    /// The answer was lost: it may have been done. Send the same again.
-    #[error("the outcome is unknown")]
+    /// It did not run; worth trying again after so long.
+    #[error("the database is not available; try again in {} ms", .0.as_millis())]
+    Unavailable(Duration),
+    /// It may have run.
+    #[error("the outcome of the write is unknown")]
     Unknown,
-    /// The statement itself is at fault.
-    #[error("statement refused: {0}")]
+    /// A statement is wrong or was refused; nothing was done.
+    #[error("{0}")]
     Statement(String),
-    /// Over a size limit.
-    #[error("too large")]
-    TooLarge,
-    /// Not done in time; like [`DbError::Unknown`] for a write.
-    #[error("deadline exceeded")]
+    /// Over a size limit; nothing was done.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Not done in time: a write may have run.
+    #[error("the database did not answer in time")]
     Deadline,
 }
 
@@ -31,7 +28,7 @@ impl DbError {
     /// Whether the same statements may succeed later.
     #[must_use]
     pub const fn retryable(&self) -> bool {
-        !matches!(self, Self::Statement(_) | Self::TooLarge)
+        !matches!(self, Self::Statement(_) | Self::TooLarge(_))
     }
 }
 

@@ -29,5 +29,5 @@ pub use error::{DbError, Error};
 pub use finish::{Completion, Ending, Finished};
 pub use queues::{Counts, Queue};
 pub use read::{Attempt, Cursor, Filter, Page, Why};
-pub use store::{Executed, Sql, Store};
+pub use store::{Executed, Rows, Sql, Store};
 pub use submit::{Keyed, NewJob};

@@ -16,6 +16,15 @@ pub struct Executed {
     pub offset: String,
 }
 
+/// What a read returned, and a position in the database's history that it is not older than.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// The rows.
+    pub values: Vec<Vec<Value>>,
+    /// For a later [`Level::Session`] read.
+    pub offset: String,
+}
+
 /// Where the statements are run: the database tier, or SQLite in memory in tests.
 pub trait Sql: Clone + Send + Sync + 'static {
     /// Runs the statements as one all-or-nothing transaction.
@@ -26,7 +35,7 @@ pub trait Sql: Clone + Send + Sync + 'static {
         statement: Statement,
         level: Level,
         after: Option<&str>,
-    ) -> impl Future<Output = Result<Outcome, DbError>> + Send;
+    ) -> impl Future<Output = Result<Rows, DbError>> + Send;
 }
 
 /// The jobs table.

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use jobstore::{DbError, Executed, Sql, Store};
+use jobstore::{DbError, Executed, Rows, Sql, Store};
 use messages::sql::{Level, Outcome, Statement};
 use rusqlite::{Connection, types::Value as Cell};
 use serde_json::Value;
@@ -53,8 +53,9 @@ impl Sql for Memory {
         Ok(Executed { results, offset: "0-0".to_owned() })
     }
 
-    async fn query(&self, statement: Statement, _: Level, _: Option<&str>) -> Result<Outcome, DbError> {
-        run(&self.0.lock().unwrap(), &statement)
+    async fn query(&self, statement: Statement, _: Level, _: Option<&str>) -> Result<Rows, DbError> {
+        let out = run(&self.0.lock().unwrap(), &statement)?;
+        Ok(Rows { values: out.values, offset: "0-0".to_owned() })
     }
 }
 
