@@ -1,36 +1,7 @@
 //! What can go wrong between a caller and the jobs table.
 
-use std::time::Duration;
-
+use dbclient::DbError;
 use messages::job::State;
-
-/// Why the database did not answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DbError {
-    /// It did not run; worth trying again after so long.
-    #[error("the database is not available; try again in {} ms", .0.as_millis())]
-    Unavailable(Duration),
-    /// It may have run.
-    #[error("the outcome of the write is unknown")]
-    Unknown,
-    /// A statement is wrong or was refused; nothing was done.
-    #[error("{0}")]
-    Statement(String),
-    /// Over a size limit; nothing was done.
-    #[error("{0}")]
-    TooLarge(String),
-    /// Not done in time: a write may have run.
-    #[error("the database did not answer in time")]
-    Deadline,
-}
-
-impl DbError {
-    /// Whether the same statements may succeed later.
-    #[must_use]
-    pub const fn retryable(&self) -> bool {
-        !matches!(self, Self::Statement(_) | Self::TooLarge(_))
-    }
-}
 
 /// Why a verb on the jobs table did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +39,7 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later.
     #[must_use]
-    pub const fn retryable(&self) -> bool {
+    pub fn retryable(&self) -> bool {
         matches!(self, Self::Database(e) if e.retryable())
     }
 }

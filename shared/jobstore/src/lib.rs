@@ -25,9 +25,10 @@ mod submit;
 
 pub use claim::{Claim, Claimed, Due, Expired, Lease, Outlook, Renewed};
 pub use control::Cancelled;
-pub use error::{DbError, Error};
+pub use dbclient::{DbError, Executed, Rows};
+pub use error::Error;
 pub use finish::{Completion, Ending, Finished};
 pub use queues::{Counts, Queue};
 pub use read::{Attempt, Cursor, Filter, Page, Why};
-pub use store::{Executed, Rows, Sql, Store};
+pub use store::{Sql, Store};
 pub use submit::{Keyed, NewJob};

@@ -2,28 +2,11 @@
 
 use std::future::Future;
 
-use messages::sql::{Level, Outcome, Statement};
+use dbclient::{Database, DbError, Executed, Rows};
+use messages::sql::{Level, Statement};
 use serde_json::Value;
 
-use crate::{DbError, Error, schema};
-
-/// What a transaction did, and the position it has in the database's history.
-#[derive(Clone, Debug)]
-pub struct Executed {
-    /// One per statement.
-    pub results: Vec<Outcome>,
-    /// Give it to a [`Level::Session`] read to see this write.
-    pub offset: String,
-}
-
-/// What a read returned, and a position in the database's history that it is not older than.
-#[derive(Clone, Debug, Default)]
-pub struct Rows {
-    /// The rows.
-    pub values: Vec<Vec<Value>>,
-    /// For a later [`Level::Session`] read.
-    pub offset: String,
-}
+use crate::{Error, schema};
 
 /// Where the statements are run: the database tier, or SQLite in memory in tests.
 pub trait Sql: Clone + Send + Sync + 'static {
@@ -38,9 +21,19 @@ pub trait Sql: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Rows, DbError>> + Send;
 }
 
+impl Sql for Database {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Executed, DbError> {
+        Self::execute(self, statements).await
+    }
+
+    async fn query(&self, statement: Statement, level: Level, after: Option<&str>) -> Result<Rows, DbError> {
+        Self::query(self, statement, level, after).await
+    }
+}
+
 /// The jobs table.
 #[derive(Clone, Debug)]
-pub struct Store<D> {
+pub struct Store<D = Database> {
     pub(crate) db: D,
 }
 

@@ -55,7 +55,7 @@ impl Sql for Memory {
 
     async fn query(&self, statement: Statement, _: Level, _: Option<&str>) -> Result<Rows, DbError> {
         let out = run(&self.0.lock().unwrap(), &statement)?;
-        Ok(Rows { values: out.values, offset: "0-0".to_owned() })
+        Ok(Rows { columns: Vec::new(), values: out.values, offset: "0-0".to_owned() })
     }
 }
 
