@@ -1,0 +1,420 @@
+//! Starting and stopping, in order.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::arbiter::Home;
+use crate::driver::Order;
+use crate::env::Env;
+use crate::intervene::Intervention;
+use crate::life::{self, Life, signal};
+use crate::restart::Budget;
+use crate::root::Shared;
+use crate::spec::{Child, Intensity, Restart, Shutdown, Strategy, Tree, What};
+use crate::tree::{
+    After, Due, Effects, LifeId, Node, NodeId, Op, Pool, Role, Stage, Supervisor, Worker, World,
+};
+use crate::view::{ExitReason, State};
+
+/// A killed child whose thread has not noticed after this time is given up, and its thread with it.
+const KILL_GRACE: Duration = Duration::from_millis(100);
+
+/// What every decision needs: the time, the effects to fill, and the tree's shared handle for new lives.
+pub(crate) struct Turn<'a> {
+    pub now: Instant,
+    pub shared: &'a Arc<Shared>,
+    pub fx: Effects,
+}
+
+impl World {
+    /// Works off the supervisors that may have a next step.
+    pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
+        while let Some(id) = turn.fx.todo.pop_front() {
+            if self.get(id).is_some_and(|node| node.sup().is_some()) {
+                self.advance(id, turn);
+            }
+        }
+    }
+
+    /// The next step of what supervisor `id` is doing.
+    fn advance(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        let Some(op) = &self.sup(id).op else { return };
+        let from = op.from;
+        match op.stage {
+            Stage::Stopping(_) => {
+                let live = |&&child: &&NodeId| self.node(child).life.is_some();
+                match self.sup(id).children[from..].iter().rev().find(live).copied() {
+                    Some(last) => self.stop(last, turn),
+                    None => self.all_stopped(id, turn),
+                }
+            }
+            Stage::Delayed => {}
+            Stage::Starting => self.start_next(id, from, turn),
+        }
+    }
+
+    fn all_stopped(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        let Some(op) = self.sup_mut(id).op.take() else { return };
+        match op.stage {
+            Stage::Stopping(After::Exit(reason, detail)) => self.ended(id, reason, detail, turn),
+            Stage::Stopping(After::Start { not_before }) if not_before > turn.now => {
+                self.sup_mut(id).op = Some(Op { from: op.from, stage: Stage::Delayed });
+                self.set_due(id, Some((not_before, Due::Restart)), &mut turn.fx);
+            }
+            _ => {
+                self.sup_mut(id).op = Some(Op { from: op.from, stage: Stage::Starting });
+                turn.fx.todo.push_back(id);
+            }
+        }
+    }
+
+    fn start_next(&mut self, id: NodeId, from: usize, turn: &mut Turn<'_>) {
+        let together = self.sup(id).pool.is_some(); // alike, so none needs another
+        let mut all_ready = true;
+        for child in self.sup(id).children[from..].to_vec() {
+            let node = self.node(child);
+            if node.pending && node.life.is_none() && node.due.is_none() {
+                self.begin(child, turn);
+                all_ready = false;
+            } else if (node.life.is_some() && !node.ready && node.state != State::Stopping)
+                || node.due.is_some()
+            {
+                all_ready = false;
+            }
+            if !all_ready && !together {
+                return;
+            }
+        }
+        if all_ready {
+            self.sup_mut(id).op = None;
+            self.became_ready(id, turn);
+        }
+    }
+
+    /// Begins a life of `id`.
+    pub(crate) fn begin(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        self.next_life += 1;
+        let life = LifeId(self.next_life);
+        let node = self.node_mut(id);
+        node.incarnation += 1;
+        node.life = Some(life);
+        node.ready = false;
+        node.pending = false;
+        node.killing = None;
+        node.started_at = turn.now;
+        self.go(id, State::Starting, None, turn.now, &mut turn.fx);
+        if self.node(id).sup().is_some() {
+            self.begin_supervisor(id, turn);
+        } else {
+            self.begin_worker(id, life, turn);
+        }
+    }
+
+    fn begin_supervisor(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        self.set_due(id, None, &mut turn.fx);
+        self.fill_pool(id);
+        let sup = self.sup_mut(id);
+        sup.budget.refill();
+        sup.op = Some(Op { from: 0, stage: Stage::Starting });
+        for child in sup.children.clone() {
+            self.node_mut(child).pending = true;
+        }
+        turn.fx.todo.push_back(id);
+    }
+
+    fn begin_worker(&mut self, id: NodeId, life: LifeId, turn: &mut Turn<'_>) {
+        let home = self.home_of(id, turn);
+        let env = self.instance_of(id).map_or_else(Env::new, |at| self.env(at));
+        let node = self.node(id);
+        let (path, incarnation) = (Arc::clone(&node.path), node.incarnation);
+        let inner =
+            Arc::new(life::Inner::new(life, id, path, incarnation, env, Arc::clone(turn.shared), home));
+        let Some(worker) = self.worker_mut(id) else { return };
+        worker.fault =
+            worker.fault.filter(|(fault, until)| matches!(fault, Intervention::Slow(_)) && *until > turn.now);
+        if let Some(fault) = worker.fault {
+            inner.set_fault(Some(fault));
+        }
+        if let Some(mailbox) = &worker.mailbox {
+            mailbox.open();
+        }
+        worker.pinged_at = None;
+        worker.answered_at = turn.now;
+        worker.life = Some(Arc::clone(&inner));
+        let (start, deadline) = (worker.start, worker.row.start_deadline);
+        turn.fx.orders.push(Order::new(Life(inner), start));
+        self.set_due(id, Some((turn.now + deadline, Due::Start)), &mut turn.fx);
+    }
+
+    fn env(&self, instance: NodeId) -> Env {
+        self.sup(instance).instance.as_ref().map(|instance| instance.env.clone()).unwrap_or_default()
+    }
+
+    /// The arbiter `id` lives on: the one it has, or a new one.
+    fn home_of(&mut self, id: NodeId, turn: &mut Turn<'_>) -> Arc<Home> {
+        let own = self.worker_mut(id).is_some_and(|worker| worker.row.own_arbiter);
+        let keeper = if own { id } else { self.instance_of(id).unwrap_or(id) };
+        let slot = match &mut self.node_mut(keeper).role {
+            Role::Worker(worker) => &mut worker.home,
+            Role::Supervisor(sup) => match &mut sup.instance {
+                Some(instance) => &mut instance.home,
+                None => unreachable!("a supervisor that keeps an arbiter is an instance"),
+            },
+        };
+        if let Some(home) = slot.take_if(|home| !home.is_alive()) {
+            turn.fx.retired.push(home);
+        }
+        if let Some(home) = slot {
+            return Arc::clone(home);
+        }
+        self.next_home += 1;
+        let home = Home::start(self.next_home, own, &self.system);
+        match &mut self.node_mut(keeper).role {
+            Role::Worker(worker) => worker.home = Some(Arc::clone(&home)),
+            Role::Supervisor(sup) => {
+                if let Some(instance) = &mut sup.instance {
+                    instance.home = Some(Arc::clone(&home));
+                }
+            }
+        }
+        home
+    }
+
+    /// `id` does its work now.
+    pub(crate) fn became_ready(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        let node = self.node_mut(id);
+        if node.state == State::Stopping || node.life.is_none() {
+            return;
+        }
+        let first = node.first.take();
+        node.ready = true;
+        node.waiting_for = None;
+        let (state, parent) = (node.state, node.parent);
+        turn.fx.firsts.extend(first.map(|first| (first, Ok(()))));
+        if matches!(self.node(id).due, Some((_, Due::Start))) {
+            self.set_due(id, None, &mut turn.fx);
+        }
+        if state != State::Running {
+            self.go(id, State::Running, None, turn.now, &mut turn.fx);
+        }
+        turn.fx.todo.extend(parent);
+    }
+
+    /// `id` cannot work while `on` is down.
+    pub(crate) fn became_waiting(&mut self, id: NodeId, on: &str, turn: &mut Turn<'_>) {
+        let node = self.node_mut(id);
+        if !matches!(node.state, State::Starting | State::Running | State::Waiting) {
+            return;
+        }
+        if node.state == State::Waiting && node.waiting_for.as_deref() == Some(on) {
+            return;
+        }
+        node.waiting_for = Some(on.to_owned());
+        if matches!(node.due, Some((_, Due::Start))) {
+            self.set_due(id, None, &mut turn.fx);
+        }
+        self.go(id, State::Waiting, None, turn.now, &mut turn.fx);
+    }
+
+    /// Asks a live `id` to stop; nothing if it is stopping already.
+    pub(crate) fn stop(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        if self.node(id).state == State::Stopping {
+            return;
+        }
+        self.go(id, State::Stopping, None, turn.now, &mut turn.fx);
+        let shutdown = self.node(id).shutdown;
+        let node = self.node_mut(id);
+        match &mut node.role {
+            Role::Supervisor(sup) => {
+                sup.op = Some(Op {
+                    from: 0,
+                    stage: Stage::Stopping(After::Exit(ExitReason::Shutdown, String::new())),
+                });
+                self.forget_restarts(id, 0, turn);
+                self.set_due(id, None, &mut turn.fx);
+                turn.fx.todo.push_back(id);
+            }
+            Role::Worker(worker) => {
+                if node.killing.is_some() {
+                    return; // it is being killed already; the grace time runs
+                }
+                if let Some(life) = &worker.life {
+                    life.set(signal::STOP);
+                    turn.fx.wakes.push(Arc::clone(life));
+                }
+                match shutdown {
+                    Shutdown::Brutal => self.kill(id, ExitReason::Shutdown, "killed".to_owned(), turn),
+                    Shutdown::Within(time) => {
+                        self.set_due(id, Some((turn.now + time, Due::Stop)), &mut turn.fx)
+                    }
+                    Shutdown::Infinity => self.set_due(id, None, &mut turn.fx),
+                }
+            }
+        }
+    }
+
+    /// Children of `id` from index `from` on that wait for their restart delay do not restart by themselves any more.
+    pub(crate) fn forget_restarts(&mut self, id: NodeId, from: usize, turn: &mut Turn<'_>) {
+        for child in self.sup(id).children[from..].to_vec() {
+            let node = self.node(child);
+            if node.life.is_none() && node.due.is_some() {
+                self.set_due(child, None, &mut turn.fx);
+            }
+        }
+    }
+
+    /// Ends a live worker without asking it.
+    pub(crate) fn kill(&mut self, id: NodeId, reason: ExitReason, detail: String, turn: &mut Turn<'_>) {
+        let node = self.node_mut(id);
+        node.killing.get_or_insert((reason, detail));
+        if let Role::Worker(worker) = &node.role
+            && let Some(life) = &worker.life
+        {
+            life.set(signal::KILL);
+            turn.fx.wakes.push(Arc::clone(life));
+        }
+        self.set_due(id, Some((turn.now + KILL_GRACE, Due::Kill)), &mut turn.fx);
+    }
+
+    /// What was due for `id` is due now.
+    pub(crate) fn fall_due(&mut self, id: NodeId, due: Due, turn: &mut Turn<'_>) {
+        self.set_due(id, None, &mut turn.fx);
+        match due {
+            Due::Start => {
+                self.kill(id, ExitReason::Error, "was not ready within its start deadline".to_owned(), turn)
+            }
+            Due::Stop => {
+                self.kill(id, ExitReason::Hung, "did not stop within its shutdown time".to_owned(), turn)
+            }
+            Due::Kill => self.abandon_thread_of(id, turn),
+            Due::Restart if self.node(id).sup().is_some_and(|sup| sup.op.is_some()) => {
+                if let Some(op) = &mut self.sup_mut(id).op {
+                    op.stage = Stage::Starting;
+                }
+                turn.fx.todo.push_back(id);
+            }
+            Due::Restart => self.begin(id, turn),
+        }
+    }
+
+    /// Brings a new subtree into the tree, stopped. Returns its top.
+    pub(crate) fn plant(&mut self, parent: NodeId, row: &Child, env: &Env) -> NodeId {
+        let above = Arc::clone(&self.node(parent).path);
+        let (strategy, intensity, below): (_, _, &[Child]) = match row.what {
+            What::Worker(start) => {
+                let role = Role::Worker(Box::new(Worker::new(*row, start)));
+                return self.insert(Node::new(
+                    Some((parent, &above)),
+                    row.id,
+                    row.restart,
+                    row.shutdown,
+                    role,
+                ));
+            }
+            What::Pool(_) => (Strategy::OneForOne, pool_intensity(row, env.pool_size(row.id)), &[]),
+            What::Subtree(tree) => (tree.strategy, tree.intensity, tree.children),
+        };
+        let mut sup = Supervisor::new(strategy, intensity, self.new_seed());
+        if let What::Pool(start) = row.what {
+            sup.pool = Some(Pool { row: *row, start, size: env.pool_size(row.id) });
+        }
+        let role = Role::Supervisor(Box::new(sup));
+        let id = self.insert(Node::new(
+            Some((parent, &above)),
+            row.id,
+            Restart::Permanent,
+            Shutdown::Infinity,
+            role,
+        ));
+        for row in below {
+            self.plant(id, row, env);
+        }
+        id
+    }
+
+    /// Brings an instance of `tree` into the tree, stopped.
+    pub(crate) fn plant_instance(
+        &mut self,
+        tier: NodeId,
+        name: &str,
+        tree: &'static Tree,
+        env: Env,
+    ) -> NodeId {
+        let above = Arc::clone(&self.node(tier).path);
+        let mut sup = Supervisor::new(tree.strategy, tree.intensity, self.new_seed());
+        sup.instance = Some(crate::tree::Instance { env: env.clone(), home: None });
+        let role = Role::Supervisor(Box::new(sup));
+        let id =
+            self.insert(Node::new(Some((tier, &above)), name, Restart::Permanent, Shutdown::Infinity, role));
+        for row in tree.children {
+            self.plant(id, row, &env);
+        }
+        id
+    }
+
+    /// Gives a pool as many children as its size says; only ever adds.
+    fn fill_pool(&mut self, id: NodeId) {
+        let Some(pool) = &self.sup(id).pool else { return };
+        let (row, start, size) = (pool.row, pool.start, pool.size);
+        let above = Arc::clone(&self.node(id).path);
+        for number in self.sup(id).children.len()..size {
+            let role = Role::Worker(Box::new(Worker::new(row, start)));
+            let name = format!("{}-{}", row.id, number + 1);
+            let child = self.insert(Node::new(Some((id, &above)), &name, row.restart, row.shutdown, role));
+            self.node_mut(child).pending = true;
+        }
+    }
+
+    /// Changes the size of a pool: starts more, or stops the last ones.
+    pub(crate) fn resize(&mut self, id: NodeId, size: usize, turn: &mut Turn<'_>) {
+        let Some(pool) = &mut self.sup_mut(id).pool else { return };
+        pool.size = size;
+        let row = pool.row;
+        self.sup_mut(id).budget.set_intensity(pool_intensity(&row, size));
+        let before = self.sup(id).children.len();
+        self.fill_pool(id);
+        for (index, child) in self.sup(id).children.clone().into_iter().enumerate() {
+            self.node_mut(child).remove = index >= size;
+            if index >= size {
+                if self.node(child).life.is_some() {
+                    self.stop(child, turn);
+                } else {
+                    self.remove(child, &mut turn.fx);
+                }
+            }
+        }
+        let sup = self.sup_mut(id);
+        if size > before && sup.op.is_none() && self.node(id).life.is_some() {
+            self.sup_mut(id).op = Some(Op { from: 0, stage: Stage::Starting });
+        }
+        turn.fx.todo.push_back(id);
+    }
+}
+
+fn pool_intensity(row: &Child, size: usize) -> Intensity {
+    let restarts = u32::try_from(size).unwrap_or(u32::MAX).max(10);
+    row.intensity.unwrap_or(Intensity { restarts, period: Duration::from_secs(5) })
+}
+
+impl Worker {
+    fn new(row: Child, start: crate::spec::StartFn) -> Self {
+        Self {
+            row,
+            start,
+            life: None,
+            home: None,
+            mailbox: None,
+            fault: None,
+            pinged_at: None,
+            answered_at: clock::now(),
+            probe: 0,
+        }
+    }
+}
+
+impl Supervisor {
+    pub(crate) fn new(strategy: Strategy, intensity: Intensity, seed: u64) -> Self {
+        let budget = Budget::new(strategy, intensity, seed);
+        Self { strategy, budget, children: Vec::new(), op: None, instance: None, pool: None }
+    }
+}
