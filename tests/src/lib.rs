@@ -16,7 +16,7 @@ mod until;
 
 pub use broker::Broker;
 pub use chaos::{Killed, Restarts, random_worker, watch_restarts};
-pub use corpus::{files, pngs};
+pub use corpus::{files, pngs, roots};
 pub use http::{Body, Http, HttpError, Response};
 pub use node::Node;
 pub use ports::free_port;
