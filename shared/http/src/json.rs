@@ -19,7 +19,7 @@ use crate::{Error, Limits, locate};
 /// # Errors
 /// 415 for another media type or a content coding.
 pub fn require_json(headers: &HeaderMap) -> Result<(), Error> {
-    require(headers, |essence| {
+    require_media_type(headers, |essence| {
         essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
     })
     .map_err(|got| {
@@ -29,8 +29,11 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), Error> {
     })
 }
 
-/// The media type without parameters must satisfy `accepts`, and no content coding may be applied.
-pub(crate) fn require(headers: &HeaderMap, accepts: impl Fn(&str) -> bool) -> Result<(), String> {
+/// The media type without parameters, in lower case, must satisfy `accepts`, and no content coding may be applied.
+///
+/// # Errors
+/// What the request has instead, in words.
+pub fn require_media_type(headers: &HeaderMap, accepts: impl Fn(&str) -> bool) -> Result<(), String> {
     if let Some(coding) = headers.get(header::CONTENT_ENCODING)
         && coding != "identity"
     {

@@ -1,30 +1,29 @@
 //! What every HTTP edge of the stack has in common, on actix-web.
 //!
-//! `serve` runs an actix-web app on the arbiter of one supervised child over a [`Listener`] that outlives it:
+//! [`serve`] runs an actix-web app on the arbiter of one supervised child over a [`Listener`] that outlives it:
 //! a panic, hang or kill of the child costs its own connections and nothing else, and refuses nobody, because the
 //! backlog belongs to the listener. Every error leaves as RFC 9457 problem details, made in one place ([`Error`]).
 //!
 //! It does not serve HTTP/2 or TLS, and is not the forwarder of the data plane.
 
-#[allow(dead_code, reason = "until `serve` lands, with supervision")]
 mod connection;
-#[allow(dead_code, reason = "until `serve` lands, with supervision")]
 mod draining;
 mod error;
 mod json;
 mod limits;
 mod listener;
 mod locate;
-#[allow(dead_code, reason = "until `serve` lands, with supervision")]
 mod observe;
 mod prefer;
+mod serve;
 mod sse;
 
 pub use draining::Draining;
 pub use error::Error;
-pub use json::{BodyReader, depth_within, parse, read_body, require_json};
+pub use json::{BodyReader, depth_within, parse, read_body, require_json, require_media_type};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use observe::{RequestContext, RouteLabel};
 pub use prefer::Prefer;
+pub use serve::serve;
 pub use sse::{Event, LastEventId, event_stream};

@@ -33,12 +33,7 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When the socket cannot be registered with this thread's reactor, or the app cannot be built.
-pub async fn serve<F, I, S, B>(
-    listener: Listener,
-    app: F,
-    life: Life,
-    limits: Limits,
-) -> Result<(), BoxError>
+pub async fn serve<F, I, S, B>(listener: Listener, app: F, life: Life, limits: Limits) -> Result<(), BoxError>
 where
     F: FnOnce() -> I,
     I: IntoServiceFactory<S, Request>,

@@ -2,7 +2,6 @@
 //! bounded mailboxes that outlive crashes, and hung children replaced.
 
 mod arbiter;
-pub mod conformance;
 mod control;
 mod crash;
 mod driver;

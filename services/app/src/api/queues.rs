@@ -1,0 +1,153 @@
+//! Queues: their settings, and how much is in them.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use clock::WallMs;
+use http_support::{Error, parse, read_body, require_json};
+use jobstore::{Counts, Queue};
+use messages::sql::Level;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::submit::insistently;
+use super::{Answer, queue_name};
+use crate::error::to_http;
+use crate::state::{App, Call};
+
+/// `GET /v1/queues`: every queue that has settings or jobs.
+pub async fn list(call: Call) -> Answer {
+    let app = &call.app;
+    let counts = app.jobs.counts(Level::Eventual).await.map_err(|error| to_http(&error, "queue"))?;
+    let settings = app.jobs.queues(Level::Eventual, None).await.map_err(|error| to_http(&error, "queue"))?;
+    let mut queues: BTreeMap<String, Queue> =
+        counts.keys().map(|name| (name.clone(), Queue { name: name.clone(), ..Queue::default() })).collect();
+    queues.extend(settings.into_iter().map(|queue| (queue.name.clone(), queue)));
+    let queues: Vec<_> = queues.values().map(|queue| view(queue, counts.get(&queue.name))).collect();
+    Ok(HttpResponse::Ok().json(json!({ "queues": queues })))
+}
+
+/// `GET /v1/queues/{queue}`. Any name is a queue: one without settings has the defaults.
+pub async fn get(call: Call) -> Answer {
+    let name = queue_name(&call)?;
+    answer(&call.app, current(&call.app, &name).await?).await
+}
+
+/// `PUT /v1/queues/{queue}`: all settings at once; what is left out has its default.
+pub async fn put(call: Call) -> Answer {
+    let name = queue_name(&call)?;
+    let (app, patch) = read_patch(call).await?;
+    store(&app, patch.applied_to(Queue { name, ..Queue::default() })?).await
+}
+
+/// `PATCH /v1/queues/{queue}`: RFC 7396; what is left out stays, `null` takes a limit away.
+pub async fn patch(call: Call) -> Answer {
+    let name = queue_name(&call)?;
+    let (app, patch) = read_patch(call).await?;
+    let queue = current(&app, &name).await?;
+    store(&app, patch.applied_to(queue)?).await
+}
+
+/// `DELETE /v1/queues/{queue}`: forgets the settings; jobs stay.
+pub async fn delete(call: Call) -> Answer {
+    let (name, app) = (queue_name(&call)?, &call.app);
+    let had = app.jobs.delete_queue(&name).await.map_err(|error| to_http(&error, "queue"))?;
+    if !had {
+        return Err(Error::not_found(format!("queue {name:?} has no settings")));
+    }
+    app.wakes.wake(&name); // it may have been paused
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// `POST /v1/queues/{queue}:pause`: nothing is claimed from it; what runs goes on.
+pub async fn pause(call: Call) -> Answer {
+    set_paused(&call, true).await
+}
+
+/// `POST /v1/queues/{queue}:resume`
+pub async fn resume(call: Call) -> Answer {
+    set_paused(&call, false).await
+}
+
+async fn set_paused(call: &Call, paused: bool) -> Answer {
+    let (name, app) = (queue_name(call)?, &call.app);
+    let done = insistently(app, || app.jobs.pause_queue(&name, paused, WallMs::now())).await;
+    done.map_err(|error| to_http(&error, "queue"))?;
+    if !paused {
+        app.wakes.wake(&name);
+    }
+    answer(app, current(app, &name).await?).await
+}
+
+/// Settings as they are read; a double `Option` tells `null` from absent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    paused: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    concurrency: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "given")]
+    backlog_max: Option<Option<u64>>,
+}
+
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+impl Patch {
+    fn applied_to(self, queue: Queue) -> Result<Queue, Error> {
+        for (field, is_zero) in [
+            ("concurrency", self.concurrency == Some(Some(0))),
+            ("backlog_max", self.backlog_max == Some(Some(0))),
+        ] {
+            if is_zero {
+                let detail = format!("`{field}`: 0 is not in 1 to {}; to stop a queue, pause it", u32::MAX);
+                return Err(Error::unprocessable("invalid-request", detail).with("field", field));
+            }
+        }
+        Ok(Queue {
+            paused: self.paused.unwrap_or(queue.paused),
+            concurrency: self.concurrency.unwrap_or(queue.concurrency),
+            backlog_max: self.backlog_max.unwrap_or(queue.backlog_max),
+            ..queue
+        })
+    }
+}
+
+async fn read_patch(call: Call) -> Result<(std::sync::Arc<App>, Patch), Error> {
+    let Call { app, request, payload, .. } = call;
+    require_json(request.headers())?;
+    let body = read_body(&request, payload, &app.limits, app.config.job_bytes_max).await?;
+    let patch = parse(&body, app.config.json_depth_max)?;
+    Ok((app, patch))
+}
+
+async fn current(app: &App, name: &str) -> Result<Queue, Error> {
+    // Strong: what was set a moment ago, maybe at another instance, must not be undone by a patch.
+    let found = app.jobs.queue(name, Level::Strong, None).await.map_err(|error| to_http(&error, "queue"))?;
+    Ok(found.unwrap_or_else(|| Queue { name: name.to_owned(), ..Queue::default() }))
+}
+
+async fn store(app: &App, queue: Queue) -> Answer {
+    let done = insistently(app, || app.jobs.put_queue(&queue, WallMs::now())).await;
+    done.map_err(|error| to_http(&error, "queue"))?;
+    if !queue.paused {
+        app.wakes.wake(&queue.name); // it may have been paused, or its concurrency lower
+    }
+    answer(app, queue).await
+}
+
+async fn answer(app: &App, queue: Queue) -> Answer {
+    let counts = app.jobs.counts(Level::Eventual).await.map_err(|error| to_http(&error, "queue"))?;
+    let view = view(&queue, counts.get(&queue.name));
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(view))
+}
+
+fn view(queue: &Queue, counts: Option<&Counts>) -> Value {
+    let Queue { name, paused, concurrency, backlog_max } = queue;
+    json!({
+        "name": name, "paused": paused, "concurrency": concurrency, "backlog_max": backlog_max,
+        "jobs": counts.copied().unwrap_or_default(),
+    })
+}

@@ -1,0 +1,212 @@
+//! `POST /v1/jobs`.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::{StatusCode, header};
+use clock::WallMs;
+use http_support::{Draining, Error, Prefer, RequestContext, read_body, require_json};
+use jobstore::{Error as StoreError, Keyed, NewJob};
+use messages::job::{Job, State};
+use uuid::Uuid;
+
+use super::wait::{self, Until};
+use super::{Answer, job_answer, job_path};
+use crate::changes::Watch;
+use crate::error::of_submit;
+use crate::idempotency::{IdempotencyKey, fingerprint};
+use crate::state::{App, Call};
+use crate::submission;
+
+/// Seconds after which a job that is not finished may be asked for again.
+const POLL_AFTER_S: u64 = 1;
+/// Pauses between two attempts to store.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Stores a job: 202, or 200 and the finished job if `Prefer: wait` was given and it finished in time.
+pub async fn one(call: Call) -> Answer {
+    let Call { app, request, payload, .. } = call;
+    require_json(request.headers())?;
+    let key = IdempotencyKey::of(request.headers())?;
+    let prefer = Prefer::of(request.headers());
+    let body = read_body(&request, payload, &app.limits, app.config.job_bytes_max).await?;
+    let now = WallMs::now();
+    let mut job = submission::read(&body, &app.rules, now)?;
+    admit(&app, &job)?;
+    if request.headers().contains_key("traceparent") {
+        job.traceparent = Some(RequestContext::trace(&request).to_string());
+    }
+    // Registered before the job is stored, so that no change of it is missed.
+    let waits = prefer.wait.filter(|wait| !wait.is_zero()).map(|wait| app.granted_wait(wait));
+    let draft = Accepted::new(&job, now);
+    let (stored, watch) = match &key {
+        None => {
+            let watch = waits.and_then(|_| app.changes.watch(job.id));
+            store(&app, job, now).await?;
+            (draft, watch)
+        }
+        Some(key) => {
+            let stored = store_keyed(&app, job, draft, key, &fingerprint(&body), now).await?;
+            let watch = waits.and_then(|_| app.changes.watch(stored.id));
+            (stored, watch)
+        }
+    };
+    let (Some(wait), Some(watch)) = (waits, watch) else {
+        return Ok(stored.answer(prefer.respond_async.then_some("respond-async".to_owned())));
+    };
+    Ok(wait_for(&app, watch, wait, &stored, &Draining::of(&request)).await)
+}
+
+/// Whether the job may come in at all: a known kind, a queue that is not full.
+pub fn admit(app: &App, job: &NewJob) -> Result<(), Error> {
+    app.kinds.check(&job.kind, &app.registry)?;
+    app.backlog.admit(&job.queue, 1)
+}
+
+async fn wait_for(
+    app: &App,
+    mut watch: Watch,
+    wait: Duration,
+    stored: &Accepted,
+    draining: &Draining,
+) -> HttpResponse {
+    let deadline = clock::now() + wait;
+    let applied = format!("wait={}", wait.as_secs());
+    // A job that was stored by an earlier request may be finished already; of one of ours every change is hinted.
+    let done = if stored.replayed {
+        wait::read(app, stored.id).await.ok().filter(|job| job.state.is_final())
+    } else {
+        None
+    };
+    let done = match done {
+        Some(job) => Some(job),
+        None => wait::wait(app, &mut watch, Until::Final, deadline, draining).await,
+    };
+    match done {
+        Some(job) => finished(&job, &applied),
+        None => stored.answer(Some(applied)),
+    }
+}
+
+fn finished(job: &Job, applied: &str) -> HttpResponse {
+    let mut answer = job_answer(job);
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_LOCATION, job_path(job.id)),
+        (header::HeaderName::from_static("preference-applied"), applied.to_owned()),
+    ] {
+        if let Ok(value) = value.parse() {
+            headers.insert(name, value);
+        }
+    }
+    answer
+}
+
+/// Stores one job, asking again under the same id until the deadline when the answer is lost.
+async fn store(app: &App, job: NewJob, now: WallMs) -> Result<(), Error> {
+    let (id, queue, wakes) = (job.id, job.queue.clone(), job.state(now) == State::Available);
+    insistently(app, || app.jobs.submit(vec![job.clone()], now))
+        .await
+        .map_err(|error| of_submit(&error, id))?;
+    committed(app, &queue, 1, wakes);
+    Ok(())
+}
+
+/// What follows a commit: the counter, and the wake-up if a job may be claimed at once.
+pub fn committed(app: &App, queue: &str, jobs: u64, wakes: bool) {
+    app.backlog.accepted(queue, jobs);
+    if wakes {
+        app.wakes.wake(queue);
+    }
+}
+
+/// Repeats a write that is idempotent by its ids, while it is worth it.
+pub async fn insistently<T, F>(app: &App, write: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let deadline = clock::now() + app.config.submit_deadline();
+    let mut pause = RETRY_FIRST;
+    loop {
+        let limit = tokio::time::timeout_at(deadline.into(), write());
+        match limit.await {
+            Ok(Err(error)) if error.retryable() && clock::now() + pause < deadline => {
+                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            Ok(outcome) => return outcome,
+            Err(_) => return Err(StoreError::Database(dbclient::DbError::Deadline)),
+        }
+    }
+}
+
+async fn store_keyed(
+    app: &App,
+    job: NewJob,
+    draft: Accepted,
+    key: &IdempotencyKey,
+    fingerprint: &str,
+    now: WallMs,
+) -> Result<Accepted, Error> {
+    let _flight = app.in_flight.take(key)?;
+    let (id, queue, wakes) = (job.id, job.queue.clone(), job.state(now) == State::Available);
+    let keep = Duration::from_secs(app.config.idempotency_keep_h * 3600);
+    let keyed = insistently(app, || app.jobs.submit_keyed(job.clone(), &key.0, fingerprint, keep, now)).await;
+    match keyed.map_err(|error| of_submit(&error, id))? {
+        Keyed::Stored { .. } => {
+            committed(app, &queue, 1, wakes);
+            Ok(draft)
+        }
+        Keyed::Same { id, .. } => Ok(Accepted::of(&wait::read(app, id).await?)),
+        Keyed::Conflict => {
+            let detail = "this `Idempotency-Key` was used for another body; take a new key for a new request";
+            Err(Error::unprocessable("idempotency-key-reused", detail))
+        }
+    }
+}
+
+/// What a 202 says of a stored job: everything but the payload, which the client has.
+struct Accepted {
+    id: Uuid,
+    body: String,
+    replayed: bool,
+}
+
+impl Accepted {
+    /// Of a job that is about to be stored. Names were checked, so nothing needs escaping.
+    fn new(job: &NewJob, now: WallMs) -> Self {
+        let NewJob { id, kind, queue, priority, run_at, max_attempts, timeout_ms, .. } = job;
+        let (state, now) = (job.state(now).as_str(), now.rfc3339());
+        let run_at = if job.run_at.0 == 0 { now.clone() } else { run_at.rfc3339() };
+        let body = format!(
+            r#"{{"id":"{id}","kind":"{kind}","queue":"{queue}","state":"{state}","attempt":0,"max_attempts":{max_attempts},"priority":{priority},"timeout_ms":{timeout_ms},"inserted_at":"{now}","run_at":"{run_at}","errors":[],"version":1}}"#
+        );
+        Self { id: *id, body, replayed: false }
+    }
+
+    /// Of a job that an earlier request with the same key stored.
+    fn of(job: &Job) -> Self {
+        let mut value = serde_json::to_value(job).unwrap_or_default();
+        if let Some(members) = value.as_object_mut() {
+            members.remove("payload");
+        }
+        Self { id: job.id, body: value.to_string(), replayed: true }
+    }
+
+    fn answer(&self, applied: Option<String>) -> HttpResponse {
+        let mut answer = HttpResponse::build(StatusCode::ACCEPTED);
+        answer
+            .insert_header((header::LOCATION, job_path(self.id)))
+            .insert_header((header::CONTENT_TYPE, "application/json"));
+        if self.replayed {
+            answer.insert_header(("idempotency-replayed", "true"));
+        }
+        if let Some(applied) = applied {
+            answer
+                .insert_header(("preference-applied", applied))
+                .insert_header((header::RETRY_AFTER, POLL_AFTER_S));
+        }
+        answer.body(self.body.clone())
+    }
+}

@@ -1,0 +1,85 @@
+//! Brings the schema up, then keeps the backlog counters fresh and the word on whether the database answers.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use messages::sql::Level;
+use supervision::{Life, StartError, Started};
+
+use crate::state::{App, Jobs};
+
+/// Without new jobs the counters are read so often: queues are drained by others, and somebody may ask `/readyz`.
+const IDLE: Duration = Duration::from_secs(5);
+/// Pause after the database did not answer.
+const RETRY: Duration = Duration::from_millis(250);
+/// A count may take this share of the time: counting is a walk over all jobs that wait.
+const COUNT_SHARE: u32 = 20;
+/// An answer older than this is no proof that the database is there.
+const FRESH: Duration = Duration::from_secs(12);
+
+/// Whether the database has answered lately.
+#[derive(Debug, Default)]
+pub struct StoreHealth(Mutex<Option<Instant>>);
+
+impl StoreHealth {
+    /// The schema is there and the last question was answered, lately.
+    pub fn is_ready(&self) -> bool {
+        let answered = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        answered.is_some_and(|at| clock::now() - at < FRESH)
+    }
+
+    fn set(&self, answers: bool) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = answers.then(clock::now);
+    }
+}
+
+/// Starts the child.
+pub fn start(life: Life) -> Result<Started, StartError> {
+    let app = life.env::<App>();
+    Ok(Started::task(async move {
+        tokio::select! {
+            () = life.stopping() => {}
+            () = watch(&life, &app) => {}
+        }
+        Ok(())
+    }))
+}
+
+async fn watch(life: &Life, app: &App) {
+    let mut has_schema = false;
+    loop {
+        let began = clock::now();
+        let answer = if has_schema { count(app).await } else { app.jobs.migrate().await };
+        app.health.set(answer.is_ok());
+        let pause = match answer {
+            Ok(()) => {
+                life.ready();
+                let first = !std::mem::replace(&mut has_schema, true);
+                if first { Duration::ZERO } else { (clock::now() - began) * COUNT_SHARE }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the database does not answer");
+                life.waiting("database");
+                RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+        let refresh = Duration::from_millis(app.config.backlog_refresh_ms);
+        let quiet_until = clock::now() + IDLE;
+        while has_schema && app.health.is_ready() && clock::now() < quiet_until {
+            tokio::time::sleep(refresh).await;
+            if app.backlog.moved() {
+                break;
+            }
+        }
+    }
+}
+
+async fn count(app: &App) -> Result<(), jobstore::Error> {
+    let jobs: &Jobs = &app.jobs;
+    let mark = app.backlog.mark();
+    let settings = jobs.queues(Level::Eventual, None).await?;
+    let counts = jobs.counts(Level::Eventual).await?;
+    app.backlog.counted(&mark, &counts, &settings);
+    Ok(())
+}
