@@ -1,2 +1,61 @@
-//! The `standfast` binary. Placeholder until its first commit.
-fn main() {}
+//! `standfast`: the whole stack, one tier of it, or a command for a running one. The one crate that knows every tier.
+//!
+//! Read in this order: [`cli`] (what can be typed), [`node`] (how a process becomes a node of the stack), [`settings`]
+//! (the composed configuration), [`client`] (the commands that talk to a running stack).
+
+mod cli;
+mod client;
+mod data_dir;
+mod failure;
+mod node;
+mod out;
+mod settings;
+mod signals;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command};
+use crate::failure::Outcome;
+use crate::settings::Settings;
+
+fn main() -> std::process::ExitCode {
+    // Wrong usage ends in here with 2, help and version with 0.
+    let command = Cli::parse().command;
+    match run(command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                out::complain(&failure.text);
+            }
+            std::process::ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Up(up) => node::up(&up),
+        Command::Run(run) => node::run(&run),
+        Command::Tree(tree) => client::run(client::tree::run(tree)),
+        Command::Jobs { command } => client::run(client::jobs::run(command)),
+        Command::Fault { command } => client::run(client::fault::run(command)),
+        Command::Db { command } => client::run(client::db::run(command)),
+        Command::Ready { url } => client::run(client::ready::run(&url)),
+        Command::CheckConfig { file, print } => check_config(file.as_deref(), print),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn check_config(file: Option<&std::path::Path>, print: bool) -> Outcome {
+    let settings = Settings::load(file, &[])?;
+    if print {
+        out::write(&settings.to_toml());
+    } else {
+        let name = file.map_or("the environment".into(), |file| file.display().to_string());
+        out::line(format!("{name} is fine"));
+    }
+    Ok(())
+}

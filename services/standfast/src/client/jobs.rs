@@ -1,0 +1,334 @@
+//! `standfast jobs …`.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use messages::job::{Job, State, Submit as Body};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use super::http::Server;
+use super::sse::Events;
+use crate::cli::{FrontDoor, Jobs, List, OneJob, Submit};
+use crate::failure::{Failure, Outcome};
+use crate::out;
+
+/// A stream that breaks is taken up again; if the server stays away for so long, the command gives up.
+const AWAY_MAX: Duration = Duration::from_secs(30);
+
+/// Runs the command.
+pub async fn run(command: Jobs) -> Outcome {
+    match command {
+        Jobs::Submit(submit) => self::submit(submit).await,
+        Jobs::Bulk { file, at } => bulk(&file, &at).await,
+        Jobs::List(list) => self::list(list).await,
+        Jobs::Show(one) => show(&one).await,
+        Jobs::Watch(one) => watch(&one).await,
+        Jobs::Cancel(one) => act(&one, "cancel").await,
+        Jobs::Retry(one) => act(&one, "retry").await,
+        Jobs::Replay(one) => act(&one, "replay").await,
+        Jobs::Why(one) => why(&one).await,
+        Jobs::Queues { at } => queues(&at).await,
+    }
+}
+
+async fn submit(submit: Submit) -> Outcome {
+    let server = server(&submit.at)?;
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let body = Body {
+        kind: submit.kind,
+        payload: payload(&submit.payload)?,
+        queue: submit.queue,
+        priority: submit.priority,
+        delay_ms: submit.delay.map(millis),
+        run_at: submit.at_time,
+        max_attempts: submit.max_attempts,
+        timeout_ms: submit.timeout.map(millis),
+        key: None,
+        unique: None,
+        callback: None,
+        tags: submit.tags,
+    };
+    let mut request = server.endless(Method::POST, "/v1/jobs").json(&body);
+    if let Some(key) = submit.idempotency_key {
+        request = request.header("idempotency-key", key);
+    }
+    if let Some(seconds) = submit.wait {
+        request = request.header("prefer", format!("wait={seconds}"));
+    }
+    let patience = Duration::from_secs(30 + submit.wait.unwrap_or(0));
+    let job: Job = server.json(request.timeout(patience)).await?;
+    if submit.at.json {
+        out::json(&job);
+    } else if submit.wait.is_none() {
+        out::line(job.id);
+    } else {
+        print(&job);
+    }
+    match submit.wait {
+        Some(seconds) if !job.state.is_final() => Err(Failure::failed(format!(
+            "job {} is still {} after {seconds} s: `standfast jobs watch {}` waits on",
+            job.id,
+            job.state.as_str(),
+            job.id
+        ))),
+        Some(_) => verdict(&job),
+        None => Ok(()),
+    }
+}
+
+/// The argument itself, `-` for stdin, `@FILE` for a file.
+fn payload(argument: &str) -> Outcome<Value> {
+    let text = match argument.strip_prefix('@') {
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|error| Failure::failed(format!("{file}: {error}")))?
+        }
+        None if argument == "-" => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::failed(format!("stdin: {error}")))?;
+            text
+        }
+        None => argument.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("the payload is not JSON: {error}")))
+}
+
+async fn bulk(file: &Path, at: &FrontDoor) -> Outcome {
+    let server = server(at)?;
+    let request =
+        server.endless(Method::POST, "/v1/jobs:bulk").header("content-type", "application/x-ndjson");
+    let request = if file == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut text)
+            .map_err(|error| Failure::failed(format!("stdin: {error}")))?;
+        request.body(text)
+    } else {
+        let opened = tokio::fs::File::open(file).await;
+        request.body(opened.map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?)
+    };
+    let mut answer = server.accepted(request).await?;
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => out::write(&String::from_utf8_lossy(&chunk)),
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(server.lost(&error)),
+        }
+    }
+}
+
+async fn list(list: List) -> Outcome {
+    let server = server(&list.at)?;
+    let filters = [("state", &list.state), ("queue", &list.queue), ("kind", &list.kind), ("tag", &list.tag)];
+    let filters: Vec<(&str, &String)> =
+        filters.into_iter().filter_map(|(k, v)| Some((k, v.as_ref()?))).collect();
+    let (mut jobs, mut cursor) = (Vec::new(), None::<String>);
+    while jobs.len() < list.limit {
+        let limit = (list.limit - jobs.len()).min(100).to_string();
+        let mut request = server.request(Method::GET, "/v1/jobs").query(&filters).query(&[("limit", limit)]);
+        if let Some(cursor) = &cursor {
+            request = request.query(&[("cursor", cursor)]);
+        }
+        let page: Value = server.json(request).await?;
+        jobs.extend(page["jobs"].as_array().cloned().unwrap_or_default());
+        cursor =
+            ["next_cursor", "cursor", "next"].iter().find_map(|key| page[*key].as_str()).map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if list.at.json {
+        out::json(&jobs);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
+    out::table(&["ID", "STATE", "KIND", "QUEUE", "ATTEMPT", "INSERTED"], &rows);
+    Ok(())
+}
+
+fn row(job: &Value) -> Vec<String> {
+    let text = |key: &str| job[key].as_str().unwrap_or("-").to_owned();
+    let attempts = format!("{}/{}", job["attempt"], job["max_attempts"]);
+    vec![text("id"), text("state"), text("kind"), text("queue"), attempts, text("inserted_at")]
+}
+
+async fn show(one: &OneJob) -> Outcome {
+    let job = get(one).await?;
+    if one.at.json {
+        out::json(&job)
+    } else {
+        print(&job)
+    }
+    Ok(())
+}
+
+async fn get(one: &OneJob) -> Outcome<Job> {
+    let server = server(&one.at)?;
+    server.json(server.request(Method::GET, &path(one, "")?)).await
+}
+
+async fn act(one: &OneJob, verb: &str) -> Outcome {
+    let server = server(&one.at)?;
+    let job: Job = server.json(server.request(Method::POST, &path(one, &format!(":{verb}"))?)).await?;
+    if one.at.json {
+        out::json(&job);
+    } else if job.cancel_requested {
+        out::line(format!("{} {}, cancel requested", job.id, job.state.as_str()));
+    } else {
+        out::line(format!("{} {}", job.id, job.state.as_str()));
+    }
+    Ok(())
+}
+
+async fn why(one: &OneJob) -> Outcome {
+    let server = server(&one.at)?;
+    let why: Value = server.json(server.request(Method::GET, &path(one, "/why")?)).await?;
+    if one.at.json {
+        out::json(&why);
+        return Ok(());
+    }
+    let words = ["why", "because", "detail", "reason", "summary"];
+    match words.iter().find_map(|key| why[*key].as_str()) {
+        Some(text) => out::line(text),
+        None => out::json(&why),
+    }
+    Ok(())
+}
+
+async fn queues(at: &FrontDoor) -> Outcome {
+    let server = server(at)?;
+    let answer: Value = server.json(server.request(Method::GET, "/v1/queues")).await?;
+    let queues = answer.as_array().or_else(|| answer["queues"].as_array()).cloned().unwrap_or_default();
+    if at.json {
+        out::json(&queues);
+        return Ok(());
+    }
+    let mut columns: Vec<String> = Vec::new();
+    for queue in queues.iter().filter_map(Value::as_object) {
+        columns.extend(
+            queue
+                .iter()
+                .filter(|(key, value)| !value.is_object() && !columns.contains(key))
+                .map(|(k, _)| k.clone())
+                .collect::<Vec<_>>(),
+        );
+    }
+    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let rows: Vec<Vec<String>> =
+        queues.iter().map(|queue| columns.iter().map(|column| cell(&queue[column])).collect()).collect();
+    let headings: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
+    out::table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    Ok(())
+}
+
+/// Follows the events to a final state, over broken streams.
+async fn watch(one: &OneJob) -> Outcome {
+    let server = server(&one.at)?;
+    let path = path(one, "/events")?;
+    let (mut last_id, mut shown, mut away_since) = (None::<String>, None::<u64>, None);
+    loop {
+        let mut request = server.endless(Method::GET, &path).header("accept", "text/event-stream");
+        if let Some(id) = &last_id {
+            request = request.header("last-event-id", id);
+        }
+        match server.send(request).await {
+            Ok(response) if response.status() == StatusCode::OK => {
+                away_since = None;
+                let mut events = Events::of(response);
+                while let Some(event) = events.next().await {
+                    last_id = event.id.or(last_id);
+                    if let Ok(job) = serde_json::from_str::<Job>(&event.data)
+                        && shown.replace(job.version) != Some(job.version)
+                    {
+                        progress(one, &job);
+                        if job.state.is_final() {
+                            return verdict(&job);
+                        }
+                    }
+                }
+            }
+            Ok(response) if response.status().is_client_error() => {
+                return Err(server.refusal(response).await);
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                let since = *away_since.get_or_insert_with(clock::now);
+                if clock::now().saturating_duration_since(since) > AWAY_MAX || shown.is_none() {
+                    return Err(failure);
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+fn progress(one: &OneJob, job: &Job) {
+    if one.at.json {
+        out::json(job);
+        return;
+    }
+    let mut text = format!("{} attempt {}/{}", job.state.as_str(), job.attempt, job.max_attempts);
+    if let Some(progress) = &job.progress {
+        text = format!("{text} {progress}");
+    }
+    if let Some(error) =
+        job.errors.last().filter(|_| matches!(job.state, State::Retryable | State::Discarded))
+    {
+        text = format!("{text}: {}", error.detail);
+    }
+    out::line(text);
+    if let Some(result) = &job.result {
+        out::json(result);
+    }
+}
+
+/// What scripts ask for: did it work?
+fn verdict(job: &Job) -> Outcome {
+    match job.state {
+        State::Cancelled | State::Discarded => {
+            Err(Failure::failed(format!("job {} was {}", job.id, job.state.as_str())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print(job: &Job) {
+    let line = |key: &str, value: &str| out::line(format!("{key:<12} {value}"));
+    line("id", &job.id.to_string());
+    line("state", job.state.as_str());
+    line("kind", &job.kind);
+    line("queue", &job.queue);
+    line("attempt", &format!("{} of {}", job.attempt, job.max_attempts));
+    line("inserted", &job.inserted_at);
+    if !job.state.is_final() {
+        line("runs at", &job.run_at);
+    }
+    let optional = [("started", &job.started_at), ("finished", &job.finished_at), ("runner", &job.runner)];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            line(key, value);
+        }
+    }
+    for error in &job.errors {
+        let reason = serde_json::to_value(error.reason).ok();
+        let reason = reason.as_ref().and_then(Value::as_str).unwrap_or("?");
+        line("error", &format!("attempt {} {reason}: {}", error.attempt, error.detail));
+    }
+    if let Some(result) = &job.result {
+        line("result", &result.to_string());
+    }
+}
+
+fn path(one: &OneJob, rest: &str) -> Outcome<String> {
+    let id: uuid::Uuid = one.id.parse().map_err(|_| {
+        Failure::usage(format!("{:?} is not the id of a job: `standfast jobs list` shows them", one.id))
+    })?;
+    Ok(format!("/v1/jobs/{id}{rest}"))
+}
+
+fn server(at: &FrontDoor) -> Outcome<Server> {
+    Server::new(&at.url, "--url")
+}

@@ -1,0 +1,146 @@
+//! How a process becomes a node of the stack: configuration, bus, supervision tree, discovery, tiers, signals.
+//!
+//! Started top to bottom, stopped bottom to top, and everything below the [`Root`] is supervised:
+//!
+//! ```text
+//! /<node>/node/discovery/{listener, voice}       who is there
+//! /<node>/node/operations/{reporter, agent}      transitions to the bus; answers for this node's tree and faults
+//! /<node>/<tier>/<instance>/…                    the tiers
+//! ```
+
+mod operations;
+mod reload;
+mod serve;
+mod tiers;
+
+use std::time::Duration;
+
+use bus::{Bus, BusError};
+use discovery::Registry;
+use faults::{Agent, Links};
+use supervision::{Env, Intensity, Root, RootOptions, StartError, Tree};
+use uuid::Uuid;
+
+use crate::cli;
+use crate::data_dir::DataDir;
+use crate::failure::{Failure, Outcome, with_causes};
+use crate::settings::{Flag, Settings, check_name, host_name};
+
+/// Restarts of whole instances of one tier that are too many for it.
+const TIER_INTENSITY: Intensity = Intensity { restarts: 5, period: Duration::from_secs(30) };
+
+/// `standfast up`: the whole stack.
+pub fn up(args: &cli::Up) -> Outcome {
+    let mut flags = node_flags(&args.node);
+    let addresses = [
+        ("--listen", "app.listen", &args.listen),
+        ("--console", "console.listen", &args.console),
+        ("--database", "database.listen", &args.database),
+    ];
+    flags.extend(addresses.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value.as_deref()?))));
+    let settings = prepare(&args.node, &flags)?;
+    let data = DataDir::own(&settings.data)?;
+    let plan = tiers::Plan::whole_stack(&settings);
+    serve::run(&settings, plan, Some(data), &args.node)
+}
+
+/// `standfast run TIER`.
+pub fn run(args: &cli::Run) -> Outcome {
+    let tier = args.tier.as_str();
+    let (listen, advertise) = (format!("{tier}.listen"), format!("{tier}.advertise"));
+    let mut flags = node_flags(&args.node);
+    flags.extend(args.listen.as_deref().map(|value| ("--listen", &*listen, value)));
+    flags.extend(args.advertise.as_deref().map(|value| ("--advertise", &*advertise, value)));
+    let settings = prepare(&args.node, &flags)?;
+    if settings.bus.url == "embedded" {
+        return Err(Failure::config(format!(
+            "bus.url = \"embedded\": a {tier} node of its own needs a broker that it shares with the others: use \
+             --bus amqp://user:password@host:5672/vhost, or `standfast up` for all in one process"
+        )));
+    }
+    let instance = args.instance.clone().unwrap_or_else(|| format!("{tier}-1"));
+    check_name("--instance", &instance).map_err(Failure::config)?;
+    let keeps_data = args.tier == cli::Tier::Database;
+    let data = keeps_data.then(|| DataDir::own_instance(&settings.data, &instance)).transpose()?;
+    serve::run(&settings, tiers::Plan::one(args.tier, instance), data, &args.node)
+}
+
+fn node_flags(args: &cli::NodeArgs) -> Vec<Flag<'_>> {
+    let data = args.data.as_deref().and_then(std::path::Path::to_str);
+    let said = [
+        ("--bus", "bus.url", args.bus.as_deref()),
+        ("--data", "data", data),
+        ("--node", "node", args.node.as_deref()),
+        ("--log", "telemetry.log", args.log.as_deref()),
+    ];
+    said.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect()
+}
+
+/// Configuration and log, before anything is touched.
+fn prepare(args: &cli::NodeArgs, flags: &[Flag<'_>]) -> Outcome<Settings> {
+    let mut settings = Settings::load(args.config.as_deref(), flags)?;
+    if settings.bus.data_dir == bus::BusConfig::default().data_dir {
+        settings.bus.data_dir = settings.data.join("bus");
+    }
+    telemetry::init_with(&settings.telemetry).map_err(Failure::config)?;
+    // A second provider of cryptography cannot be there yet: this is the first use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(settings)
+}
+
+/// A node: the tree of this process, and what its instances share.
+pub struct Node {
+    settings: Settings,
+    name: String,
+    root: Root,
+    bus: Bus,
+    registry: Registry,
+    links: Links,
+    agent: Agent,
+    data: Option<DataDir>,
+}
+
+impl Node {
+    /// Opens the bus, and starts the tree with discovery and operations in it. A broker that is down is waited for
+    /// by those who need it.
+    pub async fn start(settings: &Settings, data: Option<DataDir>) -> Outcome<Self> {
+        let name = settings.node.clone().unwrap_or_else(host_name);
+        check_name("node", &name).map_err(Failure::config)?;
+        let bus = Bus::open(&settings.bus, &name).map_err(|error| bus_failure(&error))?;
+        let registry = Registry::new(settings.discovery.clone(), name.clone(), Uuid::now_v7().to_string());
+        let root = Root::start(&name, RootOptions::default());
+        let links = Links::default();
+        let agent = Agent::new(root.clone(), links.clone(), tiers::fault_limits(settings));
+        let node = Self { settings: settings.clone(), name, root, bus, registry, links, agent, data };
+        operations::count_transitions(&node.root);
+        node.root.add_tier("node", TIER_INTENSITY).await;
+        let link = node.link("node", "discovery");
+        node.add("node", "discovery", &discovery::TREE, discovery::env(&node.registry, &link)).await?;
+        let link = node.link("node", "operations");
+        node.add("node", "operations", &operations::TREE, operations::env(&node, link)).await?;
+        Ok(node)
+    }
+
+    /// The instance's own link to the bus, known to the agent so that faults can cut it.
+    fn link(&self, tier: &str, instance: &str) -> Bus {
+        let path = format!("/{}/{tier}/{instance}", self.name);
+        let link = self.bus.link(&path);
+        self.links.register(path, link.clone());
+        link
+    }
+
+    /// Starts an instance; returns when it is ready.
+    async fn add(&self, tier: &str, instance: &str, tree: &'static Tree, env: Env) -> Outcome {
+        let added = self.root.add_instance(tier, instance, tree, env).await;
+        added.map_err(|error: StartError| {
+            Failure::failed(format!("{instance} did not start: {}", with_causes(&error)))
+        })
+    }
+}
+
+fn bus_failure(error: &BusError) -> Failure {
+    match error {
+        BusError::Url { .. } => Failure::config(with_causes(error)),
+        _ => Failure::failed(with_causes(error)),
+    }
+}

@@ -1,0 +1,112 @@
+//! The life of a node: start, ready, signals, drain, exit code.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use messages::service::Health;
+use supervision::view::ExitReason;
+
+use super::{Node, reload, tiers::Plan};
+use crate::cli::NodeArgs;
+use crate::data_dir::DataDir;
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use crate::settings::Settings;
+use crate::signals::{Asked, Signals};
+
+/// Runs the node to its end.
+pub fn run(settings: &Settings, plan: Plan, data: Option<DataDir>, args: &NodeArgs) -> Outcome {
+    let ended = actix_rt::System::new().block_on(live(settings, plan, data, args));
+    // Threads that hang on purpose or by mistake must not hold up the end of the process.
+    match &ended {
+        Ok(()) => {}
+        Err(failure) if failure.text.is_empty() => {}
+        Err(failure) => out::complain(&failure.text),
+    }
+    std::process::exit(ended.err().map_or(0, |failure| failure.code as i32));
+}
+
+async fn live(settings: &Settings, plan: Plan, data: Option<DataDir>, args: &NodeArgs) -> Outcome {
+    let mut signals = Signals::take()?;
+    let mut settings = settings.clone();
+    let mut node = Node::start(&settings, data).await?;
+    let root = node.root.clone();
+    let asked = tokio::select! {
+        started = node.start_tiers(&plan) => started.map(|()| false),
+        () = signals.stop() => Ok(true),
+        reason = root.exited() => Err(gave_up(reason)),
+    };
+    match asked {
+        Ok(true) => return node.drain(&settings, &mut signals).await,
+        Ok(false) => out::line(plan.ready_line(&node)),
+        Err(failure) => {
+            // Stopped in order, so that nothing half-started is left behind; the first failure is the one to tell.
+            let _ = tokio::time::timeout(Duration::from_secs(5), root.stop()).await;
+            return Err(failure);
+        }
+    }
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return node.drain(&settings, &mut signals).await,
+                Asked::Reload => reload::reload(&mut settings, args),
+            },
+            reason = root.exited() => return Err(gave_up(reason)),
+        }
+    }
+}
+
+impl Node {
+    /// Says that nothing new is taken, finishes what is in flight, and stops in reverse order. A second request to
+    /// stop, or the end of the time allowed, ends it at once: what was not finished is found by the others.
+    async fn drain(&mut self, settings: &Settings, signals: &mut Signals) -> Outcome {
+        tracing::info!(drain_ms = settings.drain_ms, "draining; a second signal stops now");
+        let stop = async {
+            self.stop_tiers().await;
+            self.root.stop().await;
+        };
+        tokio::select! {
+            () = stop => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            () = signals.stop() => Err(Failure::failed("stopped at once, by a second signal; what was in flight is taken up again at the next start")),
+            () = tokio::time::sleep(Duration::from_millis(settings.drain_ms)) => {
+                Err(Failure::failed(format!("not drained after {} ms; what was in flight is taken up again at the next start", settings.drain_ms)))
+            }
+        }
+    }
+
+    /// Tier by tier, last to first: a tier may use the tiers before it to the end. An instance says first that it
+    /// takes nothing new, and goodbye when it has finished.
+    async fn stop_tiers(&self) {
+        let tiers: Vec<Vec<String>> = self.root.snapshot().children.iter().skip(1).map(instances).collect();
+        for instances in tiers.iter().rev() {
+            let announcers: Vec<_> =
+                instances.iter().filter_map(|path| self.registry.local(last(path))).collect();
+            announcers.iter().for_each(|announcer| announcer.set_health(Health::Draining));
+            join_all(instances.iter().rev().map(|path| async {
+                let mut levels = path.split('/').skip(2);
+                if let (Some(tier), Some(instance)) = (levels.next(), levels.next()) {
+                    self.root.remove_instance(tier, instance).await;
+                }
+            }))
+            .await;
+            join_all(announcers.iter().map(discovery::Announcer::goodbye)).await;
+        }
+    }
+}
+
+fn instances(tier: &supervision::view::Node) -> Vec<String> {
+    tier.children.iter().map(|instance| instance.path.clone()).collect()
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn gave_up(reason: ExitReason) -> Failure {
+    Failure::failed(format!(
+        "the supervision tree gave up ({reason:?}): too many restarts in too short a time; the log says of what"
+    ))
+}

@@ -1,0 +1,204 @@
+//! The whole configuration: the sections of all tiers, composed and checked.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+
+/// Variables that the command line reads itself, or that are for its clients.
+const RESERVED: &[&str] = &[
+    "STANDFAST_BUS",
+    "STANDFAST_CONFIG",
+    "STANDFAST_DATA",
+    "STANDFAST_NODE",
+    "STANDFAST_LISTEN",
+    "STANDFAST_INSTANCE",
+    "STANDFAST_ADVERTISE",
+    "STANDFAST_LOG",
+    "STANDFAST_URL",
+    "STANDFAST_CONSOLE_URL",
+    "STANDFAST_DATABASE_URL",
+];
+
+/// Everything that can be set. `infra/config/standfast.toml` lists every key with its default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Directory that keeps everything. Default `./standfast-data`.
+    pub data: PathBuf,
+    /// Name of this node, unique in the stack, 1 to 63 of `a-z 0-9 - _`. Default: the host's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// After SIGTERM, how long what is in flight may take to finish before it is cut off, in milliseconds. Default
+    /// 30,000, 0 to 600,000. Keep it below what the container runtime waits before it kills.
+    pub drain_ms: u64,
+    /// What `standfast up` starts.
+    pub stack: Stack,
+    /// Log.
+    pub telemetry: telemetry::Config,
+    /// Bus.
+    pub bus: bus::BusConfig,
+    /// Discovery.
+    pub discovery: discovery::Config,
+}
+
+/// What `standfast up` starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stack {
+    /// Database replicas. Default 3, 1 to 9. One replica survives no loss of its disk.
+    pub databases: u32,
+    /// App servers. Default 1, 1 to 16; those after the first take a free port.
+    pub apps: u32,
+    /// Job runners. Default 1, 0 to 16.
+    pub runners: u32,
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self { databases: 3, apps: 1, runners: 1 }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("standfast-data"),
+            node: None,
+            drain_ms: 30_000,
+            stack: Stack::default(),
+            telemetry: telemetry::Config::default(),
+            bus: bus::BusConfig::default(),
+            discovery: discovery::Config::default(),
+        }
+    }
+}
+
+/// A flag, the key it stands for, and its value.
+pub type Flag<'a> = (&'a str, &'a str, &'a str);
+
+impl Settings {
+    /// Reads file, environment and flags, and checks every range.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: where, key, value, range.
+    pub fn load(file: Option<&Path>, flags: &[Flag<'_>]) -> Outcome<Self> {
+        let mut loader = config::Loader::new();
+        if let Some(file) = file {
+            loader = loader.file(file)?;
+        }
+        loader = loader.environment(std::env::vars(), RESERVED);
+        for (flag, key, value) in flags {
+            loader = loader.flag(flag, key, *value);
+        }
+        let settings: Self = loader.load()?;
+        settings.validate().map_err(Failure::config)?;
+        Ok(settings)
+    }
+
+    /// All of it as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings have a TOML form: they were read from it")
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        within("drain_ms", self.drain_ms, 0, 600_000)?;
+        within("stack.databases", self.stack.databases.into(), 1, 9)?;
+        within("stack.apps", self.stack.apps.into(), 1, 16)?;
+        within("stack.runners", self.stack.runners.into(), 0, 16)?;
+        if let Some(node) = &self.node {
+            check_name("node", node)?;
+        }
+        self.telemetry.validate()?;
+        self.bus.validate().map_err(|text| in_section("bus", text))?;
+        self.discovery.validate()
+    }
+}
+
+/// Sections that do not know their own name say only the key.
+fn in_section(section: &str, text: String) -> String {
+    if text.starts_with(&format!("{section}.")) { text } else { format!("{section}.{text}") }
+}
+
+fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{key} = {value}: allowed is {low} to {high}"))
+    }
+}
+
+/// Names become parts of paths, topics and file names.
+pub fn check_name(key: &str, name: &str) -> Result<(), String> {
+    let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if (1..=63).contains(&name.len()) && name.chars().all(usable) {
+        return Ok(());
+    }
+    Err(format!("{key} = {name:?}: allowed are 1 to 63 of a-z 0-9 - _"))
+}
+
+/// The host's name, made fit for a path.
+pub fn host_name() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let label = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let fit = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' { c } else { '-' };
+    let name: String = label.chars().map(fit).take(63).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_print_as_toml() {
+        let settings = Settings::default();
+        settings.validate().expect("the defaults are in range");
+        let again: Settings =
+            config::Loader::new().text("printed", &settings.to_toml()).load().expect("it reads back");
+        assert_eq!(again.to_toml(), settings.to_toml());
+    }
+
+    /// The example file lists every key with its default: what it says and what it does not say are the same.
+    #[test]
+    fn the_example_lists_every_key_with_its_default() {
+        let text = include_str!("../../../infra/config/standfast.toml");
+        let uncommented: String =
+            text.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
+        let read: Settings =
+            config::Loader::new().text("standfast.toml", text).load().expect("the example is right");
+        assert_eq!(read.to_toml(), Settings::default().to_toml(), "the example says what is the default");
+        let listed: toml::Table =
+            uncommented.parse().expect("the example is TOML, also with its optional keys");
+        let defaults = toml::Table::try_from(Settings::default()).expect("TOML");
+        assert_eq!(
+            missing("", &defaults, &listed),
+            Vec::<String>::new(),
+            "keys that the example does not list"
+        );
+        config::Loader::new()
+            .text("standfast.toml", &uncommented)
+            .load::<Settings>()
+            .expect("optional keys exist");
+    }
+
+    fn missing(prefix: &str, wanted: &toml::Table, listed: &toml::Table) -> Vec<String> {
+        let of = |(key, value): (&String, &toml::Value)| match (value.as_table(), listed.get(key)) {
+            (_, None) => vec![format!("{prefix}{key}")],
+            (Some(below), Some(there)) => there
+                .as_table()
+                .map(|there| missing(&format!("{prefix}{key}."), below, there))
+                .unwrap_or_default(),
+            _ => vec![],
+        };
+        wanted.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn a_host_name_is_made_fit() {
+        assert!(check_name("node", &host_name()).is_ok());
+        assert!(check_name("node", "Laptop").is_err());
+        assert!(check_name("node", "a/b").is_err());
+    }
+}
