@@ -67,10 +67,13 @@ start_redis() {
 
 # A RabbitMQ node of our own, with its own port mapper, so that it meets no other on the machine. Sets amqp_url.
 start_rabbitmq() {
-    local dir=$work/rabbitmq port
-    port=$(free_port)
+    local dir=$work/rabbitmq port epmd
+    port=$(free_port) epmd=$(free_port)
     mkdir "$dir"
-    background "$work/rabbitmq.log" env HOME="$dir" ERL_EPMD_PORT="$(free_port)" RABBITMQ_DIST_PORT="$(free_port)" \
+    # Started by us, in the foreground: the one that Erlang starts by itself would outlive it.
+    background "$work/epmd.log" epmd -port "$epmd" -address 127.0.0.1
+    wait_for 5 "$work/epmd.log" port_open "$epmd"
+    background "$work/rabbitmq.log" env HOME="$dir" ERL_EPMD_PORT="$epmd" RABBITMQ_DIST_PORT="$(free_port)" \
         RABBITMQ_NODENAME="bench-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$port" \
         RABBITMQ_MNESIA_BASE="$dir" RABBITMQ_LOG_BASE="$dir" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/plugins" \
         RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_CONFIG_FILE="$dir/none" /usr/lib/rabbitmq/bin/rabbitmq-server

@@ -12,7 +12,7 @@ use crate::faults::LinkFaults;
 use crate::lease::Lease;
 use crate::log::Log;
 use crate::message::Message;
-use crate::queue::Consumer;
+use crate::queue::{self, Consumer};
 use crate::request::Requests;
 use crate::topic::Subscription;
 
@@ -75,7 +75,7 @@ impl Bus {
     pub async fn declare_queue(&self, spec: &QueueSpec) -> Result<(), BusError> {
         check_name(&spec.name)?;
         match &self.backend {
-            Backend::Embedded(link) => link.declare_queue(spec),
+            Backend::Embedded(link) => link.declare_queue(spec).await,
         }
     }
 
@@ -85,7 +85,7 @@ impl Bus {
     /// No such queue; the bus is down.
     pub async fn queue_ready(&self, queue: &str) -> Result<u64, BusError> {
         match &self.backend {
-            Backend::Embedded(link) => link.queue_ready(queue),
+            Backend::Embedded(link) => link.queue_ready(queue).await,
         }
     }
 
@@ -123,7 +123,9 @@ impl Bus {
     /// No such queue; the bus is down.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BusError> {
         match &self.backend {
-            Backend::Embedded(link) => Ok(Consumer::embedded(link.consume(queue, prefetch)?)),
+            Backend::Embedded(link) => {
+                Ok(Consumer::new(queue::Kind::Embedded(link.consume(queue, prefetch).await?), link.faults()))
+            }
         }
     }
 
@@ -154,7 +156,7 @@ impl Bus {
     /// The bus is down.
     pub async fn subscribe(&self, pattern: &str, capacity: usize) -> Result<Subscription, BusError> {
         match &self.backend {
-            Backend::Embedded(link) => Ok(link.subscribe(pattern, capacity)),
+            Backend::Embedded(link) => link.subscribe(pattern, capacity).await,
         }
     }
 
@@ -170,7 +172,7 @@ impl Bus {
     /// The bus is down.
     pub async fn serve(&self, address: &str, capacity: usize) -> Result<Requests, BusError> {
         match &self.backend {
-            Backend::Embedded(link) => Ok(link.serve(address, capacity)),
+            Backend::Embedded(link) => link.serve(address, capacity).await,
         }
     }
 

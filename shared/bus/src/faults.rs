@@ -1,7 +1,7 @@
 //! Faults of one link, for experiments: each ends by itself at its deadline. Free when unused: one relaxed load.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,8 @@ pub enum LinkFault {
     /// The connection is cut and stays so until the fault ends.
     Partition,
     /// Each message is lost with this probability. A lost publish or append ends as `Unknown`; a lost delivery of a
-    /// queue comes again (at least once); a lost event or request is gone; a log loses no delivery, by its promise.
+    /// queue comes again when the fault ends (at least once); a lost event or request is gone; a log loses no
+    /// entry on the way to its reader, by its promise.
     Drop {
         /// 0 to 1.
         p: f64,
@@ -33,7 +34,7 @@ pub enum LinkFault {
 
 /// What happens to the message in hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Verdict {
+pub(crate) struct Fate {
     /// Wait first.
     pub delay: Option<Duration>,
     /// Then lose it,
@@ -43,7 +44,7 @@ pub(crate) struct Verdict {
 }
 
 /// How the link stands: what its users watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// Grows with every cut: what was held over an older connection is lost.
     pub epoch: u64,
@@ -51,106 +52,154 @@ pub(crate) struct Cut {
     pub partitioned: bool,
 }
 
-/// The fault switches of one link ([`crate::Bus::link`]).
-#[derive(Debug)]
-pub struct LinkFaults {
+/// The fault switches of one link ([`crate::Bus::link`]). Clones are the same switches.
+#[derive(Clone)]
+pub struct LinkFaults(Arc<Inner>);
+
+type Hook = Box<dyn Fn(Cut) + Send + Sync>;
+
+struct Inner {
     armed: AtomicBool,
     active: Mutex<Vec<(LinkFault, Instant)>>,
     cut: watch::Sender<Cut>,
+    /// Told of every change before anybody who watches.
+    hook: Hook,
 }
 
-impl Default for LinkFaults {
-    fn default() -> Self {
-        Self {
-            armed: AtomicBool::new(false),
-            active: Mutex::new(Vec::new()),
-            cut: watch::Sender::new(Cut { epoch: 0, partitioned: false }),
-        }
+impl std::fmt::Debug for LinkFaults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkFaults").field("active", &self.active()).finish()
     }
 }
 
 impl LinkFaults {
+    pub(crate) fn new(hook: Hook) -> Self {
+        Self(Arc::new(Inner {
+            armed: AtomicBool::new(false),
+            active: Mutex::default(),
+            cut: watch::Sender::new(Cut::default()),
+            hook,
+        }))
+    }
+
     /// Sets a fault until `until`. Several may be active at once.
     pub fn set(&self, fault: LinkFault, until: Instant) {
-        let now = clock::now();
         if fault == LinkFault::Disconnect {
-            self.cut.send_modify(|cut| cut.epoch += 1);
-            return;
+            return self.0.cut(|cut| cut.epoch += 1);
         }
+        let now = clock::now();
         if until <= now {
             return;
         }
-        self.lock().push((fault, until));
-        self.armed.store(true, Relaxed);
+        self.0.lock().push((fault, until));
+        self.0.armed.store(true, Relaxed);
         if fault == LinkFault::Partition {
-            self.cut.send_modify(|cut| *cut = Cut { epoch: cut.epoch + 1, partitioned: true });
+            self.0.cut(|cut| *cut = Cut { epoch: cut.epoch + 1, partitioned: true });
         }
+        end_at(Arc::downgrade(&self.0), until - now);
     }
 
     /// Ends every fault now.
     pub fn clear(&self) {
-        self.lock().clear();
-        self.refresh();
+        self.0.lock().clear();
+        self.0.refresh();
     }
 
     /// What is active now, and until when.
     #[must_use]
     pub fn active(&self) -> Vec<(LinkFault, Instant)> {
-        if !self.armed.load(Relaxed) {
+        if !self.0.armed.load(Relaxed) {
             return Vec::new();
         }
         let now = clock::now();
-        self.lock().iter().filter(|(_, until)| *until > now).copied().collect()
+        self.0.lock().iter().filter(|(_, until)| *until > now).copied().collect()
+    }
+
+    /// Whether any fault may be active.
+    pub(crate) fn any(&self) -> bool {
+        self.0.armed.load(Relaxed)
     }
 
     /// The fate of one message now.
-    pub(crate) fn judge(&self) -> Verdict {
-        if !self.armed.load(Relaxed) {
-            return Verdict::default();
+    pub(crate) fn judge(&self) -> Fate {
+        let mut fate = Fate::default();
+        if !self.0.armed.load(Relaxed) {
+            return fate;
         }
-        let mut verdict = Verdict::default();
         for (fault, _) in self.active() {
             match fault {
-                LinkFault::Drop { p } => verdict.drop |= rand::random::<f64>() < p,
-                LinkFault::Duplicate { p } => verdict.duplicate |= rand::random::<f64>() < p,
-                LinkFault::Delay(d) => verdict.delay = Some(verdict.delay.unwrap_or_default().max(d)),
+                LinkFault::Drop { p } => fate.drop |= rand::random::<f64>() < p,
+                LinkFault::Duplicate { p } => fate.duplicate |= rand::random::<f64>() < p,
+                LinkFault::Delay(d) => fate.delay = Some(fate.delay.unwrap_or_default().max(d)),
                 LinkFault::Disconnect | LinkFault::Partition => {}
             }
         }
-        verdict
+        fate
     }
 
-    /// The end of the last active partition, if there is one.
-    pub(crate) fn partitioned_until(&self) -> Option<Instant> {
-        if !self.armed.load(Relaxed) {
-            return None;
-        }
-        self.active().iter().filter(|(f, _)| *f == LinkFault::Partition).map(|(_, until)| *until).max()
+    /// When the last fault that loses messages ends; now, if there is none.
+    pub(crate) fn drops_until(&self) -> Instant {
+        let ends = self.active().into_iter().filter(|(f, _)| matches!(f, LinkFault::Drop { .. }));
+        ends.map(|(_, until)| until).max().unwrap_or_else(clock::now)
     }
 
-    /// Forgets what has ended, and says so to those who watch.
-    pub(crate) fn refresh(&self) {
-        let now = clock::now();
-        let (empty, partitioned) = {
-            let mut active = self.lock();
-            active.retain(|(_, until)| *until > now);
-            (active.is_empty(), active.iter().any(|(f, _)| *f == LinkFault::Partition))
-        };
-        if empty {
-            self.armed.store(false, Relaxed);
+    /// Whether the link is cut now.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.armed.load(Relaxed) && self.active().iter().any(|(f, _)| *f == LinkFault::Partition)
+    }
+
+    /// Resolves when the link is not cut.
+    pub(crate) async fn whole(&self) {
+        if self.is_cut() {
+            // The sender lives as long as we do.
+            drop(self.watch().wait_for(|cut| !cut.partitioned).await);
         }
-        self.cut.send_if_modified(|cut| {
-            let changed = cut.partitioned != partitioned;
-            cut.partitioned = partitioned;
-            changed
-        });
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Cut> {
-        self.cut.subscribe()
+        self.0.cut.subscribe()
+    }
+}
+
+impl Inner {
+    fn cut(&self, change: impl FnOnce(&mut Cut)) {
+        let mut after = *self.cut.borrow();
+        change(&mut after);
+        if after != *self.cut.borrow() {
+            (self.hook)(after);
+            self.cut.send_replace(after);
+        }
+    }
+
+    fn refresh(&self) {
+        let now = clock::now();
+        let partitioned = {
+            let mut active = self.lock();
+            active.retain(|(_, until)| *until > now);
+            self.armed.store(!active.is_empty(), Relaxed);
+            active.iter().any(|(f, _)| *f == LinkFault::Partition)
+        };
+        self.cut(|cut| cut.partitioned = partitioned);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(LinkFault, Instant)>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread of its own, so that a fault ends even if every runtime of the process hangs: that may be the experiment.
+fn end_at(faults: Weak<Inner>, after: Duration) {
+    let end = clock::now() + after;
+    let wait = move || {
+        while let Some(left) = end.checked_duration_since(clock::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        if let Some(faults) = faults.upgrade() {
+            faults.refresh();
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("fault ends".to_owned()).spawn(wait) {
+        // Judging a message compares with the deadline itself; only those who wait for the end learn it late.
+        tracing::warn!(%error, "no thread to end a link fault");
     }
 }

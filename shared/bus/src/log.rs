@@ -4,6 +4,7 @@ use crate::bus::{Backend, Bus};
 use crate::config::check_name;
 use crate::embedded;
 use crate::error::{BusError, PublishError};
+use crate::faults::LinkFaults;
 use crate::message::Message;
 
 /// Where a reader starts.
@@ -79,7 +80,8 @@ impl Log {
         check_name(&self.name)?;
         match &self.bus.backend {
             Backend::Embedded(link) => {
-                Ok(LogReader { kind: ReaderKind::Embedded(link.read(&self.name, from)?) })
+                let kind = ReaderKind::Embedded(link.read(&self.name, from).await?);
+                Ok(LogReader { kind, faults: link.faults().clone(), late: None })
             }
         }
     }
@@ -91,7 +93,7 @@ impl Log {
     pub async fn bounds(&self) -> Result<Bounds, BusError> {
         check_name(&self.name)?;
         match &self.bus.backend {
-            Backend::Embedded(link) => link.bounds(&self.name),
+            Backend::Embedded(link) => link.bounds(&self.name).await,
         }
     }
 
@@ -103,7 +105,7 @@ impl Log {
     pub async fn truncate_before(&self, offset: u64) -> Result<(), BusError> {
         check_name(&self.name)?;
         match &self.bus.backend {
-            Backend::Embedded(link) => link.truncate_before(&self.name, offset),
+            Backend::Embedded(link) => link.truncate_before(&self.name, offset).await,
         }
     }
 
@@ -114,7 +116,7 @@ impl Log {
     pub async fn delete(&self) -> Result<(), BusError> {
         check_name(&self.name)?;
         match &self.bus.backend {
-            Backend::Embedded(link) => link.delete_log(&self.name),
+            Backend::Embedded(link) => link.delete_log(&self.name).await,
         }
     }
 }
@@ -122,6 +124,9 @@ impl Log {
 /// Reads a log on and on.
 pub struct LogReader {
     kind: ReaderKind,
+    faults: LinkFaults,
+    /// An entry that a fault holds up; kept here so that a cancelled `next` loses nothing.
+    late: Option<LogEntry>,
 }
 
 enum ReaderKind {
@@ -134,13 +139,30 @@ impl LogReader {
     /// # Errors
     /// The files cannot be read. A lost link is waited for.
     pub async fn next(&mut self) -> Result<LogEntry, BusError> {
-        match &mut self.kind {
-            ReaderKind::Embedded(reader) => reader.next().await,
+        let entry = match self.late.take() {
+            Some(entry) => entry,
+            None => match &mut self.kind {
+                ReaderKind::Embedded(reader) => reader.next().await?,
+            },
+        };
+        if !self.faults.any() {
+            return Ok(entry);
         }
+        let late = self.late.insert(entry);
+        if let Some(delay) = self.faults.judge().delay {
+            tokio::time::sleep(delay).await;
+        }
+        self.faults.whole().await;
+        let entry = late.clone();
+        self.late = None;
+        Ok(entry)
     }
 
     /// What can be had at once, at most `max` entries: to work in batches after one `next`.
     pub fn take_ready(&mut self, max: usize) -> Vec<LogEntry> {
+        if self.late.is_some() || self.faults.any() {
+            return Vec::new();
+        }
         match &mut self.kind {
             ReaderKind::Embedded(reader) => reader.take_ready(max),
         }

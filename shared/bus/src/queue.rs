@@ -1,34 +1,83 @@
 //! Consuming a queue.
 
 use crate::embedded;
+use crate::faults::LinkFaults;
 use crate::message::Message;
 
 /// A consumer of one queue. Dropped, it gives back what it holds unacked.
 pub struct Consumer {
     kind: Kind,
+    faults: LinkFaults,
+    /// A delivery that a fault holds up; kept here so that a cancelled `next` loses nothing.
+    late: Option<Delivery>,
+    /// Deliveries that a fault lost: unacked until it ends.
+    lost: Vec<Delivery>,
 }
 
-enum Kind {
+pub(crate) enum Kind {
     Embedded(embedded::QueueConsumer),
 }
 
 impl Consumer {
-    pub(crate) fn embedded(consumer: embedded::QueueConsumer) -> Self {
-        Self { kind: Kind::Embedded(consumer) }
+    pub(crate) fn new(kind: Kind, faults: &LinkFaults) -> Self {
+        Self { kind, faults: faults.clone(), late: None, lost: Vec::new() }
     }
 
     /// The next message; waits while there is none, while `prefetch` are held unacked, and while the link is down.
     /// Cancel safe.
     pub async fn next(&mut self) -> Delivery {
-        match &mut self.kind {
-            Kind::Embedded(consumer) => consumer.next().await,
+        loop {
+            if let Some(delivery) = self.late.take() {
+                if let Some(delay) = self.faults.judge().delay {
+                    self.late = Some(delivery);
+                    tokio::time::sleep(delay).await;
+                    // Taken again after the wait: a cancelled wait leaves it there.
+                    if let Some(delivery) = self.late.take() {
+                        return delivery;
+                    }
+                    continue;
+                }
+                return delivery;
+            }
+            if !self.faults.any() && self.lost.is_empty() {
+                return self.kind.next().await;
+            }
+            let until = tokio::time::Instant::from_std(self.faults.drops_until());
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until), if !self.lost.is_empty() => {
+                    self.lost.drain(..).for_each(|delivery| delivery.nack(true));
+                }
+                delivery = self.kind.next() => {
+                    if self.faults.judge().drop {
+                        self.lost.push(delivery);
+                    } else {
+                        self.late = Some(delivery);
+                    }
+                }
+            }
         }
     }
 
     /// The next message if one is there now.
     pub fn try_next(&mut self) -> Option<Delivery> {
-        match &mut self.kind {
-            Kind::Embedded(consumer) => consumer.try_next(),
+        if self.faults.any() || !self.lost.is_empty() {
+            return None;
+        }
+        self.late.take().or_else(|| self.kind.try_next())
+    }
+}
+
+impl Kind {
+    async fn next(&mut self) -> Delivery {
+        match self {
+            Self::Embedded(consumer) => consumer.next().await,
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Delivery> {
+        match self {
+            Self::Embedded(consumer) => consumer.try_next(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::faults::LinkFaults;
 use crate::message::Message;
 
 /// What a subscriber hears.
@@ -25,25 +26,53 @@ pub enum Event {
 
 /// A subscription; ends when dropped.
 pub struct Subscription {
-    pub(crate) buffer: Arc<EventBuffer>,
-    pub(crate) _registration: Box<dyn Send + Sync>,
+    buffer: Arc<EventBuffer>,
+    faults: LinkFaults,
+    /// Events that a fault holds up or doubles; kept here so that a cancelled `next` loses nothing.
+    late: VecDeque<Event>,
+    _registration: Box<dyn Send + Sync>,
 }
 
 impl Subscription {
+    pub(crate) fn new(
+        buffer: Arc<EventBuffer>,
+        faults: LinkFaults,
+        registration: Box<dyn Send + Sync>,
+    ) -> Self {
+        Self { buffer, faults, late: VecDeque::new(), _registration: registration }
+    }
+
+    pub(crate) fn buffer(&self) -> &Arc<EventBuffer> {
+        &self.buffer
+    }
+
     /// The next event. Cancel safe.
     pub async fn next(&mut self) -> Event {
         loop {
-            let pushed = self.buffer.pushed.notified();
-            if let Some(event) = self.buffer.pop() {
+            if self.late.is_empty() {
+                let event = self.buffer.next().await;
+                if !self.faults.any() {
+                    return event;
+                }
+                let fate = self.faults.judge();
+                if fate.drop && matches!(event, Event::Message { .. }) {
+                    continue;
+                }
+                self.late.extend(fate.duplicate.then(|| event.clone()));
+                self.late.push_back(event);
+            }
+            if let Some(delay) = self.faults.judge().delay {
+                tokio::time::sleep(delay).await;
+            }
+            if let Some(event) = self.late.pop_front() {
                 return event;
             }
-            pushed.await;
         }
     }
 
     /// The next event if there is one now.
     pub fn try_next(&mut self) -> Option<Event> {
-        self.buffer.pop()
+        self.late.pop_front().or_else(|| self.buffer.pop())
     }
 }
 
@@ -76,6 +105,16 @@ impl EventBuffer {
             events.waiting.push_back(event);
         }
         self.pushed.notify_one();
+    }
+
+    async fn next(&self) -> Event {
+        loop {
+            let pushed = self.pushed.notified();
+            if let Some(event) = self.pop() {
+                return event;
+            }
+            pushed.await;
+        }
     }
 
     fn pop(&self) -> Option<Event> {

@@ -2,31 +2,44 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use bus::Bus;
 use messages::service::{Announcement, Health};
 
 use crate::registry::Registry;
 
+/// A goodbye that cannot be sent must not hold up the stop: the others notice the silence.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
 /// Who announces.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
     tier: String,
     instance: String,
     address: Option<String>,
     capacity: f64,
+    link: Option<Bus>,
 }
 
 impl Identity {
     /// An instance without an address of its own.
     #[must_use]
     pub fn new(tier: impl Into<String>, instance: impl Into<String>) -> Self {
-        Self { tier: tier.into(), instance: instance.into(), address: None, capacity: 1.0 }
+        Self { tier: tier.into(), instance: instance.into(), address: None, capacity: 1.0, link: None }
     }
 
     /// Its base URL: `http://127.0.0.1:4001`.
     #[must_use]
     pub fn at(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
+        self
+    }
+
+    /// The instance's own link to the bus: when that is cut, it cannot be heard. The node's link if not said.
+    #[must_use]
+    pub fn over(mut self, link: Bus) -> Self {
+        self.link = Some(link);
         self
     }
 
@@ -42,6 +55,7 @@ impl Identity {
 #[derive(Clone)]
 pub struct Announcer {
     registry: Registry,
+    link: Option<Bus>,
     words: Arc<Mutex<Announcement>>,
 }
 
@@ -57,7 +71,7 @@ impl Announcer {
             capacity: identity.capacity,
             facts: BTreeMap::new(),
         };
-        Self { registry, words: Arc::new(Mutex::new(words)) }
+        Self { registry, link: identity.link, words: Arc::new(Mutex::new(words)) }
     }
 
     /// What it says now.
@@ -66,7 +80,7 @@ impl Announcer {
         self.words().clone()
     }
 
-    /// How it is doing; announced at once if it is news. [`Health::Gone`] is said by [`Announcer::gone`].
+    /// How it is doing; announced at once if it is news. [`Health::Gone`] is said by [`Announcer::goodbye`].
     pub fn set_health(&self, health: Health) {
         self.say(|words| std::mem::replace(&mut words.health, health) != health);
     }
@@ -87,11 +101,21 @@ impl Announcer {
         self.say(|words| words.facts.remove(key).is_some());
     }
 
-    /// Leaves: the picture of this process forgets it now, the others are told on the way out
-    /// ([`crate::goodbye`] waits for that).
-    pub fn gone(&self) {
+    /// Leaves: this process forgets it now, and the others are told; waits for that at most half a second.
+    pub async fn goodbye(&self) {
+        self.gone();
+        if let Some(link) = &self.link {
+            crate::voice::say(link, &self.announcement(), GOODBYE_MAX).await;
+        }
+    }
+
+    pub(crate) fn gone(&self) {
         self.say(|words| std::mem::replace(&mut words.health, Health::Gone) != Health::Gone);
         self.registry.forget_local(&self.announcement().instance);
+    }
+
+    pub(crate) fn link(&self) -> Option<&Bus> {
+        self.link.as_ref()
     }
 
     pub(crate) fn told(&self) {

@@ -13,10 +13,34 @@
 //!
 //! Not promised: that an instance in the picture answers. It is a hint; callers have time-outs.
 
+use std::time::Duration;
+
+use bus::Bus;
+use supervision::{Env, Intensity, Restart::Permanent, Shutdown::Within, Strategy::OneForOne, Tree, worker};
+
+/// Discovery on one node: it is started before the tiers and stopped after them.
+#[rustfmt::skip]
+pub static TREE: Tree = Tree {
+    name: "discovery", strategy: OneForOne, intensity: Intensity { restarts: 5, period: Duration::from_secs(5) },
+    children: &[
+        //     id          start             restart    shutdown
+        worker("listener", listener::start, Permanent, Within(Duration::from_secs(1))),
+        worker("voice",    voice::start,    Permanent, Within(Duration::from_secs(1))),
+    ],
+};
+
+/// What [`TREE`] needs: the registry it feeds, and the node's link to the bus.
+#[must_use]
+pub fn env(registry: &Registry, bus: &Bus) -> Env {
+    Env::new().with(registry.clone()).with(bus.clone())
+}
+
 mod announcer;
 mod config;
 mod directory;
+mod listener;
 mod registry;
+mod voice;
 
 pub use announcer::{Announcer, Identity};
 pub use config::Config;

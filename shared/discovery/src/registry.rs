@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use messages::service::Announcement;
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -13,6 +14,9 @@ use crate::directory::{Change, Directory};
 
 /// A receiver of changes that is so many behind is told that it lagged, and reads the snapshot.
 const CHANGES_KEPT: usize = 1024;
+
+/// In a stack of more instances than this, newcomers are not greeted.
+const GREETED_MAX: usize = 64;
 
 /// Who is there, as this process knows it. Cheap to clone.
 #[derive(Clone)]
@@ -110,9 +114,23 @@ impl Registry {
         self.locals().values().cloned().collect()
     }
 
+    /// Every instance of this process leaves: see [`Announcer::goodbye`].
+    pub async fn goodbye(&self) {
+        join_all(self.all_local().iter().map(Announcer::goodbye)).await;
+    }
+
     /// Takes in an announcement that was heard on the bus.
     pub fn heard(&self, announcement: Announcement) {
-        self.change(|directory| directory.apply(announcement, clock::now()).into_iter().collect());
+        let mut newcomer = false;
+        self.change(|directory| {
+            let change = directory.apply(announcement, clock::now());
+            newcomer = matches!(change, Some(Change::Joined(_) | Change::Restarted(_)));
+            change.into_iter().collect()
+        });
+        // A newcomer has heard nobody yet: speak at once. In a large stack that would be a storm; there it waits.
+        if newcomer && self.snapshot().len() <= GREETED_MAX {
+            self.shared.speak.notify_one();
+        }
     }
 
     pub(crate) fn heard_local(&self, announcement: Announcement) {
@@ -144,7 +162,7 @@ impl Registry {
         }
         self.shared.picture.store(Arc::new(directory.iter().cloned().collect()));
         for change in changes {
-            crate::registry::log(&change);
+            log(&change);
             // Nobody listening is fine.
             let _ = self.shared.changes.send(change);
         }

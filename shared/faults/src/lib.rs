@@ -15,12 +15,14 @@
 //! Read in this order: [`spec`] (what may be asked), [`glob`], [`table`] (what is in force, pure), [`wire`]
 //! (what nodes say to each other), [`agent`] (applies them on one node).
 
+pub mod agent;
 mod error;
 pub mod glob;
 pub mod spec;
 pub mod table;
 pub mod wire;
 
+pub use agent::{Agent, Links};
 pub use error::Invalid;
 pub use spec::{Fault, Hits, Kind, Limits, Request};
 pub use wire::{Answer, Ask, InForce, Injected};

@@ -24,7 +24,7 @@ pub enum Kind {
     Duplicate,
     /// Messages of an instance take `amount_ms` longer.
     Delay,
-    /// The connection of an instance to the bus is cut, again and again.
+    /// The connection of an instance to the bus is cut once.
     Disconnect,
     /// An instance reaches nobody over the bus, and nobody reaches it.
     Partition,
@@ -88,7 +88,7 @@ impl Kind {
     /// It strikes once and is over, rather than lasting.
     #[must_use]
     pub const fn strikes_once(self) -> bool {
-        matches!(self, Self::Panic | Self::Exit | Self::Kill)
+        matches!(self, Self::Panic | Self::Exit | Self::Disconnect | Self::Kill)
     }
 
     const fn takes_amount(self) -> bool {

@@ -2,6 +2,7 @@
 
 use clock::WallMs;
 use serde::{Deserialize, Serialize};
+use supervision::view;
 use uuid::Uuid;
 
 use crate::spec::{Fault, Kind};
@@ -32,6 +33,8 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
+    /// To [`Ask::Tree`].
+    Tree(Box<view::Node>),
     /// To [`Ask::Set`]: what it hit.
     Matched(Vec<String>),
     /// To [`Ask::List`].

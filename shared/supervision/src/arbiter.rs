@@ -24,13 +24,19 @@ pub(crate) struct Home {
 
 impl Home {
     /// Starts a thread; `system` is the one it belongs to, whatever thread this is called on.
-    pub(crate) fn start(id: u64, own: bool, system: &System) -> Arc<Self> {
+    pub(crate) fn start(id: u64, own: bool, system: &System) -> std::io::Result<Arc<Self>> {
         if !System::is_registered() {
             System::set_current(system.clone());
         }
-        let handle = Arbiter::new().handle();
+        let handle = Arbiter::try_new()?.handle();
         handle.spawn_fn(move || HERE.set(id));
-        Arc::new(Self { id, own, busy_with: AtomicU64::new(0), probe_answered: AtomicU64::new(0), handle })
+        Ok(Arc::new(Self {
+            id,
+            own,
+            busy_with: AtomicU64::new(0),
+            probe_answered: AtomicU64::new(0),
+            handle,
+        }))
     }
 
     pub(crate) fn is_here(&self) -> bool {

@@ -90,7 +90,7 @@ impl Driver {
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<(ExitReason, String)> {
         if self.body.is_none() {
-            self.life().0.driver.register(cx.waker());
+            self.life().0.driven_by(cx.waker());
             if let Err(end) = self.begin() {
                 return Poll::Ready(end);
             }
@@ -303,8 +303,7 @@ impl Future for Driver {
                 this.ending = Some(end);
             }
             if !this.life().0.linked.is_empty() {
-                this.life().0.driver.register(cx.waker());
-                return Poll::Pending;
+                return Poll::Pending; // the last of them wakes us
             }
             let Some(end) = this.ending.take() else { return Poll::Ready(()) };
             if !this.finish(end) {

@@ -36,17 +36,23 @@ impl World {
         }
     }
 
+    /// Whether supervisor `id` is stopping its children, the one at `index` among them.
+    fn is_stopping_children(&self, id: NodeId, index: usize) -> bool {
+        matches!(&self.sup(id).op, Some(Op { from, stage: Stage::Stopping(_) }) if index >= *from)
+    }
+
     /// `id` has stopped because its supervisor asked it to.
     fn stopped(&mut self, id: NodeId, exit: &Exit, turn: &mut Turn<'_>) {
         let node = self.node_mut(id);
         turn.fx.stops.append(&mut node.stop_waiters);
+        turn.fx.firsts.extend(node.first.take().map(|first| (first, Err(StartError::Stopped))));
         let (pending, parent, remove) = (node.pending, node.parent, node.remove);
         let Some(parent) = parent else { return self.root_ended(exit, turn) };
         turn.fx.todo.push_back(parent);
         if remove {
             self.go(id, State::Stopped, Some(exit), turn.now, &mut turn.fx);
             self.remove(id, &mut turn.fx);
-        } else if self.sup(parent).op.is_none() && self.sup(parent).pool.is_some() {
+        } else if self.sup(parent).pool.is_some() && !self.is_stopping_children(parent, 0) {
             // The pool grew again while this one was on its way out.
             self.go(id, State::Restarting, Some(exit), turn.now, &mut turn.fx);
             self.begin(id, turn);
@@ -78,9 +84,7 @@ impl World {
             return self.remove(id, &mut turn.fx);
         }
         let index = self.index_in(parent, id);
-        if let Some(Op { from, stage: Stage::Stopping(_) }) = &self.sup(parent).op
-            && index >= *from
-        {
+        if self.is_stopping_children(parent, index) {
             // It would have been stopped anyway. OTP does not count it either.
             let pending = self.node(id).pending;
             turn.fx.todo.push_back(parent);
@@ -231,7 +235,7 @@ impl World {
             worker.life = None;
         }
         let index = self.index_in(parent, id);
-        if matches!(&self.sup(parent).op, Some(Op { from, stage: Stage::Stopping(_) }) if index >= *from) {
+        if self.is_stopping_children(parent, index) {
             let pending = self.node(id).pending;
             turn.fx.todo.push_back(parent);
             return self.rest(id, pending, &exit, turn);

@@ -2,6 +2,7 @@
 //! bounded mailboxes that outlive crashes, and hung children replaced.
 
 mod arbiter;
+pub mod conformance;
 mod control;
 mod crash;
 mod driver;

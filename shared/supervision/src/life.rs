@@ -4,11 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use actix::Actor;
-use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use crate::arbiter::Home;
@@ -50,7 +49,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) home: Arc<Home>,
     pub(crate) signals: AtomicU32,
-    pub(crate) driver: AtomicWaker,
+    driver: Mutex<Option<Waker>>,
     pub(crate) linked: Linked,
     stop: Notify,
     listens: AtomicBool,
@@ -83,7 +82,7 @@ impl Inner {
             shared,
             home,
             signals: AtomicU32::new(0),
-            driver: AtomicWaker::new(),
+            driver: Mutex::new(None),
             linked: Linked::default(),
             stop: Notify::new(),
             listens: AtomicBool::new(false),
@@ -112,7 +111,20 @@ impl Inner {
         if self.has(signal::STOP | signal::KILL | signal::REVOKED) {
             self.stop.notify_waiters();
         }
-        self.driver.wake();
+        self.wake_driver();
+    }
+
+    /// Which task drives this life. Once per life: a task's waker stays the same. Not an `AtomicWaker`, which forgets
+    /// its waker when it wakes, and so would have to be told it again at each poll.
+    pub(crate) fn driven_by(&self, waker: &Waker) {
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    pub(crate) fn wake_driver(&self) {
+        let waker = self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     pub(crate) fn fail(&self, reason: ExitReason, detail: String) {
@@ -120,7 +132,7 @@ impl Inner {
         failure.get_or_insert((reason, detail)); // the first cause is the one to report
         drop(failure);
         self.set(signal::FAILED);
-        self.driver.wake();
+        self.wake_driver();
     }
 
     pub(crate) fn set_fault(&self, fault: Option<(Intervention, Instant)>) {

@@ -49,7 +49,7 @@ impl Drop for Entry {
             tasks.closed && tasks.running.is_empty()
         });
         if last {
-            self.0.0.driver.wake();
+            self.0.0.wake_driver();
         }
     }
 }

@@ -123,7 +123,12 @@ impl World {
     }
 
     fn begin_worker(&mut self, id: NodeId, life: LifeId, turn: &mut Turn<'_>) {
-        let home = self.home_of(id, turn);
+        let home = match self.home_of(id, turn) {
+            Ok(home) => home,
+            Err(error) => {
+                return self.ended(id, ExitReason::Error, format!("no thread for it: {error}"), turn);
+            }
+        };
         let env = self.instance_of(id).map_or_else(Env::new, |at| self.env(at));
         let node = self.node(id);
         let (path, incarnation) = (Arc::clone(&node.path), node.incarnation);
@@ -151,7 +156,7 @@ impl World {
     }
 
     /// The arbiter `id` lives on: the one it has, or a new one.
-    fn home_of(&mut self, id: NodeId, turn: &mut Turn<'_>) -> Arc<Home> {
+    fn home_of(&mut self, id: NodeId, turn: &mut Turn<'_>) -> std::io::Result<Arc<Home>> {
         let own = self.worker_mut(id).is_some_and(|worker| worker.row.own_arbiter);
         let keeper = if own { id } else { self.instance_of(id).unwrap_or(id) };
         let slot = match &mut self.node_mut(keeper).role {
@@ -165,10 +170,10 @@ impl World {
             turn.fx.retired.push(home);
         }
         if let Some(home) = slot {
-            return Arc::clone(home);
+            return Ok(Arc::clone(home));
         }
         self.next_home += 1;
-        let home = Home::start(self.next_home, own, &self.system);
+        let home = Home::start(self.next_home, own, &self.system)?;
         match &mut self.node_mut(keeper).role {
             Role::Worker(worker) => worker.home = Some(Arc::clone(&home)),
             Role::Supervisor(sup) => {
@@ -177,7 +182,7 @@ impl World {
                 }
             }
         }
-        home
+        Ok(home)
     }
 
     /// `id` does its work now.

@@ -96,6 +96,11 @@ impl Budget {
         self.recent.clear();
     }
 
+    /// For tests: the same number of restarts, in a longer time.
+    pub(crate) const fn stretch_period(&mut self, period: Duration) {
+        self.intensity.period = period;
+    }
+
     /// Gives the budget of a pool its new size.
     pub(crate) const fn set_intensity(&mut self, intensity: Intensity) {
         self.intensity = intensity;

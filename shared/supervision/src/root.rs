@@ -1,7 +1,7 @@
 //! The top of a process's supervision tree, and all that can be asked of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, System};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
@@ -53,7 +53,7 @@ impl Root {
     /// Starts an empty tree, `/node`.
     ///
     /// # Panics
-    /// Outside of an actix system, and when `node` is no name (1 to 64 of a-z, 0-9, `-`, `_`, `.`).
+    /// Outside of an actix system, when no thread can be started, and when `node` is no name (1 to 64 of a-z, 0-9, `-`, `_`, `.`).
     #[must_use]
     pub fn start(node: &str, options: RootOptions) -> Self {
         assert!(valid_name(node), "`{node}` is not a node name: 1 to 64 of a-z, 0-9, `-`, `_`, `.`");
@@ -78,7 +78,7 @@ impl Root {
             world: Mutex::new(world),
             events,
             exited: watch::Sender::new(None),
-            control_home: Home::start(1, true, &system),
+            control_home: Home::start(1, true, &system).expect("a process can start its first threads"),
             control: Notify::new(),
         });
         shared.act(|world, turn| {
@@ -233,6 +233,36 @@ impl Root {
         let shared = self.shared();
         let id = shared.with(|world| world.find_path(path).filter(|&id| world.is_pool(id)))?;
         Some(PoolHandle { shared: Arc::clone(shared), id, path: path.into() })
+    }
+
+    /// For tests: all workers are pinged this often, and a period never ends.
+    pub(crate) fn adapt_to_tests(&self, ping: Duration, deadline: Duration) {
+        self.shared().with(|world| {
+            for node in world.nodes.iter_mut().flatten() {
+                match &mut node.role {
+                    Role::Worker(worker) => worker.row = worker.row.with_liveness(ping, deadline),
+                    Role::Supervisor(sup) => sup.budget.stretch_period(secs(3600)),
+                }
+            }
+        });
+        self.shared().control.notify_one();
+    }
+
+    /// For tests: every supervisor has its whole budget, and every next restart is at once.
+    pub(crate) fn forgive_all(&self) {
+        self.forget_delays();
+        self.shared().with(|world| {
+            for node in world.nodes.iter_mut().flatten() {
+                if let Role::Supervisor(sup) = &mut node.role {
+                    sup.budget.refill();
+                }
+            }
+        });
+    }
+
+    /// For tests: every next restart is at once.
+    pub(crate) fn forget_delays(&self) {
+        self.shared().with(|world| world.nodes.iter_mut().flatten().for_each(|node| node.streak = 0));
     }
 }
 

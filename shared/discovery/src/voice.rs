@@ -1,0 +1,49 @@
+//! Says on the bus, for each instance of this process, that it is there: every interval, and at once when it has news.
+
+use std::time::Duration;
+
+use bus::{Bus, Message};
+use futures_util::future::join_all;
+use messages::names;
+use messages::service::Announcement;
+use supervision::{Life, StartError, Started};
+
+use crate::announcer::Announcer;
+use crate::registry::Registry;
+
+/// News within so short a time is told together.
+const TOGETHER: Duration = Duration::from_millis(10);
+
+pub(crate) fn start(life: Life) -> Result<Started, StartError> {
+    let (registry, bus) = (life.env::<Registry>(), life.env::<Bus>());
+    Ok(Started::task(async move {
+        life.ready();
+        let mut stopping = std::pin::pin!(life.stopping());
+        let interval = registry.config().interval();
+        loop {
+            join_all(registry.all_local().iter().map(|local| announce(local, &bus, interval))).await;
+            // Jitter, so that nodes that started together do not speak together.
+            let pause = interval.mul_f64(rand::random_range(0.9..1.1));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = registry.speak().notified() => tokio::time::sleep(TOGETHER).await,
+                () = &mut stopping => return Ok(()),
+            }
+        }
+    }))
+}
+
+/// Over the instance's own link: an instance that is cut off cannot be heard, and so expires.
+async fn announce(local: &Announcer, node_link: &Bus, limit: Duration) {
+    say(local.link().unwrap_or(node_link), &local.announcement(), limit).await;
+}
+
+/// A lost announcement is said again; so no error matters here.
+pub(crate) async fn say(link: &Bus, announcement: &Announcement, limit: Duration) {
+    let told = link.broadcast(names::DISCOVERY, Message::json(announcement));
+    match tokio::time::timeout(limit, told).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, instance = announcement.instance, "announcement not sent"),
+        Err(_) => tracing::debug!(instance = announcement.instance, "announcement not sent in time"),
+    }
+}

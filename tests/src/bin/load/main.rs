@@ -1,0 +1,34 @@
+//! Load for the benchmarks in `infra/bench`: one line per metric on standard output.
+//!
+//!     load jobs FRONT CONSOLE round      enqueue, bulk, drain and latency of a running stack
+//!     load jobs FRONT CONSOLE rescue     a worker crashes: when does its job run again?
+//!     load node-killed                   starts a stack on RabbitMQ; a runner's process is killed with -9
+//!     load failover                      starts both stacks; the primary database is killed: first write after it
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod jobs;
+mod kills;
+
+use std::process::ExitCode;
+
+/// One thread: the machine's other cores belong to the stack under load.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["jobs", front, _, "round"] => jobs::round(front).await,
+        ["jobs", front, console, "rescue"] => jobs::rescue(front, console).await,
+        ["node-killed"] => kills::node_killed().await,
+        ["failover"] => kills::failover().await,
+        _ => {
+            eprintln!("usage: load jobs FRONT CONSOLE round|rescue | load node-killed | load failover");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn say(metric: &str, value: f64) {
+    println!("{metric} {value:.2}");
+}
