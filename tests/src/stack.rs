@@ -67,13 +67,18 @@ impl TestStack {
         response.map_err(|e| e.to_string())?.json().map_err(|e| e.to_string())
     }
 
-    /// Sets a fault; answers the paths that it hit.
+    /// Sets a fault; answers the paths that it hit. `slow` and `delay` add 100 ms, `drop` and `duplicate` hit half.
     ///
     /// # Errors
     /// What the operating API answered instead.
     pub async fn inject(&self, target: &str, kind: &str, lasts: Duration) -> Result<Vec<String>, String> {
         let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
-        let fault = json!({"target": target, "kind": kind, "for_ms": lasts});
+        let mut fault = json!({"target": target, "kind": kind, "for_ms": lasts});
+        match kind {
+            "slow" | "delay" => fault["amount_ms"] = json!(100),
+            "drop" | "duplicate" => fault["probability"] = json!(0.5),
+            _ => {}
+        }
         let response = self.operating().limit(Duration::from_secs(5)).post("/v1/faults", &fault).await;
         let response = response.map_err(|e| e.to_string())?;
         let body: Value = response.json().map_err(|e| e.to_string())?;
