@@ -1,0 +1,250 @@
+// Keeps the page as the stack is: transitions change the tree in place, everything else is fetched as the server
+// renders it. Nothing here builds markup from data: text goes in as text.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const tree = $("tree"), tools = $("tools"), link = $("link"), say = $("say");
+const kinds = document.body.dataset.kinds.split(" ").map((word) => word.split(":"));
+const FLASH_MS = 1600, INCIDENTS_MAX = 50, PANELS_EVERY_MS = 2000;
+let at = document.body.dataset.at;
+let byPath = index();
+
+function index() {
+  const found = new Map();
+  for (const el of tree.querySelectorAll("[data-path]")) found.set(el.dataset.path, el);
+  return found;
+}
+
+// ---- the tree ----
+
+function part(el, name) {
+  const row = el.matches(".cell") ? null : el.querySelector(".row");
+  return row && row.querySelector("." + name);
+}
+
+function apply(t) {
+  const el = byPath.get(t.path);
+  if (!el) return refetchTree();
+  el.dataset.state = t.to;
+  el.dataset.restarts = t.restarts;
+  const state = part(el, "state"), back = part(el, "back");
+  if (state) {
+    state.textContent = t.to === "running" ? "" : t.waiting_for ? "waiting for " + t.waiting_for : t.to;
+    part(el, "life").textContent = t.incarnation > 1 ? "#" + t.incarnation : "";
+    if (t.exit) part(el, "life").title = `${t.restarts} restarts; the last life ended: ${t.exit.reason}: ${t.exit.detail}`;
+    if (t.recovered_us != null) back.textContent = micros(t.recovered_us);
+  } else {
+    el.title = `${leaf(t.path)}: ${t.to}, life ${t.incarnation}` +
+      (t.recovered_us != null ? `, back in ${micros(t.recovered_us)}` : "");
+  }
+  if (t.exit || t.recovered_us != null) flash(el);
+  incident(t);
+  recount();
+}
+
+function flash(el) {
+  el.classList.remove("flash");
+  void el.offsetWidth; // starts the animation anew
+  el.classList.add("flash");
+  clearTimeout(el.flashing);
+  el.flashing = setTimeout(() => el.classList.remove("flash"), FLASH_MS);
+}
+
+let recounting = false;
+function recount() {
+  if (recounting) return;
+  recounting = true;
+  requestAnimationFrame(() => {
+    recounting = false;
+    let running = 0, other = 0, restarts = 0;
+    for (const el of byPath.values()) {
+      if (el.dataset.kind !== "worker") continue;
+      restarts += Number(el.dataset.restarts);
+      el.dataset.state === "running" ? running++ : other++;
+    }
+    for (const [id, n] of [["running", running], ["other", other], ["restarts", restarts]]) {
+      $("n-" + id).textContent = $("n-" + id).dataset.n = n;
+    }
+    for (const cells of tree.querySelectorAll(".cells")) {
+      let n = 0;
+      for (const cell of cells.children) n += Number(cell.dataset.restarts);
+      cells.previousElementSibling.querySelector(".sum-restarts").textContent = n + (n === 1 ? " restart" : " restarts");
+    }
+  });
+}
+
+let fetching = false;
+async function refetchTree() {
+  if (fetching) return;
+  fetching = true;
+  try {
+    const text = await (await fetch("/fragments/tree")).text();
+    const fresh = new DOMParser().parseFromString(text, "text/html").body.firstElementChild;
+    tree.replaceChildren(...fresh.childNodes);
+    byPath = index();
+    hideTools();
+    recount();
+  } catch { /* the next snapshot tries again */ } finally {
+    setTimeout(() => { fetching = false; }, 500);
+  }
+}
+
+// ---- what happened ----
+
+function incident(t) {
+  const list = $("incidents");
+  const open = [...list.children].find((li) => li.dataset.of === t.path && li.querySelector(".down"));
+  if (t.exit && !["normal", "shutdown"].includes(t.exit.reason) && !open && t.to !== "running") {
+    const li = document.createElement("li");
+    li.dataset.of = t.path;
+    const time = document.createElement("time");
+    time.textContent = new Date(t.exit.at).toISOString().slice(11, 23);
+    const what = span("what", t.path.split("/").slice(3).join("/") || t.path);
+    what.title = t.path + "\n" + t.exit.detail;
+    const back = span("back", "");
+    back.append(span("down", "down"));
+    li.append(time, " ", span("reason", t.exit.reason), " ", what, back);
+    list.prepend(li);
+    while (list.children.length > INCIDENTS_MAX) list.lastElementChild.remove();
+  } else if (t.to === "running" && open) {
+    open.querySelector(".back").textContent =
+      t.recovered_us != null ? "back in " + micros(t.recovered_us) : "back as #" + t.incarnation;
+    flash(open);
+  }
+}
+
+function span(name, text) {
+  const el = document.createElement("span");
+  el.className = name;
+  el.textContent = text;
+  return el;
+}
+
+function micros(us) {
+  if (us < 1000) return us + " µs";
+  if (us < 10000) return (us / 1000).toFixed(1) + " ms";
+  if (us < 1e6) return Math.floor(us / 1000) + " ms";
+  return (us / 1e6).toFixed(1) + " s";
+}
+
+const leaf = (path) => path.slice(path.lastIndexOf("/") + 1);
+
+// ---- events ----
+
+function follow() {
+  const events = new EventSource("/v1/tree?last_event_id=" + encodeURIComponent(at));
+  events.onopen = () => { link.textContent = "live"; link.className = "live"; };
+  events.onerror = () => {
+    link.textContent = "not connected, trying again";
+    link.className = "lost";
+    if (events.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
+  };
+  events.addEventListener("snapshot", (e) => { at = e.lastEventId; refetchTree(); });
+  events.addEventListener("transition", (e) => { at = e.lastEventId; apply(JSON.parse(e.data)); });
+}
+
+// ---- breaking things ----
+
+let chosen = null;
+
+function showTools(el) {
+  if (chosen === el) return;
+  chosen = el;
+  const level = el.dataset.level;
+  const wanted = level === "node" ? ["node", "child"] : level === "instance" ? ["link", "child"] : ["child"];
+  tools.replaceChildren(span("title", leaf(el.dataset.path) + (level === "worker" ? "" : level === "node" ? " (the process, or all in it)" : " and all below")));
+  for (const [hits, kind] of kinds) {
+    if (!wanted.includes(hits)) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = hits;
+    button.textContent = kind;
+    button.onclick = () => inject(el, hits, kind);
+    tools.append(button);
+  }
+  tools.hidden = false;
+  const box = (el.querySelector(".row") || el).getBoundingClientRect();
+  const width = tools.offsetWidth, left = Math.min(box.left, innerWidth - width - 12);
+  tools.style.left = Math.max(8, left) + scrollX + "px";
+  tools.style.top = box.bottom + scrollY + "px";
+  for (const old of tree.querySelectorAll(".chosen")) old.classList.remove("chosen");
+  el.classList.add("chosen");
+}
+
+function hideTools() {
+  tools.hidden = true;
+  if (chosen) chosen.classList.remove("chosen");
+  chosen = null;
+}
+
+async function inject(el, hits, kind) {
+  const path = el.dataset.path;
+  const target = hits === "child" && el.dataset.kind !== "worker" ? path + "/**" : path;
+  const body = { target, kind, for_ms: Number($("for").value) };
+  const answer = await send("POST", "/v1/faults", body);
+  if (answer) tell(`${kind}: hit ${answer.matched.length} ${answer.matched.length === 1 ? "path" : "paths"}`);
+  panels();
+}
+
+async function send(method, url, body) {
+  try {
+    const response = await fetch(url, {
+      method,
+      headers: body ? { "content-type": "application/json" } : {},
+      body: body && JSON.stringify(body),
+    });
+    const text = await response.text();
+    const answer = text ? JSON.parse(text) : {};
+    if (response.ok) return answer;
+    tell(answer.detail || answer.title || "that did not work", true);
+  } catch {
+    tell("the console did not answer", true);
+  }
+  return null;
+}
+
+let telling;
+function tell(text, bad = false) {
+  say.textContent = text;
+  say.className = bad ? "bad" : "";
+  say.hidden = false;
+  clearTimeout(telling);
+  telling = setTimeout(() => { say.hidden = true; }, 4000);
+}
+
+tree.addEventListener("click", (e) => {
+  const el = e.target.closest("[data-path]");
+  el && el !== chosen ? showTools(el) : hideTools();
+});
+tree.addEventListener("keydown", (e) => {
+  if (e.key !== "Enter" && e.key !== " ") return;
+  const el = e.target.closest("[data-path]");
+  if (!el) return;
+  e.preventDefault();
+  showTools(el);
+  tools.querySelector("button").focus();
+});
+document.addEventListener("keydown", (e) => { if (e.key === "Escape") hideTools(); });
+document.addEventListener("click", (e) => {
+  if (!e.target.closest("#tree, #tools")) hideTools();
+  const fault = e.target.closest(".clear") && e.target.closest("[data-fault]");
+  if (fault) send("DELETE", "/v1/faults/" + fault.dataset.fault).then(panels);
+});
+
+// ---- the panels ----
+
+async function panels() {
+  try {
+    const text = await (await fetch("/fragments/panels")).text();
+    const fresh = new DOMParser().parseFromString(text, "text/html").body;
+    for (const panel of fresh.children) {
+      const old = $(panel.dataset.panel);
+      if (old.innerHTML !== panel.innerHTML) old.replaceChildren(...panel.childNodes);
+    }
+  } catch { /* shown by the event stream's state */ }
+}
+
+setInterval(() => { if (!document.hidden) panels(); }, PANELS_EVERY_MS);
+document.body.classList.add("script");
+link.textContent = "connecting";
+follow();
