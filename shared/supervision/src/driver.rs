@@ -20,6 +20,9 @@ use crate::view::ExitReason;
 /// How long a blocked thread sleeps before it looks whether the fault is over.
 const HANG_SLICE: std::time::Duration = std::time::Duration::from_millis(5);
 
+/// Lives of a crashing child before other tasks of the arbiter get their turn.
+const LIVES_PER_POLL: usize = 16;
+
 /// A life that is to be started. Reports itself ended if it is dropped unstarted, as on an arbiter that died.
 pub(crate) struct Order {
     pub(crate) life: Life,
@@ -287,7 +290,7 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let home = this.life().0.home.clone();
-        loop {
+        for _ in 0..LIVES_PER_POLL {
             if this.ending.is_none() {
                 home.busy_with.store(this.life().0.id.0, Ordering::Relaxed);
                 let ran = this.run(cx);
@@ -310,6 +313,8 @@ impl Future for Driver {
                 return Poll::Ready(());
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

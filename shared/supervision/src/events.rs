@@ -1,5 +1,6 @@
 //! Every transition is told once: to the log, to those who subscribed, and to the hooks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::broadcast;
@@ -15,11 +16,16 @@ type Hook = Arc<dyn Fn(&Transition) + Send + Sync>;
 pub(crate) struct Events {
     channel: broadcast::Sender<Transition>,
     hooks: RwLock<Vec<Hook>>,
+    hooked: AtomicBool,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self { channel: broadcast::Sender::new(BACKLOG), hooks: RwLock::new(Vec::new()) }
+        Self {
+            channel: broadcast::Sender::new(BACKLOG),
+            hooks: RwLock::new(Vec::new()),
+            hooked: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Transition> {
@@ -28,6 +34,14 @@ impl Events {
 
     pub(crate) fn hook(&self, hook: Hook) {
         self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(hook);
+        self.hooked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody would be told: with no subscriber, hook or log there is nothing to build.
+    pub(crate) fn are_wanted(&self) -> bool {
+        self.hooked.load(Ordering::Relaxed)
+            || self.channel.receiver_count() > 0
+            || tracing::enabled!(tracing::Level::WARN)
     }
 
     /// To the subscribers, under the tree's lock, so that they see transitions in order.

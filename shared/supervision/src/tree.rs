@@ -306,6 +306,9 @@ impl World {
         node.since = WallMs::now();
         let recovered = if to == State::Running { node.ended_at.take() } else { None };
         self.transitions += 1;
+        if !self.events.are_wanted() {
+            return;
+        }
         let transition = Transition {
             id: self.transitions,
             path: node.path.to_string(),
