@@ -9,7 +9,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// A connection without a request is closed after this time.
     pub keep_alive: Duration,
-    /// The head of a connection's first request must be there in this time, else 408.
+    /// The head of a connection's first request must be there in this time, else 408. At least 1 s: actix-http looks at
+    /// the clock twice a second only, so this fires up to half a second early.
     pub head_timeout: Duration,
     /// A body may pause for this long between two reads, else 408.
     pub body_idle_timeout: Duration,
