@@ -61,6 +61,10 @@ impl Broker {
     pub async fn restart(&mut self) -> Duration {
         let began: Instant = clock::now();
         self.kill();
+        let port = self.port;
+        // The script that was waited for is not the node itself.
+        let gone = async || connects(port).map_or(Ok(()), |()| Err("it still listens".to_owned()));
+        until("the killed broker is gone", READY, gone).await;
         let dir = self.dir.path();
         let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("log file");
         let mut command = Command::new(SERVER);
@@ -81,7 +85,6 @@ impl Broker {
             .stderr(log)
             .process_group(0);
         self.server = Some(command.spawn().expect("rabbitmq-server starts"));
-        let port = self.port;
         until("RabbitMQ takes connections", READY, async || connects(port)).await;
         clock::now() - began
     }
