@@ -123,8 +123,8 @@ pub struct Run {
     /// Where its API listens [default: the tier's own port].
     #[arg(long, env = "STANDFAST_LISTEN", value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Base URL that the other nodes reach it at, if not the one it listens on.
-    #[arg(long, env = "STANDFAST_ADVERTISE", value_name = "URL")]
+    /// Host at which other nodes reach this one, when it listens on 0.0.0.0 [default: the host's name].
+    #[arg(long, env = "STANDFAST_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
 }
 

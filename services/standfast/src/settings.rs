@@ -41,6 +41,8 @@ pub struct Settings {
     pub bus: bus::BusConfig,
     /// Discovery.
     pub discovery: discovery::Config,
+    /// HTTP API of jobs.
+    pub app: app::Config,
 }
 
 /// What `standfast up` starts.
@@ -71,6 +73,7 @@ impl Default for Settings {
             telemetry: telemetry::Config::default(),
             bus: bus::BusConfig::default(),
             discovery: discovery::Config::default(),
+            app: app::Config::default(),
         }
     }
 }
@@ -112,7 +115,8 @@ impl Settings {
         }
         self.telemetry.validate()?;
         self.bus.validate().map_err(|text| in_section("bus", text))?;
-        self.discovery.validate()
+        self.discovery.validate()?;
+        self.app.validate().map_err(|error| error.to_string())
     }
 }
 

@@ -66,7 +66,7 @@ impl Announcer {
             life: registry.life().to_owned(),
             tier: identity.tier,
             instance: identity.instance,
-            address: identity.address,
+            address: identity.address.map(|address| registry.config().reachable(address)),
             health: Health::Degraded,
             capacity: identity.capacity,
             facts: BTreeMap::new(),

@@ -62,7 +62,6 @@ async fn nodes_find_each_other_at_once_and_hear_news_and_goodbyes_before_the_nex
     two.root.stop().await;
 }
 
-#[ignore = "the embedded bus has no partitions yet"]
 #[actix::test]
 async fn an_instance_that_is_cut_off_expires_for_others_and_comes_back() {
     let (_directory, bus) = embedded();

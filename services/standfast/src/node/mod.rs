@@ -13,9 +13,11 @@ mod reload;
 mod serve;
 mod tiers;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bus::{Bus, BusError};
+use dbclient::Database;
 use discovery::Registry;
 use faults::{Agent, Links};
 use supervision::{Env, Intensity, Root, RootOptions, StartError, Tree};
@@ -47,10 +49,10 @@ pub fn up(args: &cli::Up) -> Outcome {
 /// `standfast run TIER`.
 pub fn run(args: &cli::Run) -> Outcome {
     let tier = args.tier.as_str();
-    let (listen, advertise) = (format!("{tier}.listen"), format!("{tier}.advertise"));
+    let listen = format!("{tier}.listen");
     let mut flags = node_flags(&args.node);
     flags.extend(args.listen.as_deref().map(|value| ("--listen", &*listen, value)));
-    flags.extend(args.advertise.as_deref().map(|value| ("--advertise", &*advertise, value)));
+    flags.extend(args.advertise.as_deref().map(|value| ("--advertise", "discovery.host", value)));
     let settings = prepare(&args.node, &flags)?;
     if settings.bus.url == "embedded" {
         return Err(Failure::config(format!(
@@ -82,6 +84,9 @@ fn prepare(args: &cli::NodeArgs, flags: &[Flag<'_>]) -> Outcome<Settings> {
     if settings.bus.data_dir == bus::BusConfig::default().data_dir {
         settings.bus.data_dir = settings.data.join("bus");
     }
+    if settings.discovery.host.is_none() {
+        settings.discovery.host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    }
     telemetry::init_with(&settings.telemetry).map_err(Failure::config)?;
     // A second provider of cryptography cannot be there yet: this is the first use.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -97,6 +102,7 @@ pub struct Node {
     registry: Registry,
     links: Links,
     agent: Agent,
+    database: OnceLock<Database>,
     data: Option<DataDir>,
 }
 
@@ -111,7 +117,17 @@ impl Node {
         let root = Root::start(&name, RootOptions::default());
         let links = Links::default();
         let agent = Agent::new(root.clone(), links.clone(), tiers::fault_limits(settings));
-        let node = Self { settings: settings.clone(), name, root, bus, registry, links, agent, data };
+        let node = Self {
+            settings: settings.clone(),
+            name,
+            root,
+            bus,
+            registry,
+            links,
+            agent,
+            database: OnceLock::new(),
+            data,
+        };
         operations::count_transitions(&node.root);
         node.root.add_tier("node", TIER_INTENSITY).await;
         let link = node.link("node", "discovery");
