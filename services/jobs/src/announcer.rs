@@ -1,0 +1,19 @@
+//! Says that this runner is there, and which kinds it knows. Last in, first out.
+
+use messages::service::Health;
+use supervision::{Life, StartError, Started};
+
+use crate::runner::Runner;
+
+pub(crate) fn start(life: Life) -> Result<Started, StartError> {
+    let runner = life.env::<Runner>();
+    Ok(Started::task(async move {
+        runner.announcer.set_fact("kinds", runner.kinds.join(","));
+        runner.announcer.set_fact("concurrency", runner.config.concurrency.to_string());
+        runner.announcer.set_health(Health::Ready);
+        life.ready();
+        life.stopping().await;
+        runner.announcer.set_health(Health::Draining);
+        Ok(())
+    }))
+}

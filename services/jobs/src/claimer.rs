@@ -1,0 +1,106 @@
+//! Takes jobs from the database: as many as there are free workers, and never two claims at a time, so that a storm
+//! of wake-ups becomes one claim after the other, each as large as there is room for.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use clock::WallMs;
+use jobstore::{Claim, Claimed, Error};
+use messages::job::State;
+use supervision::{Life, StartError, Started};
+
+use crate::runner::{Patience, Runner};
+
+/// A claim whose answer was lost may still be waiting at the primary for so long.
+const LATE_COMMIT: Duration = Duration::from_secs(10);
+
+pub(crate) fn start(life: Life) -> Result<Started, StartError> {
+    let runner = life.env::<Runner>();
+    Ok(Started::task(async move {
+        let mut claimer = Claimer { runner, life: life.clone(), uncertain_until: Some(clock::now()) };
+        life.ready();
+        claimer.runner.board.kick();
+        let stopping = life.stopping();
+        tokio::select! {
+            () = stopping => {}
+            () = claimer.run() => {}
+        }
+        // The workers stop after this child, one by one; told here, they all finish at the same time.
+        if !life.is_revoked() {
+            claimer.runner.board.set_stopping(true);
+        }
+        Ok(())
+    }))
+}
+
+struct Claimer {
+    runner: Arc<Runner>,
+    life: Life,
+    /// Set while the database may hold claims of ours that we do not know: at the start, after a crash of this child,
+    /// and after a claim whose outcome is unknown.
+    uncertain_until: Option<Instant>,
+}
+
+impl Claimer {
+    async fn run(&mut self) {
+        let board = self.runner.board.clone();
+        let mut patience = Patience::new();
+        loop {
+            let free = tokio::select! {
+                free = board.room() => free,
+                () = tokio::time::sleep(Duration::from_millis(500)), if self.uncertain_until.is_some() => 0,
+            };
+            match self.step(free).await {
+                Ok(claimed) => {
+                    patience = Patience::new();
+                    self.life.ready();
+                    if claimed == free && free > 0 {
+                        board.kick(); // there may be more
+                    }
+                }
+                Err(error) => {
+                    self.runner.telemetry.trouble("claim", &error);
+                    self.life.waiting("database");
+                    board.kick();
+                    patience.wait(&self.runner).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, free: usize) -> Result<usize, Error> {
+        if let Some(until) = self.uncertain_until {
+            let held = self.runner.store.held_by(&self.runner.name).await?;
+            self.runner.board.assign(held);
+            if clock::now() >= until {
+                self.uncertain_until = None;
+            }
+            if free == 0 {
+                return Ok(0);
+            }
+        }
+        let runner = &self.runner;
+        let claim =
+            Claim { runner: &runner.name, kinds: &runner.kinds, limit: free, lease: runner.config.lease() };
+        match runner.store.claim(&claim, WallMs::now()).await {
+            Ok(jobs) => {
+                let count = jobs.len();
+                self.tell(&jobs);
+                self.runner.board.assign(jobs);
+                Ok(count)
+            }
+            Err(error) => {
+                if matches!(&error, Error::Database(e) if !e.nothing_done()) {
+                    self.uncertain_until = Some(clock::now() + LATE_COMMIT);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn tell(&self, jobs: &[Claimed]) {
+        for job in jobs {
+            self.runner.tell(job.id, &job.queue, State::Running, job.version);
+        }
+        self.runner.telemetry.claimed(jobs);
+    }
+}

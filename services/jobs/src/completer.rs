@@ -1,0 +1,132 @@
+//! Stores how attempts ended, many in one transaction. The first child to start and the last to stop: whatever ended
+//! is stored before the runner goes. It also brings the schema up to date, so that nothing else starts before.
+
+use std::{collections::HashMap, sync::Arc};
+
+use clock::WallMs;
+use jobstore::{Completion, Ending, Error, Finished, Lease};
+use messages::job::{Reason, State};
+use supervision::{Life, StartError, Started};
+
+use crate::{
+    board::{Outcome, Report},
+    runner::{Patience, Runner},
+};
+
+/// Reports in one transaction.
+const BATCH_MAX: usize = 512;
+/// Bytes of results in one transaction.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+pub(crate) fn start(life: Life) -> Result<Started, StartError> {
+    let runner = life.env::<Runner>();
+    Ok(Started::task(async move {
+        runner.board.set_stopping(false);
+        migrate(&runner, &life).await?;
+        life.ready();
+        let mut stop = std::pin::pin!(life.stopping());
+        loop {
+            let reports = tokio::select! {
+                biased;
+                reports = runner.board.reports(BATCH_MAX, BATCH_BYTES_MAX) => reports,
+                () = &mut stop => return Ok(()),
+            };
+            settle(&runner, &life, reports).await;
+        }
+    }))
+}
+
+async fn migrate(runner: &Runner, life: &Life) -> Result<(), Error> {
+    let mut patience = Patience::new();
+    loop {
+        match runner.store.migrate().await {
+            Err(error) if error.retryable() => {
+                life.waiting("database");
+                runner.telemetry.trouble("migrate", &error);
+                patience.wait(runner).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Tries until the database has taken or refused them. Leases are renewed meanwhile, so there is no hurry to give up.
+async fn settle(runner: &Runner, life: &Life, reports: Vec<Arc<Report>>) {
+    let mut patience = Patience::new();
+    loop {
+        match store(runner, &reports).await {
+            Ok(()) => return life.ready(),
+            Err(error) if error.retryable() => {
+                runner.telemetry.trouble("complete", &error);
+                life.waiting("database");
+                patience.wait(runner).await;
+            }
+            Err(error) => return one_by_one(runner, reports, &error).await,
+        }
+    }
+}
+
+/// The batch holds one that the database does not take. That one becomes a failed attempt; the others are stored.
+async fn one_by_one(runner: &Runner, reports: Vec<Arc<Report>>, error: &Error) {
+    if let [report] = reports.as_slice() {
+        runner.telemetry.refused_by_database(&report.job, error);
+        let detail = "the database did not take the result".to_owned();
+        runner.board.replace(report, Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() });
+        return;
+    }
+    for report in reports {
+        // What fails for another reason now stays on the board, for the next round.
+        if let Err(error) = store(runner, std::slice::from_ref(&report)).await
+            && !error.retryable()
+        {
+            Box::pin(one_by_one(runner, vec![report], &error)).await;
+        }
+    }
+}
+
+async fn store(runner: &Runner, reports: &[Arc<Report>]) -> Result<(), Error> {
+    let now = WallMs::now();
+    let (mut completions, mut endings) = (Vec::new(), Vec::new());
+    for report in reports {
+        let lease = Lease { id: report.job.id, token: report.job.token };
+        match &report.outcome {
+            Outcome::Done(result) => completions.push(Completion { lease, result: result.clone() }),
+            Outcome::Ended { reason, detail, retry_at } => endings.push(Ending {
+                lease,
+                reason: *reason,
+                detail: detail.clone(),
+                retry_at: *retry_at,
+                lease_before: None,
+            }),
+        }
+    }
+    let (completed, ended) =
+        tokio::try_join!(runner.store.complete(&completions, now), runner.store.end(&endings, now))?;
+    let fates: HashMap<_, _> = completed.into_iter().chain(ended).map(|f| (f.lease, f)).collect();
+    for report in reports {
+        let lease = Lease { id: report.job.id, token: report.job.token };
+        if let Some(fate) = fates.get(&lease) {
+            after(runner, report, fate);
+        }
+    }
+    runner.board.settle(reports);
+    Ok(())
+}
+
+/// What follows from a stored report.
+fn after(runner: &Runner, report: &Report, fate: &Finished) {
+    let job = &report.job;
+    let Some(state) = fate.state else {
+        runner.telemetry.stale(job);
+        return;
+    };
+    runner.telemetry.ended(report, state);
+    let version = if fate.version == 0 { job.version + 1 } else { fate.version };
+    runner.tell(job.id, &job.queue, state, version);
+    match state {
+        State::Available => runner.board.kick(),
+        State::Retryable | State::Scheduled => runner.sweep.notify_one(),
+        _ if job.limited => runner.board.kick(), // its queue has room again
+        _ => {}
+    }
+}

@@ -1,0 +1,197 @@
+//! The `[jobs]` section. Every limit has a default, a unit and a range.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use jobstore::retry::Backoff;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Configuration of a runner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Jobs that run at once, each on a worker with a thread of its own. Default 32, range 1 to 1,024.
+    /// More help when jobs wait for others (`http`, `command`); CPU work is bounded by the number of cores anyway.
+    pub concurrency: usize,
+    /// A job whose runner was not heard of for so long is run again. Default 5,000 ms, range 500 to 600,000.
+    /// Shorter: rescue is faster, but a pause of the database looks like a dead runner.
+    pub lease_ms: u64,
+    /// Longest time between two looks at what is due, expired or was not woken. Default 1,000 ms, range 50 to 60,000.
+    pub sweep_ms: u64,
+    /// Running jobs get so long to finish when the runner stops, then they are handed back. Default 5,000 ms,
+    /// range 0 to 25,000.
+    pub stop_grace_ms: u64,
+    /// A cancelled handler gets so long to stop by itself. Default 1,000 ms, range 0 to 10,000.
+    pub cancel_grace_ms: u64,
+    /// A result may have so many bytes of JSON. Default 1,048,576, range 1,024 to 8,388,608.
+    pub result_bytes_max: usize,
+    /// Final jobs are kept for so long after they were submitted. Default 168 h (a week), range 1 to 87,600.
+    pub keep_hours: u64,
+    /// Delay before a failed job's next attempt.
+    pub retry: Backoff,
+    /// Seed of the jitter; from the operating system if absent. For reproducible runs.
+    pub seed: Option<u64>,
+    /// Directories whose files `digest` and `thumbnail` may read. Default none.
+    pub roots: Vec<PathBuf>,
+    /// Limits of `thumbnail`.
+    pub thumbnail: Thumbnail,
+    /// Limits of `http`.
+    pub http: Http,
+    /// What the kind `command` may run, by name.
+    pub commands: BTreeMap<String, Command>,
+}
+
+/// Limits of the kind `thumbnail`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Thumbnail {
+    /// Bytes of the encoded input. Default 33,554,432 (32 MiB).
+    pub input_bytes_max: u64,
+    /// Memory that decoding may take, which bounds the pixels. Default 268,435,456 (256 MiB), range 1 MiB to 4 GiB.
+    pub decode_bytes_max: u64,
+    /// Width and height of the input. Default 16,384, range 1 to 65,535.
+    pub side_max: u32,
+}
+
+/// Limits of the kind `http`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Networks that may be reached although they are not public, as `10.1.0.0/16`. Default none.
+    pub allow: Vec<String>,
+    /// Redirects that are followed. Default 3, range 0 to 10.
+    pub redirects_max: usize,
+    /// Bytes of an answer's body that are kept in the result; a longer answer is an error. Default 262,144.
+    pub body_bytes_max: usize,
+}
+
+/// A program that the kind `command` may run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Program and arguments. No shell is involved.
+    pub argv: Vec<String>,
+    /// Its environment, besides `PATH` and `STANDFAST_*`. Nothing is inherited.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Working directory. Default `/`.
+    #[serde(default)]
+    pub cwd: Option<PathBuf>,
+    /// One run may take so long, if the job's own `timeout_ms` does not end it before. Default 3,600,000.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Address space of each of its processes (`RLIMIT_AS`). Default 1,073,741,824 (1 GiB), at least 1 MiB.
+    #[serde(default)]
+    pub memory_bytes_max: Option<u64>,
+    /// Bytes that it may write to its output. Default 1,048,576.
+    #[serde(default)]
+    pub output_bytes_max: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            concurrency: 32,
+            lease_ms: 5_000,
+            sweep_ms: 1_000,
+            stop_grace_ms: 5_000,
+            cancel_grace_ms: 1_000,
+            result_bytes_max: 1 << 20,
+            keep_hours: 168,
+            retry: Backoff::default(),
+            seed: None,
+            roots: Vec::new(),
+            thumbnail: Thumbnail::default(),
+            http: Http::default(),
+            commands: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Thumbnail {
+    fn default() -> Self {
+        Self { input_bytes_max: 32 << 20, decode_bytes_max: 256 << 20, side_max: 16_384 }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { allow: Vec::new(), redirects_max: 3, body_bytes_max: 256 << 10 }
+    }
+}
+
+impl Config {
+    /// Checks every range, and limits against each other.
+    ///
+    /// # Errors
+    /// Key, value and range of the first at fault.
+    pub fn validate(&self) -> Result<(), Error> {
+        range("jobs.concurrency", self.concurrency as u64, 1, 1_024)?;
+        range("jobs.lease_ms", self.lease_ms, 500, 600_000)?;
+        range("jobs.sweep_ms", self.sweep_ms, 50, 60_000)?;
+        range("jobs.stop_grace_ms", self.stop_grace_ms, 0, 25_000)?;
+        range("jobs.cancel_grace_ms", self.cancel_grace_ms, 0, 10_000)?;
+        range("jobs.result_bytes_max", self.result_bytes_max as u64, 1 << 10, 8 << 20)?;
+        range("jobs.keep_hours", self.keep_hours, 1, 87_600)?;
+        range("jobs.retry.base_ms", self.retry.base_ms, 1, 3_600_000)?;
+        range("jobs.retry.cap_ms", self.retry.cap_ms, self.retry.base_ms, 86_400_000)?;
+        range("jobs.thumbnail.decode_bytes_max", self.thumbnail.decode_bytes_max, 1 << 20, 4 << 30)?;
+        range("jobs.thumbnail.side_max", self.thumbnail.side_max.into(), 1, 65_535)?;
+        range("jobs.http.redirects_max", self.http.redirects_max as u64, 0, 10)?;
+        for root in &self.roots {
+            if !root.is_absolute() {
+                return Err(invalid("jobs.roots", root.display(), "an absolute path"));
+            }
+        }
+        for net in &self.http.allow {
+            net.parse::<crate::kinds::guard::Net>().map_err(|_| invalid("jobs.http.allow", net, "as 10.1.0.0/16"))?;
+        }
+        for (name, command) in &self.commands {
+            let key = |field: &str| format!("jobs.commands.{name}.{field}");
+            if command.argv.first().is_none_or(String::is_empty) {
+                return Err(invalid(key("argv"), "[]", "a program and its arguments"));
+            }
+            if let Some(bytes) = command.memory_bytes_max {
+                range(&key("memory_bytes_max"), bytes, 1 << 20, 1 << 50)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// A third of the lease, so that two renewals may be lost; and no longer than a second, because the answer also
+    /// tells which jobs are to be cancelled.
+    pub(crate) fn renew_every(&self) -> Duration {
+        (self.lease() / 3).min(Duration::from_secs(1))
+    }
+}
+
+fn range(key: &str, value: u64, from: u64, to: u64) -> Result<(), Error> {
+    if (from..=to).contains(&value) { Ok(()) } else { Err(invalid(key, value, format!("from {from} to {to}"))) }
+}
+
+fn invalid(key: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Error {
+    Error::Config { key: key.into(), value: value.to_string(), expected: expected.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_errors_name_key_value_and_range() {
+        Config::default().validate().unwrap();
+        let text = |config: Config| config.validate().unwrap_err().to_string();
+        let lease = text(Config { lease_ms: 10, ..Config::default() });
+        assert_eq!(lease, "jobs.lease_ms is 10, expected from 500 to 600000");
+        let http = Http { allow: vec!["10.0.0.0/64".into()], ..Http::default() };
+        assert!(text(Config { http, ..Config::default() }).starts_with("jobs.http.allow is 10.0.0.0/64"));
+        let commands = [("x".to_owned(), Command::default())].into();
+        assert!(text(Config { commands, ..Config::default() }).starts_with("jobs.commands.x.argv"));
+        assert!(text(Config { roots: vec!["tmp".into()], ..Config::default() }).starts_with("jobs.roots is tmp"));
+    }
+}

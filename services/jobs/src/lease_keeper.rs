@@ -1,0 +1,67 @@
+//! Renews the leases of everything this runner has, from outside of the busy handlers. The answer tells what was lost
+//! and what is to be cancelled, should the message about it have been lost. Stores progress, and ends attempts whose
+//! worker is too blocked to look at the clock.
+
+use std::{collections::HashSet, time::Duration};
+
+use clock::WallMs;
+use jobstore::{Error, Lease};
+use supervision::{Life, StartError, Started};
+
+use crate::{runner::Runner, worker};
+
+/// Leases in one statement.
+const BATCH_MAX: usize = 1_000;
+/// A worker that looks at the clock ends an attempt before this.
+const OVERDUE: Duration = Duration::from_millis(500);
+/// Progress is stored so often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+pub(crate) fn start(life: Life) -> Result<Started, StartError> {
+    let runner = life.env::<Runner>();
+    Ok(Started::task(async move {
+        life.ready();
+        let stop = life.stopping();
+        tokio::select! {
+            never = keep(&runner, &life) => match never {},
+            () = stop => Ok(()),
+        }
+    }))
+}
+
+async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
+    let mut renewed = clock::now();
+    loop {
+        tokio::time::sleep(PROGRESS_EVERY.min(runner.config.renew_every())).await;
+        runner.board.time_out(clock::now(), OVERDUE, |job| worker::timed_out(runner, job));
+        let mut done = runner.store.progress(runner.board.take_progress()).await;
+        if done.is_ok() && renewed.elapsed() >= runner.config.renew_every() {
+            renewed = clock::now();
+            done = renew(runner).await;
+        }
+        match done {
+            Ok(()) => life.ready(),
+            Err(error) => {
+                runner.telemetry.trouble("renew", &error);
+                life.waiting("database");
+            }
+        }
+    }
+}
+
+async fn renew(runner: &Runner) -> Result<(), Error> {
+    for leases in runner.board.leases().chunks(BATCH_MAX) {
+        let until = WallMs::now().plus(runner.config.lease());
+        let renewed = runner.store.renew(leases, until).await?;
+        for one in renewed.iter().filter(|one| one.cancel_requested) {
+            runner.board.cancel(one.lease.id);
+        }
+        let kept: HashSet<Lease> = renewed.into_iter().map(|one| one.lease).collect();
+        for lost in leases.iter().filter(|lease| !kept.contains(lease)) {
+            if runner.board.revoke(*lost) {
+                runner.telemetry.lease_lost(*lost);
+            }
+        }
+    }
+    Ok(())
+}

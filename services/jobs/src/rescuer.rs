@@ -1,0 +1,88 @@
+//! Gives back the jobs of workers that crashed or hung, in the moment it happens: no lease has to run out, because
+//! the supervisor knows. At its start it does the same for earlier lives of this runner, whose process is gone.
+
+use clock::WallMs;
+use jobstore::{Ending, Error};
+use messages::job::Reason;
+use supervision::{Life, StartError, Started};
+
+use crate::{
+    board::Outcome,
+    runner::{Patience, Runner},
+};
+
+pub(crate) fn start(life: Life) -> Result<Started, StartError> {
+    let runner = life.env::<Runner>();
+    Ok(Started::task(async move {
+        life.ready();
+        let mut stop = std::pin::pin!(life.stopping());
+        tokio::select! {
+            never = rescue(&runner, &life) => match never {},
+            () = &mut stop => {}
+        }
+        release(&runner);
+        Ok(())
+    }))
+}
+
+async fn rescue(runner: &Runner, life: &Life) -> std::convert::Infallible {
+    let mut patience = Patience::new();
+    while let Err(error) = left_behind(runner).await {
+        runner.telemetry.trouble("rescue", &error);
+        life.waiting("database");
+        patience.wait(runner).await;
+    }
+    life.ready();
+    loop {
+        for lost in runner.board.lost().await {
+            let retry_at = WallMs::now();
+            // A worker that is ended because the runner stops is no fault of its job.
+            let outcome = if runner.board.is_stopping() {
+                let detail = "the runner was stopped; handed back".to_owned();
+                Outcome::Ended { reason: Reason::RunnerStopped, detail, retry_at }
+            } else {
+                runner.telemetry.rescued(&lost);
+                Outcome::Ended { reason: Reason::WorkerCrashed, detail: lost.detail, retry_at }
+            };
+            runner.board.rescue(&lost.job, outcome);
+        }
+    }
+}
+
+async fn left_behind(runner: &Runner) -> Result<(), Error> {
+    let left = runner.store.left_behind(&runner.place, &runner.name).await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let now = WallMs::now();
+    let ending = |e: &jobstore::Expired| Ending {
+        lease: e.lease,
+        reason: Reason::WorkerCrashed,
+        detail: "the process of its runner ended".to_owned(),
+        retry_at: now,
+        lease_before: None,
+    };
+    let ended = runner.store.end(&left.iter().map(ending).collect::<Vec<_>>(), now).await?;
+    for (job, fate) in left.iter().zip(&ended) {
+        if let Some(state) = fate.state {
+            runner.telemetry.left_behind(job, state);
+            runner.tell(job.lease.id, &job.queue, state, fate.version);
+        }
+    }
+    runner.board.kick();
+    Ok(())
+}
+
+/// The workers are gone: what they did not take, or left, goes back.
+fn release(runner: &Runner) {
+    let lost = runner.board.lost_now();
+    let handed_back = || Outcome::Ended {
+        reason: Reason::RunnerStopped,
+        detail: "the runner was stopped; handed back".to_owned(),
+        retry_at: WallMs::now(),
+    };
+    if runner.board.is_stopping() {
+        lost.iter().for_each(|lost| runner.board.rescue(&lost.job, handed_back()));
+        runner.board.unqueue().iter().for_each(|job| runner.board.rescue(job, handed_back()));
+    }
+}

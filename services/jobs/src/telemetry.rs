@@ -1,0 +1,139 @@
+//! What a runner says of itself: one function per event, which is log line and metric together.
+
+use jobstore::{Claimed, Error, Expired, Lease};
+use messages::job::{Reason, State};
+use telemetry::{Counters, DURATION_SECONDS, Histograms, SHORT_SECONDS, metrics};
+
+use crate::board::{Lost, Outcome, Report};
+
+/// Handles of the metrics.
+pub(crate) struct Telemetry {
+    transitions: Counters<2>,
+    stale: Counters<0>,
+    hints_dropped: Counters<0>,
+    troubles: Counters<1>,
+    start_latency: Histograms<0>,
+    attempt: Histograms<1>,
+}
+
+impl Telemetry {
+    pub(crate) fn new() -> Self {
+        let m = metrics();
+        Self {
+            transitions: m.counters("jobs_transitions", "Changes of a job's state by runners.", ["state", "reason"]),
+            stale: m.counters("jobs_stale_reports", "Reports refused because the attempt was no longer the latest.", []),
+            hints_dropped: m.counters("jobs_hints_dropped", "Change hints that were not sent.", []),
+            troubles: m.counters("jobs_database_troubles", "Calls to the database that failed.", ["call"]),
+            start_latency: m.histograms(
+                "jobs_start_latency_seconds",
+                "From when a job might run to the start of its handler, wall clock.",
+                [],
+                SHORT_SECONDS,
+            ),
+            attempt: m.histograms("jobs_attempt_seconds", "How long attempts ran.", ["kind"], DURATION_SECONDS),
+        }
+    }
+
+    fn count(&self, state: State, reason: &'static str) {
+        self.transitions.with([state.as_str(), reason]).inc();
+    }
+
+    pub(crate) fn claimed(&self, jobs: &[Claimed]) {
+        self.transitions.with([State::Running.as_str(), "claimed"]).inc_by(jobs.len() as u64);
+        tracing::debug!(count = jobs.len(), "jobs claimed");
+    }
+
+    pub(crate) fn started(&self, job: &Claimed) {
+        let latency = clock::WallMs::now().since(job.run_at);
+        self.start_latency.with::<&str>([]).observe(latency.as_secs_f64());
+        tracing::debug!(job = %job.id, kind = job.kind, queue = job.queue, attempt = job.attempt, "attempt started");
+    }
+
+    pub(crate) fn ended(&self, report: &Report, state: State) {
+        let job = &report.job;
+        self.attempt.with([job.kind.clone()]).observe(report.took.as_secs_f64());
+        let duration_ms = report.took.as_millis() as u64;
+        match &report.outcome {
+            Outcome::Done(_) => {
+                self.count(state, "done");
+                tracing::debug!(job = %job.id, kind = job.kind, attempt = job.attempt, duration_ms, "job completed");
+            }
+            Outcome::Ended { reason, detail, .. } if state == State::Discarded => {
+                self.count(state, reason_label(*reason));
+                tracing::warn!(job = %job.id, kind = job.kind, queue = job.queue, attempt = job.attempt,
+                    reason = reason_label(*reason), detail, duration_ms, "job discarded");
+            }
+            Outcome::Ended { reason, detail, .. } => {
+                self.count(state, reason_label(*reason));
+                tracing::info!(job = %job.id, kind = job.kind, queue = job.queue, attempt = job.attempt,
+                    reason = reason_label(*reason), detail, state = state.as_str(), duration_ms, "attempt ended");
+            }
+        }
+    }
+
+    pub(crate) fn stale(&self, job: &Claimed) {
+        self.stale.with::<&str>([]).inc();
+        tracing::warn!(job = %job.id, token = job.token, attempt = job.attempt, "stale report refused");
+    }
+
+    pub(crate) fn rescued(&self, lost: &Lost) {
+        tracing::warn!(job = %lost.job.id, kind = lost.job.kind, attempt = lost.job.attempt, detail = lost.detail,
+            "worker crashed, job rescued");
+    }
+
+    pub(crate) fn left_behind(&self, job: &Expired, state: State) {
+        self.count(state, reason_label(Reason::WorkerCrashed));
+        tracing::warn!(job = %job.lease.id, runner = job.runner, state = state.as_str(), "job of an earlier life rescued");
+    }
+
+    pub(crate) fn expired(&self, job: &Expired, state: State) {
+        self.count(state, reason_label(Reason::LeaseExpired));
+        tracing::warn!(job = %job.lease.id, runner = job.runner, state = state.as_str(), "lease expired, job rescued");
+    }
+
+    pub(crate) fn lease_lost(&self, lease: Lease) {
+        tracing::warn!(job = %lease.id, token = lease.token, "lease lost, attempt abandoned");
+    }
+
+    pub(crate) fn hint_dropped(&self) {
+        self.hints_dropped.with::<&str>([]).inc();
+    }
+
+    pub(crate) fn refused_by_database(&self, job: &Claimed, error: &Error) {
+        tracing::error!(job = %job.id, kind = job.kind, error = %Chain(error), "database refused a report");
+    }
+
+    pub(crate) fn trouble(&self, call: &'static str, error: &Error) {
+        self.troubles.with([call]).inc();
+        tracing::warn!(call, error = %Chain(error), "database call failed, will be repeated");
+    }
+}
+
+fn reason_label(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Failed => "failed",
+        Reason::Refused => "refused",
+        Reason::TimedOut => "timed_out",
+        Reason::WorkerCrashed => "worker_crashed",
+        Reason::LeaseExpired => "lease_expired",
+        Reason::Poison => "poison",
+        Reason::Postponed => "postponed",
+        Reason::Cancelled => "cancelled",
+        Reason::RunnerStopped => "runner_stopped",
+    }
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
