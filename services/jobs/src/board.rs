@@ -76,7 +76,11 @@ pub struct Seat {
 enum Phase {
     /// Claimed; the next free worker takes it.
     Queued,
-    Running { seat: Seat, since: Instant, deadline: Instant },
+    Running {
+        seat: Seat,
+        since: Instant,
+        deadline: Instant,
+    },
     /// Its report is in the outbox, or its loss in the list of the lost.
     Over,
 }
@@ -178,7 +182,9 @@ impl Board {
                 continue;
             }
             let signal = watch::Sender::new(start);
-            state.active.insert(lease, Active { job: Arc::new(job), phase: Phase::Queued, signal, progress: None });
+            state
+                .active
+                .insert(lease, Active { job: Arc::new(job), phase: Phase::Queued, signal, progress: None });
             state.queue.push_back(lease);
             drop(state);
             self.queued.notify_one();
@@ -212,7 +218,8 @@ impl Board {
             // Under the same lock, so that the claimer never counts this worker as free.
             idle.0 = None;
             *idle_count -= 1;
-            let attempt = Attempt { board: self.clone(), job: entry.job.clone(), since, detail: None, open: true };
+            let attempt =
+                Attempt { board: self.clone(), job: entry.job.clone(), since, detail: None, open: true };
             return Some(Assignment { attempt, signal: entry.signal.subscribe(), deadline });
         }
         None
@@ -227,7 +234,10 @@ impl Board {
             if matches!(&entry.phase, Phase::Running { seat, .. } if earlier(seat)) {
                 entry.phase = Phase::Over;
                 entry.signal.send_replace(Signal::Over);
-                lost.push_back(Lost { job: entry.job.clone(), detail: "the worker hung and was replaced".to_owned() });
+                lost.push_back(Lost {
+                    job: entry.job.clone(),
+                    detail: "the worker hung and was replaced".to_owned(),
+                });
             }
         }
         drop(state);
@@ -337,13 +347,6 @@ impl Board {
         self.lock().outbox.iter().take(count).take_while(fits).cloned().collect()
     }
 
-    /// Nothing is left to be stored.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        let state = self.lock();
-        state.outbox.is_empty() && state.lost.is_empty()
-    }
-
     /// Forgets attempts whose report was stored or refused.
     pub fn settle(&self, reports: &[Arc<Report>]) {
         let mut state = self.lock();
@@ -390,7 +393,12 @@ impl Board {
     pub fn cancel(&self, id: uuid::Uuid) {
         for (lease, entry) in &self.lock().active {
             if lease.id == id {
-                entry.signal.send_if_modified(|s| *s == Signal::Go && { *s = Signal::Cancel; true });
+                entry.signal.send_if_modified(|s| {
+                    *s == Signal::Go && {
+                        *s = Signal::Cancel;
+                        true
+                    }
+                });
             }
         }
     }

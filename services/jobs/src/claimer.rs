@@ -1,7 +1,10 @@
 //! Takes jobs from the database: as many as there are free workers, and never two claims at a time, so that a storm
 //! of wake-ups becomes one claim after the other, each as large as there is room for.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clock::WallMs;
 use jobstore::{Claim, Claimed, Error};

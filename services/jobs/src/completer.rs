@@ -71,7 +71,9 @@ async fn one_by_one(runner: &Runner, reports: Vec<Arc<Report>>, error: &Error) {
     if let [report] = reports.as_slice() {
         runner.telemetry.refused_by_database(&report.job, error);
         let detail = "the database did not take the result".to_owned();
-        runner.board.replace(report, Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() });
+        runner
+            .board
+            .replace(report, Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() });
         return;
     }
     for report in reports {

@@ -145,7 +145,8 @@ impl Config {
             }
         }
         for net in &self.http.allow {
-            net.parse::<crate::kinds::guard::Net>().map_err(|_| invalid("jobs.http.allow", net, "as 10.1.0.0/16"))?;
+            net.parse::<crate::kinds::guard::Net>()
+                .map_err(|_| invalid("jobs.http.allow", net, "as 10.1.0.0/16"))?;
         }
         for (name, command) in &self.commands {
             let key = |field: &str| format!("jobs.commands.{name}.{field}");
@@ -171,7 +172,11 @@ impl Config {
 }
 
 fn range(key: &str, value: u64, from: u64, to: u64) -> Result<(), Error> {
-    if (from..=to).contains(&value) { Ok(()) } else { Err(invalid(key, value, format!("from {from} to {to}"))) }
+    if (from..=to).contains(&value) {
+        Ok(())
+    } else {
+        Err(invalid(key, value, format!("from {from} to {to}")))
+    }
 }
 
 fn invalid(key: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Error {
@@ -192,6 +197,8 @@ mod tests {
         assert!(text(Config { http, ..Config::default() }).starts_with("jobs.http.allow is 10.0.0.0/64"));
         let commands = [("x".to_owned(), Command::default())].into();
         assert!(text(Config { commands, ..Config::default() }).starts_with("jobs.commands.x.argv"));
-        assert!(text(Config { roots: vec!["tmp".into()], ..Config::default() }).starts_with("jobs.roots is tmp"));
+        assert!(
+            text(Config { roots: vec!["tmp".into()], ..Config::default() }).starts_with("jobs.roots is tmp")
+        );
     }
 }

@@ -1,6 +1,11 @@
 //! What runs a kind of job: the trait, what it is given, and what it may answer.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::{Duration, Instant}};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jobstore::{Claimed, Lease};
 use serde::de::DeserializeOwned;
@@ -124,7 +129,9 @@ impl JobContext {
     /// Whether the handler should stop; for loops on blocking threads. True also after the deadline.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        *self.signal.borrow() != Signal::Go || self.signal.has_changed().is_err() || clock::now() >= self.deadline
+        *self.signal.borrow() != Signal::Go
+            || self.signal.has_changed().is_err()
+            || clock::now() >= self.deadline
     }
 
     /// Runs `f` on a thread for blocking work. When the attempt ends, `f` is not stopped: it asks

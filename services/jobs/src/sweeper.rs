@@ -1,7 +1,10 @@
 //! Looks at everything that waits for a signal, in case the signal is lost: jobs whose time came, leases that ran out,
 //! jobs that nobody was woken for. Nothing in this runner waits longer than a sweep because of a lost message.
 
-use std::{collections::BTreeSet, time::{Duration, Instant}};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bus::Message;
 use clock::WallMs;

@@ -20,8 +20,16 @@ impl Telemetry {
     pub(crate) fn new() -> Self {
         let m = metrics();
         Self {
-            transitions: m.counters("jobs_transitions", "Changes of a job's state by runners.", ["state", "reason"]),
-            stale: m.counters("jobs_stale_reports", "Reports refused because the attempt was no longer the latest.", []),
+            transitions: m.counters(
+                "jobs_transitions",
+                "Changes of a job's state by runners.",
+                ["state", "reason"],
+            ),
+            stale: m.counters(
+                "jobs_stale_reports",
+                "Reports refused because the attempt was no longer the latest.",
+                [],
+            ),
             hints_dropped: m.counters("jobs_hints_dropped", "Change hints that were not sent.", []),
             troubles: m.counters("jobs_database_troubles", "Calls to the database that failed.", ["call"]),
             start_latency: m.histograms(
@@ -30,7 +38,12 @@ impl Telemetry {
                 [],
                 SHORT_SECONDS,
             ),
-            attempt: m.histograms("jobs_attempt_seconds", "How long attempts ran.", ["kind"], DURATION_SECONDS),
+            attempt: m.histograms(
+                "jobs_attempt_seconds",
+                "How long attempts ran.",
+                ["kind"],
+                DURATION_SECONDS,
+            ),
         }
     }
 

@@ -133,12 +133,18 @@ fn report(runner: &Runner, job: &Claimed, attempt: Attempt, end: End) {
             result if result.len() <= runner.config.result_bytes_max => Outcome::Done(result),
             result => {
                 let (is, max) = (result.len(), runner.config.result_bytes_max);
-                ended(Reason::Refused, format!("the result has {is} bytes, more than the limit of {max}"), now)
+                ended(
+                    Reason::Refused,
+                    format!("the result has {is} bytes, more than the limit of {max}"),
+                    now,
+                )
             }
         },
         End::Returned(Err(Failure::Failed(why))) => ended(Reason::Failed, why, runner.retry_at(job, now)),
         End::Returned(Err(Failure::Refused(why))) => ended(Reason::Refused, why, now),
-        End::Returned(Err(Failure::Postponed { after, detail })) => ended(Reason::Postponed, detail, now.plus(after)),
+        End::Returned(Err(Failure::Postponed { after, detail })) => {
+            ended(Reason::Postponed, detail, now.plus(after))
+        }
         End::TimedOut => timed_out(runner, job),
         End::Cancelled => ended(Reason::Cancelled, "cancelled while it ran".to_owned(), now),
         End::Stopped => ended(Reason::RunnerStopped, "the runner was stopped; handed back".to_owned(), now),

@@ -53,6 +53,8 @@ pub struct Claimed {
     pub run_at: WallMs,
     /// Somebody already wants it cancelled (only seen on a job that is adopted).
     pub cancel_requested: bool,
+    /// Its queue has a concurrency limit, so its end makes room there.
+    pub limited: bool,
 }
 
 /// Names one attempt.
@@ -100,7 +102,8 @@ pub struct Expired {
 }
 
 const CLAIMED_COLUMNS: &str = "id, token, attempt, max_attempts, kills, kind, queue, priority, timeout_ms, payload, \
-     traceparent, version, run_at, cancel_requested";
+     traceparent, version, run_at, cancel_requested, \
+     EXISTS (SELECT 1 FROM jobs_queues q WHERE q.name = jobs.queue AND q.concurrency IS NOT NULL)";
 
 /// Each queue that is not paused and has room for more running jobs offers its first jobs by priority, then age.
 /// Of those the lowest priority number wins, and within it the queues take turns, so that one full queue does not
@@ -297,5 +300,6 @@ fn claimed(values: &Vec<Value>) -> Result<Claimed, Error> {
         version: r.number()?,
         run_at: WallMs(r.int()?),
         cancel_requested: r.flag()?,
+        limited: r.flag()?,
     })
 }

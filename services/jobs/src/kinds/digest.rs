@@ -37,7 +37,9 @@ impl Handler for Digest {
             let _core = cores.acquire_owned().await.map_err(Failure::failed)?;
             let on_thread = job.clone();
             job.blocking(move || match payload {
-                Payload { text: Some(text), path: None } => Ok(answer(&Sha256::digest(&text), text.len() as u64)),
+                Payload { text: Some(text), path: None } => {
+                    Ok(answer(&Sha256::digest(&text), text.len() as u64))
+                }
                 Payload { text: None, path: Some(path) } => file(&on_thread, &roots, &path),
                 _ => Err(Failure::Refused("payload: give either `text` or `path`".to_owned())),
             })

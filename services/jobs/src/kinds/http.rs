@@ -102,7 +102,9 @@ impl Push {
             .header("traceparent", job.traceparent());
         let request = match payload.body {
             None => request,
-            Some(Value::String(text)) => request.header("content-type", "text/plain; charset=utf-8").body(text),
+            Some(Value::String(text)) => {
+                request.header("content-type", "text/plain; charset=utf-8").body(text)
+            }
             Some(json) => request.header("content-type", "application/json").body(json.to_string()),
         };
         Ok(request.headers(headers)) // the payload's own come last and win
@@ -144,8 +146,10 @@ async fn read(answer: reqwest::Response, most: usize) -> Result<Value, Failure> 
         let why = format!("the target answered {status}: {start}");
         return Err(if status == StatusCode::GONE { Failure::Refused(why) } else { Failure::Failed(why) });
     }
-    let headers: BTreeMap<_, _> =
-        headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))).collect();
+    let headers: BTreeMap<_, _> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+        .collect();
     let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text));
     Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
 }
@@ -167,7 +171,9 @@ fn postponed(status: StatusCode, headers: &HeaderMap, now: WallMs) -> Option<Dur
 fn permitted(guard: &Guard, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    matches!(url.scheme(), "http" | "https") && !host.is_empty() && literal.map_or(true, |ip| guard.permits(ip))
+    matches!(url.scheme(), "http" | "https")
+        && !host.is_empty()
+        && literal.map_or(true, |ip| guard.permits(ip))
 }
 
 /// The last cause names what happened; the URL, which may hold a secret, is left out.
@@ -176,7 +182,11 @@ fn cause(error: &reqwest::Error) -> String {
     while let Some(source) = last.source() {
         last = source;
     }
-    if error.is_timeout() { "the target did not answer in time".to_owned() } else { format!("call failed: {last}") }
+    if error.is_timeout() {
+        "the target did not answer in time".to_owned()
+    } else {
+        format!("call failed: {last}")
+    }
 }
 
 struct Resolver(Guard);
@@ -203,9 +213,19 @@ mod tests {
     fn urls_to_inner_addresses_are_refused_in_every_spelling() {
         let guard = Guard::default();
         for url in [
-            "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/",
-            "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://169.254.169.254/latest/meta-data/",
-            "http://[fd00:ec2::254]/", "http://0/", "ftp://example.com/", "file:///etc/passwd", "http://user@10.0.0.1:80/",
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://[fd00:ec2::254]/",
+            "http://0/",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "http://user@10.0.0.1:80/",
             "http://①②⑦.0.0.1/",
         ] {
             assert!(!Url::parse(url).is_ok_and(|url| permitted(&guard, &url)), "{url}");

@@ -49,7 +49,8 @@ impl Roots {
             .open(&real)
             .map_err(|e| Failure::Failed(format!("{path}: {e}")))?;
         // A directory on the way may have become a link since: what counts is what was opened.
-        let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(Failure::failed)?;
+        let opened =
+            std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(Failure::failed)?;
         self.check(&opened).ok_or_else(refused)?;
         let meta = file.metadata().map_err(Failure::failed)?;
         if meta.is_file() { Ok(file) } else { Err(refused()) }

@@ -76,7 +76,9 @@ fn input(payload: &Payload, limits: &config::Thumbnail, roots: &Roots) -> Result
         _ => return Err(Failure::Refused("payload: give either `image` or `path`".to_owned())),
     };
     if let Some(text) = base64 {
-        return STANDARD.decode(text).map_err(|e| Failure::Refused(format!("payload: image is not base64: {e}")));
+        return STANDARD
+            .decode(text)
+            .map_err(|e| Failure::Refused(format!("payload: image is not base64: {e}")));
     }
     let mut bytes = Vec::new();
     let mut file = roots.read(path)?.take(limits.input_bytes_max + 1);
@@ -136,11 +138,15 @@ mod tests {
         let config = config::Thumbnail::default();
         let image = STANDARD.encode(png(200, 100));
         let size = |w, h, format: &str| {
-            let out = run(json!({"image": image, "width": w, "height": h, "format": format}), &config).unwrap();
+            let out =
+                run(json!({"image": image, "width": w, "height": h, "format": format}), &config).unwrap();
             let bytes = STANDARD.decode(out["image"].as_str().unwrap()).unwrap();
             let decoded = image::load_from_memory(&bytes).unwrap();
             assert_eq!(out["content_type"], format!("image/{format}"));
-            assert_eq!((out["width"].as_u64(), out["height"].as_u64()), (Some(decoded.width().into()), Some(decoded.height().into())));
+            assert_eq!(
+                (out["width"].as_u64(), out["height"].as_u64()),
+                (Some(decoded.width().into()), Some(decoded.height().into()))
+            );
             (decoded.width(), decoded.height())
         };
         assert_eq!(size(50, 50, "png"), (50, 25));
