@@ -43,10 +43,12 @@ pub struct Settings {
     pub discovery: discovery::Config,
     /// HTTP API of jobs.
     pub app: app::Config,
+    /// Operating API and live page.
+    pub console: console::Config,
 }
 
 /// What `standfast up` starts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stack {
     /// Database replicas. Default 3, 1 to 9. One replica survives no loss of its disk.
@@ -74,6 +76,7 @@ impl Default for Settings {
             bus: bus::BusConfig::default(),
             discovery: discovery::Config::default(),
             app: app::Config::default(),
+            console: console::Config::default(),
         }
     }
 }
@@ -116,7 +119,8 @@ impl Settings {
         self.telemetry.validate()?;
         self.bus.validate().map_err(|text| in_section("bus", text))?;
         self.discovery.validate()?;
-        self.app.validate().map_err(|error| error.to_string())
+        self.app.validate().map_err(|error| error.to_string())?;
+        self.console.validate().map_err(|text| in_section("console", text))
     }
 }
 

@@ -2,38 +2,37 @@
 
 use dbclient::{Database, Endpoint};
 use discovery::{Identity, Registry};
+use futures_util::future::try_join_all;
 use messages::service::{Announcement, Health};
 
 use crate::cli::Tier;
 use crate::failure::{Failure, Outcome, with_causes};
-use crate::settings::Settings;
+use crate::settings::{Settings, Stack};
 
 use super::Node;
 
-/// What a node starts: instances in order of start. A tier uses the tiers before it.
+/// What a node starts: tiers in order of start, each with its instances, which start together. A tier uses the tiers
+/// before it.
 pub struct Plan {
-    instances: Vec<(Tier, String)>,
+    tiers: Vec<(Tier, Vec<String>)>,
     whole: bool,
 }
 
 impl Plan {
-    /// Every tier, for `standfast up`.
+    /// Every tier, for `standfast up`. The console is first up and last down: the start and the end are seen too.
     pub fn whole_stack(settings: &Settings) -> Self {
-        let stack = &settings.stack;
-        let counts = [
-            (Tier::Database, stack.databases),
-            (Tier::App, stack.apps),
-            (Tier::Jobs, stack.runners),
-            (Tier::Console, 1),
-        ];
-        let named =
-            |(tier, count): (Tier, u32)| (1..=count).map(move |n| (tier, format!("{}-{n}", tier.as_str())));
-        Self { instances: counts.into_iter().flat_map(named).collect(), whole: true }
+        let Stack { databases, apps, runners } = settings.stack;
+        let counts =
+            [(Tier::Console, 1), (Tier::Database, databases), (Tier::App, apps), (Tier::Jobs, runners)];
+        let names = |(tier, count): (Tier, u32)| {
+            (tier, (1..=count).map(|n| format!("{}-{n}", tier.as_str())).collect())
+        };
+        Self { tiers: counts.into_iter().map(names).collect(), whole: true }
     }
 
     /// One instance, for `standfast run`.
     pub fn one(tier: Tier, instance: String) -> Self {
-        Self { instances: vec![(tier, instance)], whole: false }
+        Self { tiers: vec![(tier, vec![instance])], whole: false }
     }
 
     /// In one process, only the first instance of a tier has the port that is configured.
@@ -51,10 +50,11 @@ impl Plan {
             let known = |instance: &str| address(instance).unwrap_or_else(|| "-".to_owned());
             return format!("ready {} console {}", known("app-1"), known("console-1"));
         }
-        let parts = self.instances.iter().map(|(_, instance)| match address(instance) {
-            Some(address) => format!("{instance} {address}"),
-            None => instance.clone(),
-        });
+        let parts =
+            self.tiers.iter().flat_map(|(_, instances)| instances).map(|instance| match address(instance) {
+                Some(address) => format!("{instance} {address}"),
+                None => instance.clone(),
+            });
         format!("ready {}", parts.collect::<Vec<_>>().join(" "))
     }
 }
@@ -62,16 +62,23 @@ impl Plan {
 impl Node {
     /// Starts what the plan says.
     pub async fn start_tiers(&self, plan: &Plan) -> Outcome {
-        for (tier, instance) in &plan.instances {
+        for (tier, instances) in &plan.tiers {
             self.root.add_tier(tier.as_str(), super::TIER_INTENSITY).await;
-            match tier {
-                Tier::Database => {}
-                Tier::App => self.start_app(instance, plan.own_port(instance)).await?,
-                Tier::Jobs => {}
-                Tier::Console => {}
-            }
+            let started = instances
+                .iter()
+                .map(|instance| self.start_instance(*tier, instance, plan.own_port(instance)));
+            try_join_all(started).await?;
         }
         Ok(())
+    }
+
+    async fn start_instance(&self, tier: Tier, instance: &str, own_port: bool) -> Outcome {
+        match tier {
+            Tier::Database => Ok(()),
+            Tier::App => self.start_app(instance, own_port).await,
+            Tier::Jobs => Ok(()),
+            Tier::Console => self.start_console(instance).await,
+        }
     }
 
     async fn start_app(&self, instance: &str, own_port: bool) -> Outcome {
@@ -85,6 +92,15 @@ impl Node {
         let identity = Identity::new("app", instance).at(listener.url()).over(link);
         let _ = self.registry.announce(identity);
         self.add("app", instance, &app::TREE, env).await
+    }
+
+    async fn start_console(&self, instance: &str) -> Outcome {
+        let bus = self.link("console", instance);
+        let (agent, registry, database) = (self.agent.clone(), self.registry.clone(), self.database());
+        let deps = console::Deps { agent, bus, registry, database };
+        let env = console::env(self.settings.console.clone(), instance, deps);
+        let env = env.map_err(|error| refused(instance, &error))?;
+        self.add("console", instance, &console::TREE, env).await
     }
 
     /// The client of the database tier that all instances of this node share.
@@ -112,6 +128,5 @@ fn refused(instance: &str, error: &(dyn std::error::Error + 'static)) -> Failure
 
 /// Bounds of faults on this node.
 pub fn fault_limits(settings: &Settings) -> faults::Limits {
-    let _ = settings;
-    faults::Limits::default()
+    settings.console.agent_limits()
 }
