@@ -38,7 +38,7 @@ const fn get(summary: &'static str, media: &'static str, handler: fn() -> Route)
 
 const fn reserved(method: &'static str) -> Operation {
     let summary = "Reserved for a later version";
-    let handler = || Route::new().to(api::reserved);
+    let handler = || web::to(api::reserved);
     Operation { method, summary, answers: (501, "application/problem+json"), takes: None, handler }
 }
 
@@ -46,45 +46,45 @@ const fn reserved(method: &'static str) -> Operation {
 #[rustfmt::skip]
 pub static ROUTES: &[Entry] = &[
     Entry { path: "/v1/tree", operations: &[
-        get("The supervision tree of all nodes; with Accept: text/event-stream each transition as it happens, resumable by Last-Event-ID", JSON, || web::get().to(api::tree)),
+        get("The supervision tree of all nodes; with Accept: text/event-stream each transition as it happens, resumable by Last-Event-ID", JSON, || web::to(api::tree)),
     ]},
     Entry { path: "/v1/faults", operations: &[
-        get("The faults in force", JSON, || web::get().to(api::list_faults)),
-        Operation { method: "POST", summary: "Injects a fault", answers: (201, JSON), takes: Some(JSON), handler: || web::post().to(api::inject) },
-        Operation { method: "DELETE", summary: "Ends every fault", answers: (200, JSON), takes: None, handler: || web::delete().to(api::clear_all) },
+        get("The faults in force", JSON, || web::to(api::list_faults)),
+        Operation { method: "POST", summary: "Injects a fault", answers: (201, JSON), takes: Some(JSON), handler: || web::to(api::inject) },
+        Operation { method: "DELETE", summary: "Ends every fault", answers: (200, JSON), takes: None, handler: || web::to(api::clear_all) },
     ]},
     Entry { path: "/v1/faults/{id}", operations: &[
-        get("A fault in force", JSON, || web::get().to(api::get_fault)),
-        Operation { method: "DELETE", summary: "Ends a fault now", answers: (204, ""), takes: None, handler: || web::delete().to(api::clear) },
+        get("A fault in force", JSON, || web::to(api::get_fault)),
+        Operation { method: "DELETE", summary: "Ends a fault now", answers: (204, ""), takes: None, handler: || web::to(api::clear) },
     ]},
     Entry { path: "/v1/services", operations: &[
-        get("What discovery knows", JSON, || web::get().to(api::services)),
+        get("What discovery knows", JSON, || web::to(api::services)),
     ]},
     Entry { path: "/v1/experiments", operations: &[reserved("GET"), reserved("POST")] },
     Entry { path: "/v1/experiments/{id}", operations: &[reserved("GET"), reserved("DELETE")] },
     Entry { path: "/v1/openapi.json", operations: &[
-        get("This document", JSON, || web::get().to(api::openapi)),
+        get("This document", JSON, || web::to(api::openapi)),
     ]},
     Entry { path: "/metrics", operations: &[
-        get("Metrics of this node", "application/openmetrics-text", || web::get().to(api::metrics)),
+        get("Metrics of this node", "application/openmetrics-text", || web::to(api::metrics)),
     ]},
     Entry { path: "/healthz", operations: &[
-        get("The process lives", "text/plain", || web::get().to(api::healthz)),
+        get("The process lives", "text/plain", || web::to(api::healthz)),
     ]},
     Entry { path: "/readyz", operations: &[
-        get("Everything on this node runs; 503 says what does not", JSON, || web::get().to(api::readyz)),
+        get("Everything on this node runs; 503 says what does not", JSON, || web::to(api::readyz)),
     ]},
     Entry { path: "/", operations: &[
-        get("The live page", "text/html", || web::get().to(api::page)),
+        get("The live page", "text/html", || web::to(api::page)),
     ]},
     Entry { path: "/fragments/tree", operations: &[
-        get("The tree of the live page", "text/html", || web::get().to(api::tree_fragment)),
+        get("The tree of the live page", "text/html", || web::to(api::tree_fragment)),
     ]},
     Entry { path: "/fragments/panels", operations: &[
-        get("The panels of the live page", "text/html", || web::get().to(api::panels_fragment)),
+        get("The panels of the live page", "text/html", || web::to(api::panels_fragment)),
     ]},
     Entry { path: "/assets/{version}/{name}", operations: &[
-        get("Style sheet and script of the live page", "text/css, text/javascript", || web::get().to(api::asset)),
+        get("Style sheet and script of the live page", "text/css, text/javascript", || web::to(api::asset)),
     ]},
 ];
 
