@@ -292,6 +292,7 @@ impl Run {
         loop {
             self.drain();
             if done(self) {
+                self.drain(); // what made it so since, for `done` may look at the tree itself
                 return;
             }
             assert!(

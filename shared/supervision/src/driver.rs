@@ -152,7 +152,10 @@ impl Driver {
         match output {
             Err(error) => (ExitReason::Error, crash::capped(&chain(&*error))),
             Ok(()) if self.own_stop => (ExitReason::Normal, "injected stop".to_owned()),
-            Ok(()) if self.stop_seen => (ExitReason::Shutdown, String::new()),
+            // A task may hear of the stop from its own `Life::stopping` before we have looked.
+            Ok(()) if self.stop_seen || self.life().0.has(signal::STOP) => {
+                (ExitReason::Shutdown, String::new())
+            }
             Ok(()) => (ExitReason::Normal, String::new()),
         }
     }
