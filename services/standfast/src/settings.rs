@@ -43,6 +43,8 @@ pub struct Settings {
     pub discovery: discovery::Config,
     /// HTTP API of jobs.
     pub app: app::Config,
+    /// Runner of jobs.
+    pub jobs: jobs::Config,
     /// Operating API and live page.
     pub console: console::Config,
 }
@@ -76,6 +78,7 @@ impl Default for Settings {
             bus: bus::BusConfig::default(),
             discovery: discovery::Config::default(),
             app: app::Config::default(),
+            jobs: jobs::Config::default(),
             console: console::Config::default(),
         }
     }
@@ -120,6 +123,7 @@ impl Settings {
         self.bus.validate().map_err(|text| in_section("bus", text))?;
         self.discovery.validate()?;
         self.app.validate().map_err(|error| error.to_string())?;
+        self.jobs.validate().map_err(|error| error.to_string())?;
         self.console.validate().map_err(|text| in_section("console", text))
     }
 }

@@ -1,5 +1,7 @@
 //! Which tiers a node starts, in which order, and how each is wired. The one place that names them all.
 
+use std::collections::HashMap;
+
 use dbclient::{Database, Endpoint};
 use discovery::{Identity, Registry};
 use futures_util::future::try_join_all;
@@ -76,7 +78,7 @@ impl Node {
         match tier {
             Tier::Database => Ok(()),
             Tier::App => self.start_app(instance, own_port).await,
-            Tier::Jobs => Ok(()),
+            Tier::Jobs => self.start_jobs(instance).await,
             Tier::Console => self.start_console(instance).await,
         }
     }
@@ -92,6 +94,18 @@ impl Node {
         let identity = Identity::new("app", instance).at(listener.url()).over(link);
         let _ = self.registry.announce(identity);
         self.add("app", instance, &app::TREE, env).await
+    }
+
+    async fn start_jobs(&self, instance: &str) -> Outcome {
+        let on = jobs::Dependencies {
+            instance: instance.to_owned(),
+            bus: self.link("jobs", instance),
+            registry: self.registry.clone(),
+            database: self.database(),
+            handlers: HashMap::new(),
+        };
+        let env = jobs::env(self.settings.jobs.clone(), on).map_err(|error| refused(instance, &error))?;
+        self.add("jobs", instance, &jobs::TREE, env).await
     }
 
     async fn start_console(&self, instance: &str) -> Outcome {

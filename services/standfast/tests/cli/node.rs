@@ -1,0 +1,1 @@
+//! A whole node: up, work, stop.
