@@ -3,6 +3,8 @@
 //! The judge of each cell: whoever was told "accepted" gets the result, everything that was hit runs again, and the
 //! fault is gone. [`MATRIX`] says besides what a client sees meanwhile; a cell that is not a test says why.
 
+#![allow(clippy::print_stdout, reason = "the table of what happened is the point")]
+
 mod clients;
 
 use std::time::Duration;

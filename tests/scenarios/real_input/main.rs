@@ -4,6 +4,8 @@
 //! result, no attempt recorded that did not start, every child running, no fault left. `STANDFAST_SCENARIO=long` runs
 //! it for five minutes.
 
+#![allow(clippy::print_stdout, reason = "what was killed, and how long it was away, is told")]
+
 mod judge;
 mod storm;
 mod work;
