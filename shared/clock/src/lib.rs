@@ -14,6 +14,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Wall-clock microseconds since 1970-01-01T00:00:00Z: for measuring a latency between processes of one machine, where
+/// milliseconds are too coarse.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
+pub fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Wall-clock time: milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,14 +1,33 @@
-//! `noop` → null: for benchmarks of everything else.
+//! `noop` {} or null → null; {sleep_ms} → {started_us}: for benchmarks of everything else.
 
-use serde_json::Value;
+use std::time::Duration;
 
-use crate::handler::{Handler, JobContext, Running};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-/// Does nothing.
+use crate::handler::{Failure, Handler, JobContext, Running};
+
+/// Does nothing, for as long as it is told.
 pub struct Noop;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    /// At most so long as the job's own `timeout_ms`.
+    sleep_ms: Option<u64>,
+}
+
 impl Handler for Noop {
-    fn run(&self, _: JobContext) -> Running {
-        Box::pin(std::future::ready(Ok(Value::Null)))
+    fn run(&self, job: JobContext) -> Running {
+        Box::pin(run(job))
     }
+}
+
+async fn run(job: JobContext) -> Result<Value, Failure> {
+    let Some(sleep_ms) = job.payload::<Option<Payload>>()?.and_then(|payload| payload.sleep_ms) else {
+        return Ok(Value::Null);
+    };
+    let started_us = clock::wall_us();
+    tokio::time::sleep(Duration::from_millis(sleep_ms)).await;
+    Ok(json!({ "started_us": started_us }))
 }
