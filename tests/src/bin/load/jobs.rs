@@ -108,15 +108,18 @@ async fn latencies(front: &str) -> Vec<f64> {
     let mut sent = Vec::new();
     for _ in 0..PER_SECOND * LATENCY_S {
         every.tick().await;
-        let at = wall_us();
-        let answer = http.post("/v1/jobs", &json!({"kind": "noop"})).await.expect("an answer");
+        let at = clock::wall_us();
+        let answer = http
+            .post("/v1/jobs", &json!({"kind": "noop", "payload": {"sleep_ms": 0}}))
+            .await
+            .expect("an answer");
         sent.push((at, answer.header("location").expect("where the job is").to_owned()));
     }
     let mut late = Vec::new();
     for (at, location) in sent {
         let job = finished(&mut http, &location).await;
-        let started = job["result"]["started_us"].as_f64().expect("noop says when it started");
-        late.push((started - at) / 1000.0);
+        let started = job["result"]["started_us"].as_u64().expect("noop says when it started");
+        late.push(Duration::from_micros(started.saturating_sub(at)).as_secs_f64() * 1000.0);
     }
     late
 }
@@ -180,13 +183,4 @@ async fn reach(http: &mut Http, jobs: &[String], attempt: u64) {
 
 fn per_second(jobs: usize, began: std::time::Instant) -> f64 {
     f64::from(u32::try_from(jobs).expect("a small number")) / (clock::now() - began).as_secs_f64()
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::disallowed_methods,
-    reason = "microseconds, which `clock` does not tell"
-)]
-fn wall_us() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros() as f64
 }
