@@ -1,0 +1,189 @@
+//! The database's HTTP API over one SQLite in memory, with faults that the real one has seldom: a lost answer after
+//! the commit, no answer at all. What the real tier does is tested with the real tier.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_web::{App, HttpResponse, web};
+use http_support::{Error, Limits, Listener, serve};
+use messages::job::State;
+use messages::sql::{Batch, BatchResults, Outcome, Results, Statement};
+use rusqlite::{Connection, types::Value as Cell};
+use serde_json::Value;
+use supervision::Restart::Permanent;
+use supervision::Shutdown::Within;
+use supervision::Strategy::OneForOne;
+use supervision::{Intensity, Life, StartError, Started, Tree, secs, worker};
+use uuid::Uuid;
+
+pub static TREE: Tree = Tree {
+    name: "database",
+    strategy: OneForOne,
+    intensity: Intensity { restarts: 3, period: secs(5) },
+    children: &[worker("http", start, Permanent, Within(secs(5))).on_own_arbiter()],
+};
+
+/// How it answers writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    Works = 0,
+    /// 503 to reads and writes, nothing done.
+    Unavailable = 1,
+    /// Writes are done and answered 503 `outcome-unknown`.
+    LosesAnswers = 2,
+}
+
+pub struct Fake {
+    pub listener: Listener,
+    connection: Mutex<Connection>,
+    mode: AtomicU8,
+    /// Writes that still answer like `mode`; then it works again.
+    faults_left: AtomicUsize,
+    pub delay_ms: AtomicU64,
+    pub writes: AtomicUsize,
+    pub reads: AtomicUsize,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        Self {
+            listener: Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
+            connection: Mutex::new(Connection::open_in_memory().unwrap()),
+            mode: AtomicU8::new(0),
+            faults_left: AtomicUsize::new(0),
+            delay_ms: AtomicU64::new(0),
+            writes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+        }
+    }
+
+    /// The next `n` requests are answered as `mode` says.
+    pub fn fail(&self, mode: Mode, n: usize) {
+        self.mode.store(mode as u8, SeqCst);
+        self.faults_left.store(n, SeqCst);
+    }
+
+    fn fault(&self) -> Mode {
+        let left = self.faults_left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+        match (left, self.mode.load(SeqCst)) {
+            (Ok(_), 1) => Mode::Unavailable,
+            (Ok(_), 2) => Mode::LosesAnswers,
+            _ => Mode::Works,
+        }
+    }
+
+    pub fn count(&self, what: &str) -> u64 {
+        self.connection
+            .lock()
+            .unwrap()
+            .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, i64>(0))
+            .map(|n| n as u64)
+            .unwrap()
+    }
+
+    /// Sets a job's state as a runner would, and returns its new version.
+    pub fn set_state(&self, id: Uuid, state: State) -> u64 {
+        let connection = self.connection.lock().unwrap();
+        let finished = state.is_final().then_some(1_700_000_000_000_i64);
+        let sql = "UPDATE jobs SET state = ?2, version = version + 1, finished_at = ?3, attempt = 1,
+            started_at = 1700000000000, result = '{\"sha256\":\"x\"}' WHERE id = ?1 RETURNING version";
+        connection
+            .query_row(sql, (id.to_string(), state.as_str(), finished), |row| row.get::<_, i64>(0))
+            .unwrap() as u64
+    }
+}
+
+fn start(life: Life) -> Result<Started, StartError> {
+    let fake = Arc::clone(&*life.env::<Arc<Fake>>());
+    let listener = fake.listener.clone();
+    let app = move || {
+        let (writer, reader) = (Arc::clone(&fake), fake);
+        App::new()
+            .app_data(web::PayloadConfig::new(64 << 20))
+            .route("/db/batch", web::post().to(move |body: web::Bytes| write(Arc::clone(&writer), body)))
+            .route("/db/query", web::post().to(move |body: web::Bytes| read(Arc::clone(&reader), body)))
+    };
+    Ok(Started::task(serve(listener, app, life, Limits::default())))
+}
+
+async fn write(fake: Arc<Fake>, body: web::Bytes) -> Result<HttpResponse, Error> {
+    fake.writes.fetch_add(1, SeqCst);
+    tokio::time::sleep(Duration::from_millis(fake.delay_ms.load(SeqCst))).await;
+    let fault = fake.fault();
+    if fault == Mode::Unavailable {
+        return Err(Error::unavailable("no-primary", "told to", 1).with("retry_after_ms", 20));
+    }
+    let batch: Batch = serde_json::from_slice(&body).unwrap();
+    let mut connection = fake.connection.lock().unwrap();
+    let outer = connection.transaction().unwrap();
+    let mut transactions = Vec::new();
+    for statements in &batch.transactions {
+        outer.execute_batch("SAVEPOINT one").unwrap();
+        let results: Vec<Outcome> = statements.iter().map(|statement| run(&outer, statement)).collect();
+        let failed = results.iter().any(|outcome| outcome.error.is_some());
+        outer.execute_batch(if failed { "ROLLBACK TO one; RELEASE one" } else { "RELEASE one" }).unwrap();
+        transactions.push(Results { results });
+    }
+    outer.commit().unwrap();
+    if fault == Mode::LosesAnswers {
+        return Err(Error::unavailable("outcome-unknown", "told to", 1));
+    }
+    Ok(HttpResponse::Ok().insert_header(("standfast-offset", "1-1")).json(BatchResults { transactions }))
+}
+
+async fn read(fake: Arc<Fake>, body: web::Bytes) -> Result<HttpResponse, Error> {
+    fake.reads.fetch_add(1, SeqCst);
+    if fake.mode.load(SeqCst) == Mode::Unavailable as u8 && fake.fault() == Mode::Unavailable {
+        return Err(Error::unavailable("no-replica", "told to", 1).with("retry_after_ms", 20));
+    }
+    let statements: Vec<Statement> = serde_json::from_slice(&body).unwrap();
+    let connection = fake.connection.lock().unwrap();
+    let results = statements.iter().map(|statement| run(&connection, statement)).collect();
+    Ok(HttpResponse::Ok().insert_header(("standfast-offset", "1-1")).json(Results { results }))
+}
+
+fn run(connection: &Connection, statement: &Statement) -> Outcome {
+    let (sql, sets) = match statement {
+        Statement::Plain(sql) => (sql, vec![Vec::new()]),
+        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
+        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
+        Statement::List(_) => panic!("not used here"),
+    };
+    let all = || -> rusqlite::Result<Outcome> {
+        let mut out = Outcome::default();
+        let mut prepared = connection.prepare_cached(sql)?;
+        let before = connection.total_changes();
+        for set in sets {
+            let width = prepared.column_count();
+            let mut rows = prepared.query(rusqlite::params_from_iter(set.into_iter().map(cell)))?;
+            while let Some(row) = rows.next()? {
+                out.values.push((0..width).map(|i| value(row.get_unwrap(i))).collect());
+            }
+        }
+        out.rows_affected = Some(connection.total_changes() - before);
+        Ok(out)
+    };
+    all().unwrap_or_else(|error| Outcome { error: Some(format!("{error} in {sql}")), ..Outcome::default() })
+}
+
+fn cell(value: Value) -> Cell {
+    match value {
+        Value::Null => Cell::Null,
+        Value::Bool(b) => Cell::Integer(b.into()),
+        Value::Number(n) => n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap()), Cell::Integer),
+        Value::String(s) => Cell::Text(s),
+        other => panic!("not a parameter: {other}"),
+    }
+}
+
+fn value(cell: Cell) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Integer(n) => n.into(),
+        Cell::Real(x) => x.into(),
+        Cell::Text(s) => s.into(),
+        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
+    }
+}
