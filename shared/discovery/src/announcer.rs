@@ -1,6 +1,7 @@
 //! What an instance of this process says of itself.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub struct Announcer {
     registry: Registry,
     link: Option<Bus>,
     words: Arc<Mutex<Announcement>>,
+    news: Arc<AtomicBool>,
 }
 
 impl Announcer {
@@ -71,7 +73,12 @@ impl Announcer {
             capacity: identity.capacity,
             facts: BTreeMap::new(),
         };
-        Self { registry, link: identity.link, words: Arc::new(Mutex::new(words)) }
+        Self {
+            registry,
+            link: identity.link,
+            words: Arc::new(Mutex::new(words)),
+            news: Arc::new(AtomicBool::new(true)),
+        }
     }
 
     /// What it says now.
@@ -103,15 +110,32 @@ impl Announcer {
 
     /// Leaves: this process forgets it now, and the others are told; waits for that at most half a second.
     pub async fn goodbye(&self) {
-        self.gone();
+        self.forget();
         if let Some(link) = &self.link {
             crate::voice::say(link, &self.announcement(), GOODBYE_MAX).await;
+        } else {
+            self.registry.leave(self.clone());
         }
     }
 
-    pub(crate) fn gone(&self) {
+    /// Leaves without waiting until the others are told.
+    pub fn gone(&self) {
+        self.forget();
+        self.registry.leave(self.clone());
+    }
+
+    fn forget(&self) {
         self.say(|words| std::mem::replace(&mut words.health, Health::Gone) != Health::Gone);
         self.registry.forget_local(&self.announcement().instance);
+    }
+
+    pub(crate) fn reborn(&self) {
+        self.words().life = uuid::Uuid::now_v7().to_string();
+    }
+
+    /// Whether it has news since this was last asked.
+    pub(crate) fn take_news(&self) -> bool {
+        self.news.swap(false, Relaxed)
     }
 
     pub(crate) fn link(&self) -> Option<&Bus> {
@@ -120,6 +144,7 @@ impl Announcer {
 
     pub(crate) fn told(&self) {
         self.registry.heard_local(self.announcement());
+        self.news.store(true, Relaxed);
         self.registry.speak().notify_one();
     }
 

@@ -60,7 +60,7 @@ fn link_changed(life: &Life, registry: &Registry, state: LinkState) {
     let up = state == LinkState::Up;
     if up {
         life.ready();
-        registry.speak().notify_one();
+        registry.greet();
     } else {
         life.waiting("bus");
     }

@@ -1,6 +1,7 @@
 //! The picture, shared by everyone in the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,12 @@ struct Shared {
     life: String,
     directory: Mutex<Directory>,
     locals: Mutex<BTreeMap<String, Announcer>>,
+    /// Instances that were announced since the process started.
+    known: Mutex<BTreeSet<String>>,
+    /// Who left and has not been announced as gone.
+    leaving: Mutex<Vec<Announcer>>,
+    /// Somebody new is there, who has heard nobody yet.
+    greet: AtomicBool,
     picture: ArcSwap<Vec<Announcement>>,
     version: watch::Sender<u64>,
     changes: broadcast::Sender<Change>,
@@ -48,6 +55,9 @@ impl Registry {
             life: life.into(),
             directory,
             locals: Mutex::default(),
+            known: Mutex::default(),
+            leaving: Mutex::default(),
+            greet: AtomicBool::new(false),
             picture: ArcSwap::default(),
             version: watch::Sender::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
@@ -97,7 +107,12 @@ impl Registry {
     #[must_use]
     pub fn announce(&self, identity: Identity) -> Announcer {
         let announcer = Announcer::new(self.clone(), identity);
-        self.locals().insert(announcer.announcement().instance, announcer.clone());
+        let instance = announcer.announcement().instance;
+        if !self.shared.known.lock().unwrap_or_else(PoisonError::into_inner).insert(instance.clone()) {
+            // It was announced before, and may have said goodbye: this is another life of it.
+            announcer.reborn();
+        }
+        self.locals().insert(instance, announcer.clone());
         announcer.told();
         announcer
     }
@@ -129,8 +144,29 @@ impl Registry {
         });
         // A newcomer has heard nobody yet: speak at once. In a large stack that would be a storm; there it waits.
         if newcomer && self.snapshot().len() <= GREETED_MAX {
+            self.shared.greet.store(true, Relaxed);
             self.shared.speak.notify_one();
         }
+    }
+
+    /// Those who have something to say before the next interval, and those who leave.
+    pub(crate) fn with_news(&self) -> Vec<Announcer> {
+        let greet = self.shared.greet.swap(false, Relaxed);
+        let mut speakers = self.all_local();
+        speakers.retain(|local| local.take_news() || greet);
+        speakers.append(&mut self.shared.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        speakers
+    }
+
+    pub(crate) fn leave(&self, announcer: Announcer) {
+        self.shared.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(announcer);
+        self.shared.speak.notify_one();
+    }
+
+    /// The link is back: everybody is to be told again.
+    pub(crate) fn greet(&self) {
+        self.shared.greet.store(true, Relaxed);
+        self.shared.speak.notify_one();
     }
 
     pub(crate) fn heard_local(&self, announcement: Announcement) {
@@ -216,5 +252,12 @@ mod tests {
         announcer.gone();
         assert!(registry.snapshot().is_empty());
         assert!(registry.local("app-1").is_none());
+
+        let _again = registry.announce(Identity::new("app", "app-1"));
+        assert_eq!(
+            registry.of_tier("app").len(),
+            1,
+            "an instance that was restarted in this process is back"
+        );
     }
 }

@@ -11,8 +11,8 @@ use supervision::{Life, StartError, Started};
 use crate::announcer::Announcer;
 use crate::registry::Registry;
 
-/// News within so short a time is told together.
-const TOGETHER: Duration = Duration::from_millis(10);
+/// News is told at once, the next within so short a time together with it.
+const TOGETHER: Duration = Duration::from_millis(25);
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     let (registry, bus) = (life.env::<Registry>(), life.env::<Bus>());
@@ -20,16 +20,26 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
         life.ready();
         let mut stopping = std::pin::pin!(life.stopping());
         let interval = registry.config().interval();
+        let mut everybody = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            join_all(registry.all_local().iter().map(|local| announce(local, &bus, interval))).await;
-            // Jitter, so that nodes that started together do not speak together.
-            let pause = interval.mul_f64(rand::random_range(0.9..1.1));
+            let speakers = tokio::select! {
+                () = &mut everybody => {
+                    // Jitter, so that nodes that started together do not speak together.
+                    everybody.set(tokio::time::sleep(interval.mul_f64(rand::random_range(0.9..1.1))));
+                    registry.all_local()
+                }
+                () = registry.speak().notified() => registry.with_news(),
+                () = &mut stopping => break,
+            };
+            join_all(speakers.iter().map(|local| announce(local, &bus, interval))).await;
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = registry.speak().notified() => tokio::time::sleep(TOGETHER).await,
-                () = &mut stopping => return Ok(()),
+                () = tokio::time::sleep(TOGETHER) => {}
+                () = &mut stopping => break,
             }
         }
+        // Those who left just before.
+        join_all(registry.with_news().iter().map(|local| announce(local, &bus, interval))).await;
+        Ok(())
     }))
 }
 
