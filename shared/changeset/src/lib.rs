@@ -89,3 +89,10 @@ fn check(what: &'static str, code: std::ffi::c_int) -> Result<(), Error> {
     let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
     Err(Error::Sqlite { what, source })
 }
+
+/// Makes SQLite forget the row id of the last insert, so that what it says after the next statement is of that
+/// statement: 0 if it inserted nothing.
+pub fn forget_last_insert_rowid(conn: &rusqlite::Connection) {
+    // SAFETY: the handle is valid for the life of `conn`.
+    unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) }
+}

@@ -1,0 +1,132 @@
+//! The `[database]` section.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The `[database]` section. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this replica, unique in the stack. Default `database-1`.
+    pub instance: String,
+    /// Directory of this replica's files. One process at a time. Default `standfast-data/database-1`.
+    pub data_dir: PathBuf,
+    /// Address of the HTTP API; port 0 takes a free one. Default `127.0.0.1:4001`.
+    pub listen: String,
+    /// Whether this replica may become primary. Default true. False makes a replica that only reads.
+    pub electable: bool,
+    /// HTTP workers, each with a thread of its own. Default 1, 1 to 64. One serves some 30,000 requests/s; the writer
+    /// is busy long before.
+    pub http_workers: usize,
+    /// Connections that read, each used by one read at a time. Default 4, 1 to 64. Each may hold 2 MiB of cache.
+    pub readers: usize,
+    /// Requests waiting for the writer; more are answered 503. Default 1,024, 16 to 65,536.
+    pub queue_max: usize,
+    /// Transactions committed together at most. Default 512, 1 to 10,000. More raises the latency of each under load.
+    pub group_max: usize,
+    /// Bytes of one log entry; a transaction that changes more is refused. Default 12 MiB, 64 KiB to 15 MiB: RabbitMQ 4
+    /// takes messages of 16 MiB.
+    pub entry_bytes_max: usize,
+    /// How long a statement that writes may run, milliseconds. Default 1,500, 10 to 3,000. It holds up every other
+    /// write; the supervisor replaces a writer that was silent for 5 s.
+    pub write_time_ms: u64,
+    /// How long a read may run, milliseconds. Default 5,000, 10 to 600,000.
+    pub read_time_ms: u64,
+    /// How long a request waits for the writer, for a session offset or for the primary, milliseconds. Default 5,000,
+    /// 100 to 60,000. Then a write is answered `outcome-unknown`.
+    pub wait_ms: u64,
+    /// Bytes of a request body. Default 16 MiB, 1 KiB to 256 MiB.
+    pub body_bytes_max: usize,
+    /// Bytes of one statement's text. Default 1 MiB, 1 KiB to 16 MiB.
+    pub sql_bytes_max: usize,
+    /// Parameters of a statement. Default 32,766 (SQLite's own), 1 to 32,766.
+    pub params_max: usize,
+    /// Rows of one result; more is an error that says so. Default 10,000, 1 to 10,000,000.
+    pub rows_max: usize,
+    /// Bytes of one result as JSON. Default 8 MiB, 1 KiB to 256 MiB.
+    pub result_bytes_max: usize,
+    /// Bytes of one value or row. Default 8 MiB, 1 KiB to 256 MiB.
+    pub value_bytes_max: usize,
+    /// Entries of the log that are kept although every replica has applied them. Default 10,000, 0 to 100,000,000.
+    /// A replica that was away for longer is brought up by a snapshot.
+    pub log_margin: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: "database-1".to_owned(),
+            data_dir: PathBuf::from("standfast-data/database-1"),
+            listen: "127.0.0.1:4001".to_owned(),
+            electable: true,
+            http_workers: 1,
+            readers: 4,
+            queue_max: 1024,
+            group_max: 512,
+            entry_bytes_max: 12 << 20,
+            write_time_ms: 1500,
+            read_time_ms: 5000,
+            wait_ms: 5000,
+            body_bytes_max: 16 << 20,
+            sql_bytes_max: 1 << 20,
+            params_max: 32_766,
+            rows_max: 10_000,
+            result_bytes_max: 8 << 20,
+            value_bytes_max: 8 << 20,
+            log_margin: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// Names key, value and range.
+    pub fn validate(&self) -> Result<(), String> {
+        let within = |key: &str, value: u64, low: u64, high: u64| {
+            let refused = || format!("database.{key} = {value}: allowed is {low} to {high}");
+            if (low..=high).contains(&value) { Ok(()) } else { Err(refused()) }
+        };
+        within("http_workers", self.http_workers as u64, 1, 64)?;
+        within("readers", self.readers as u64, 1, 64)?;
+        within("queue_max", self.queue_max as u64, 16, 65_536)?;
+        within("group_max", self.group_max as u64, 1, 10_000)?;
+        within("entry_bytes_max", self.entry_bytes_max as u64, 64 << 10, 15 << 20)?;
+        within("write_time_ms", self.write_time_ms, 10, 3000)?;
+        within("read_time_ms", self.read_time_ms, 10, 600_000)?;
+        within("wait_ms", self.wait_ms, 100, 60_000)?;
+        within("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 256 << 20)?;
+        within("sql_bytes_max", self.sql_bytes_max as u64, 1 << 10, 16 << 20)?;
+        within("params_max", self.params_max as u64, 1, 32_766)?;
+        within("rows_max", self.rows_max as u64, 1, 10_000_000)?;
+        within("result_bytes_max", self.result_bytes_max as u64, 1 << 10, 256 << 20)?;
+        within("value_bytes_max", self.value_bytes_max as u64, 1 << 10, 256 << 20)?;
+        within("log_margin", self.log_margin, 0, 100_000_000)?;
+        let name = &self.instance;
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if plain && (1..=64).contains(&name.len()) {
+            return Ok(());
+        }
+        Err(format!("database.instance = {name:?}: allowed is 1 to 64 of a-z A-Z 0-9 - _"))
+    }
+
+    pub(crate) fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_an_outlier_is_named() {
+        Config::default().validate().unwrap();
+        let refused = Config { readers: 0, ..Config::default() }.validate().unwrap_err();
+        assert_eq!(refused, "database.readers = 0: allowed is 1 to 64");
+        assert!(Config { instance: "a/b".into(), ..Config::default() }.validate().is_err());
+    }
+}

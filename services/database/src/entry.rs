@@ -1,0 +1,291 @@
+//! Entries of the database's log, as bytes.
+//!
+//! Binary and little-endian: `version u8, kind u8`, then the fields in the order of the types below. Strings and
+//! byte strings have a `u32` length before them. Reading never copies the operations: they are slices of the body.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use crate::position::Chain;
+
+const VERSION: u8 = 1;
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// First in the log of every generation but the first: where its history begins.
+    Genesis {
+        /// The generation, as in the log's name.
+        generation: u64,
+        /// Sequence number of the history that it continues.
+        seq: u64,
+        /// Digest of that history.
+        chain: Chain,
+    },
+    /// From here on, this one is the primary. The first entry with a number wins.
+    Epoch {
+        /// Grows with each primary.
+        epoch: u64,
+        /// See [`crate::position::Position::term`].
+        term: u64,
+        /// Instance name.
+        primary: String,
+    },
+    /// A group of committed transactions.
+    Data(Data),
+    /// Nothing; the primary reads it back to know that it still is one.
+    Barrier {
+        /// Of the primary.
+        epoch: u64,
+        /// Of the primary.
+        term: u64,
+        /// Which of its barriers.
+        id: u64,
+    },
+}
+
+/// A group of committed transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// Of the primary that wrote it.
+    pub epoch: u64,
+    /// Of the primary that wrote it.
+    pub term: u64,
+    /// Its place in the history, from 1.
+    pub seq: u64,
+    /// Digest of the data entry before it.
+    pub prev: Chain,
+    /// What it does, in order.
+    pub ops: Vec<Op>,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Rows that changed.
+    Changeset(Bytes),
+    /// A schema change, as its statement.
+    Ddl(String),
+}
+
+/// The body cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by a newer program.
+    #[error("the log has entries of format {0}, newer than {VERSION}: run the newer version that wrote it")]
+    Newer(u8),
+    /// Not one of ours.
+    #[error("the log has an entry that is none")]
+    Malformed,
+}
+
+/// The digest of a data entry's body.
+#[must_use]
+pub fn chain_of(body: &[u8]) -> Chain {
+    let digest = Sha256::digest(body);
+    let mut chain = Chain::default();
+    chain.0.copy_from_slice(&digest[..16]);
+    chain
+}
+
+impl Entry {
+    /// The body of the entry's message.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.size());
+        out.put_u8(VERSION);
+        match self {
+            Self::Genesis { generation, seq, chain } => {
+                out.put_u8(0);
+                out.put_u64_le(*generation);
+                out.put_u64_le(*seq);
+                out.put_slice(&chain.0);
+            }
+            Self::Epoch { epoch, term, primary } => {
+                out.put_u8(1);
+                out.put_u64_le(*epoch);
+                out.put_u64_le(*term);
+                put_bytes(&mut out, primary.as_bytes());
+            }
+            Self::Data(data) => {
+                out.put_u8(2);
+                data.encode(&mut out);
+            }
+            Self::Barrier { epoch, term, id } => {
+                out.put_u8(3);
+                out.put_u64_le(*epoch);
+                out.put_u64_le(*term);
+                out.put_u64_le(*id);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// It is not one that [`Entry::encode`] of this version or an older one wrote.
+    pub fn decode(body: &Bytes) -> Result<Self, Unreadable> {
+        let mut from = Reader { body: body.clone() };
+        let version = from.u8()?;
+        if version != VERSION {
+            return Err(if version > VERSION { Unreadable::Newer(version) } else { Unreadable::Malformed });
+        }
+        let entry = match from.u8()? {
+            0 => Self::Genesis { generation: from.u64()?, seq: from.u64()?, chain: from.chain()? },
+            1 => Self::Epoch { epoch: from.u64()?, term: from.u64()?, primary: from.string()? },
+            2 => Self::Data(Data::decode(&mut from)?),
+            3 => Self::Barrier { epoch: from.u64()?, term: from.u64()?, id: from.u64()? },
+            _ => return Err(Unreadable::Malformed),
+        };
+        if from.body.is_empty() { Ok(entry) } else { Err(Unreadable::Malformed) }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Data(data) => 64 + data.ops.iter().map(|op| 5 + op.bytes().len()).sum::<usize>(),
+            _ => 128,
+        }
+    }
+}
+
+impl Data {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.epoch);
+        out.put_u64_le(self.term);
+        out.put_u64_le(self.seq);
+        out.put_slice(&self.prev.0);
+        out.put_u32_le(u32::try_from(self.ops.len()).expect("a group is far smaller than 4 billion operations"));
+        for op in &self.ops {
+            out.put_u8(match op {
+                Op::Changeset(_) => 0,
+                Op::Ddl(_) => 1,
+            });
+            put_bytes(out, op.bytes());
+        }
+    }
+
+    fn decode(from: &mut Reader) -> Result<Self, Unreadable> {
+        let (epoch, term, seq, prev) = (from.u64()?, from.u64()?, from.u64()?, from.chain()?);
+        let count = from.u32()?;
+        // Each operation takes at least five bytes: a made-up count cannot reserve memory.
+        let mut ops = Vec::with_capacity((count as usize).min(from.body.len() / 5));
+        for _ in 0..count {
+            ops.push(match from.u8()? {
+                0 => Op::Changeset(from.bytes()?),
+                1 => Op::Ddl(from.string()?),
+                _ => return Err(Unreadable::Malformed),
+            });
+        }
+        Ok(Self { epoch, term, seq, prev, ops })
+    }
+}
+
+impl Op {
+    /// Bytes of what it does.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "an empty operation is never made")]
+    pub fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Changeset(bytes) => bytes,
+            Self::Ddl(sql) => sql.as_bytes(),
+        }
+    }
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32_le(u32::try_from(bytes.len()).expect("an operation is limited to far less than 4 GiB"));
+    out.put_slice(bytes);
+}
+
+struct Reader {
+    body: Bytes,
+}
+
+impl Reader {
+    fn take(&mut self, n: usize) -> Result<Bytes, Unreadable> {
+        if n > self.body.len() { Err(Unreadable::Malformed) } else { Ok(self.body.split_to(n)) }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unreadable> {
+        Ok(self.take(N)?[..].try_into().expect("`take` returns as many as asked for"))
+    }
+
+    fn u8(&mut self) -> Result<u8, Unreadable> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, Unreadable> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Unreadable> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn chain(&mut self) -> Result<Chain, Unreadable> {
+        self.array().map(Chain)
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, Unreadable> {
+        let n = self.u32()? as usize;
+        self.take(n)
+    }
+
+    fn string(&mut self) -> Result<String, Unreadable> {
+        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| Unreadable::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn chain() -> impl Strategy<Value = Chain> {
+        any::<[u8; 16]>().prop_map(Chain)
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..64).prop_map(|b| Op::Changeset(b.into())),
+            ".{0,32}".prop_map(Op::Ddl),
+        ]
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let n = any::<u64>;
+        prop_oneof![
+            (n(), n(), chain()).prop_map(|(generation, seq, chain)| Entry::Genesis { generation, seq, chain }),
+            (n(), n(), ".{0,20}").prop_map(|(epoch, term, primary)| Entry::Epoch { epoch, term, primary }),
+            (n(), n(), n()).prop_map(|(epoch, term, id)| Entry::Barrier { epoch, term, id }),
+            (n(), n(), n(), chain(), prop::collection::vec(op(), 0..6))
+                .prop_map(|(epoch, term, seq, prev, ops)| Entry::Data(Data { epoch, term, seq, prev, ops })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_reads_back_and_no_part_of_it_does(entry in entry(), cut in any::<prop::sample::Index>()) {
+            let body = entry.encode();
+            prop_assert_eq!(Entry::decode(&body), Ok(entry));
+            let part = body.slice(..cut.index(body.len()));
+            prop_assert!(Entry::decode(&part).is_err());
+        }
+
+        #[test]
+        fn garbage_is_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Entry::decode(&bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        assert_eq!(Entry::decode(&Bytes::from_static(&[2, 0])), Err(Unreadable::Newer(2)));
+    }
+}

@@ -1,0 +1,245 @@
+//! What SQL may do: refused is what cannot be replicated, or would reach outside the database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use changeset::PRIVATE_PREFIX;
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+/// What a statement is, by its first word. SQLite's authorizer has the last word on what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Reads or changes rows.
+    Rows,
+    /// Changes the schema: replicated as its text.
+    Schema,
+    /// Cannot be run here, and why.
+    Refused(&'static str),
+}
+
+/// Looks at the first word.
+#[must_use]
+pub fn kind(sql: &str) -> Kind {
+    match first_word(sql).to_ascii_uppercase().as_str() {
+        "CREATE" | "ALTER" | "DROP" | "REINDEX" | "ANALYZE" => Kind::Schema,
+        "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
+            Kind::Refused("transactions are not controlled by statements: send the statements in one request with ?transaction")
+        }
+        "VACUUM" => Kind::Refused("VACUUM is not replicated: each replica keeps its own file"),
+        "ATTACH" | "DETACH" => Kind::Refused("ATTACH and DETACH are refused: other files are not replicated"),
+        "" if is_empty(sql) => Kind::Refused("an empty statement"),
+        _ => Kind::Rows,
+    }
+}
+
+fn is_empty(sql: &str) -> bool {
+    after_comments(sql).is_empty()
+}
+
+fn first_word(sql: &str) -> &str {
+    let rest = after_comments(sql);
+    let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+    &rest[..end]
+}
+
+/// What is left after spaces, comments and lone semicolons.
+fn after_comments(sql: &str) -> &str {
+    let mut rest = sql.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\u{feff}' || c == ';');
+    loop {
+        let after = if let Some(line) = rest.strip_prefix("--") {
+            line.split_once('\n').map_or("", |(_, after)| after)
+        } else if let Some(block) = rest.strip_prefix("/*") {
+            block.split_once("*/").map_or("", |(_, after)| after)
+        } else {
+            return rest;
+        };
+        rest = after.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ';');
+    }
+}
+
+/// Who is speaking to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    /// We: everything is allowed.
+    Own,
+    /// A client, changing rows.
+    Rows,
+    /// A client, changing the schema.
+    Schema,
+    /// A client, reading.
+    Read,
+}
+
+/// What the authorizer saw while a statement was prepared.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Tables whose rows it inserts or updates, also through triggers.
+    pub writes: Vec<String>,
+    /// A table that it drops.
+    pub drops: Option<String>,
+    /// Why it was refused.
+    pub refusal: Option<String>,
+}
+
+struct State {
+    voice: Voice,
+    seen: Seen,
+}
+
+/// Watches over one connection. Cheap to clone.
+#[derive(Clone)]
+pub struct Guard {
+    state: Arc<Mutex<State>>,
+    /// Nanoseconds after `base` at which the running statement is interrupted; 0: never.
+    due: Arc<AtomicU64>,
+    base: Instant,
+}
+
+/// Virtual machine steps between two looks at the clock: some tens of microseconds.
+const STEPS_PER_LOOK: i32 = 2000;
+
+impl Guard {
+    /// Puts a guard on a connection. Its first voice is ours.
+    ///
+    /// # Errors
+    /// The connection is not one that we own.
+    pub fn install(conn: &Connection) -> rusqlite::Result<Self> {
+        let state = Arc::new(Mutex::new(State { voice: Voice::Own, seen: Seen::default() }));
+        let guard = Self { state, due: Arc::default(), base: clock::now() };
+        let (hook, due, base) = (guard.clone(), guard.due.clone(), guard.base);
+        conn.authorizer(Some(move |context: AuthContext<'_>| hook.authorize(&context)))?;
+        conn.progress_handler(
+            STEPS_PER_LOOK,
+            Some(move || {
+                let due = due.load(Relaxed);
+                due != 0 && nanos(clock::now() - base) > due
+            }),
+        )?;
+        Ok(guard)
+    }
+
+    /// Says who speaks from now on.
+    pub fn speak(&self, voice: Voice) {
+        self.state().voice = voice;
+    }
+
+    /// What was seen since the last call.
+    pub fn take_seen(&self) -> Seen {
+        std::mem::take(&mut self.state().seen)
+    }
+
+    /// Interrupts whatever still runs after so long.
+    pub fn limit(&self, time: Duration) {
+        self.due.store(nanos(clock::now() - self.base + time), Relaxed);
+    }
+
+    /// Lifts the limit.
+    pub fn unlimit(&self) {
+        self.due.store(0, Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
+        let mut state = self.state();
+        if state.voice == Voice::Own {
+            return Authorization::Allow;
+        }
+        match judge(state.voice, &context.action, &mut state.seen) {
+            Ok(()) => Authorization::Allow,
+            Err(refusal) => {
+                state.seen.refusal.get_or_insert(refusal);
+                Authorization::Deny
+            }
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Pragmas that only tell something.
+const TELLING: &[&str] = &[
+    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
+    "foreign_key_check", "integrity_check", "quick_check", "function_list", "collation_list", "compile_options",
+    "database_list", "pragma_list", "module_list",
+];
+
+fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), String> {
+    use AuthAction as A;
+    let private = |table: &str| {
+        let head = table.get(..PRIVATE_PREFIX.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(PRIVATE_PREFIX))
+    };
+    let change = |table: &str| {
+        if voice == Voice::Read {
+            return Err("this is a read: send statements that change something to /db/execute".to_owned());
+        }
+        if private(table) {
+            return Err(format!("{table} belongs to Standfast"));
+        }
+        Ok(())
+    };
+    let schema = |what: &str| {
+        if voice == Voice::Schema { change(what) } else { change("").and(Err("a schema change inside a statement".to_owned())) }
+    };
+    match action {
+        A::Insert { table_name } | A::Update { table_name, .. } => {
+            change(table_name)?;
+            if voice == Voice::Rows && !seen.writes.iter().any(|known| known == table_name) {
+                seen.writes.push((*table_name).to_owned());
+            }
+            Ok(())
+        }
+        A::Delete { table_name } => change(table_name),
+        A::CreateTable { table_name } | A::AlterTable { table_name, .. } => schema(table_name),
+        A::DropTable { table_name } => {
+            seen.drops = Some((*table_name).to_owned());
+            schema(table_name)
+        }
+        A::CreateIndex { .. } | A::CreateTrigger { .. } | A::CreateView { .. } | A::DropIndex { .. }
+        | A::DropTrigger { .. } | A::DropView { .. } | A::Reindex { .. } | A::Analyze { .. } => schema(""),
+        A::CreateTempIndex { .. } | A::CreateTempTable { .. } | A::CreateTempTrigger { .. } | A::CreateTempView { .. }
+        | A::DropTempIndex { .. } | A::DropTempTable { .. } | A::DropTempTrigger { .. } | A::DropTempView { .. } => {
+            Err("temporary tables, views and triggers are refused: connections are shared by all clients".to_owned())
+        }
+        A::CreateVtable { module_name, .. } | A::DropVtable { module_name, .. } => {
+            Err(format!("virtual tables ({module_name}) are refused: their changes are not replicated"))
+        }
+        A::Attach { .. } | A::Detach { .. } => Err("ATTACH and DETACH are refused: other files are not replicated".to_owned()),
+        A::Transaction { .. } | A::Savepoint { .. } => Err("transactions are not controlled by statements".to_owned()),
+        A::Pragma { pragma_name, .. } => {
+            let telling = TELLING.iter().any(|known| known.eq_ignore_ascii_case(pragma_name));
+            if telling { Ok(()) } else { Err(format!("PRAGMA {pragma_name} is refused: it is not replicated")) }
+        }
+        A::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
+            Err("load_extension is refused".to_owned())
+        }
+        A::Unknown { .. } => Err("a kind of access that this version does not know is refused".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_is_found_behind_comments() {
+        for sql in ["create table t(a)", "  -- x\n/* y */ ;CREATE TABLE t(a)", "\u{feff}Drop table t", "/**/ANALYZE"] {
+            assert_eq!(kind(sql), Kind::Schema, "{sql}");
+        }
+        for sql in ["BEGIN", "commit;", "Savepoint x", "-- only this", "", "VACUUM INTO 'x'", "attach 'x' as y"] {
+            assert!(matches!(kind(sql), Kind::Refused(_)), "{sql}");
+        }
+        for sql in ["SELECT 1", "with x as (select 1) insert into t select * from x", "(", "EXPLAIN CREATE TABLE x(y)"] {
+            assert_eq!(kind(sql), Kind::Rows, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Everything that touches SQLite, synchronous and without a word of replication's I/O.
+
+pub mod guard;
+pub mod reader;
+mod run;
+pub mod store;
+pub mod writer;

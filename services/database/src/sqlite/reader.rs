@@ -1,0 +1,121 @@
+//! Connections that read, each used by one read at a time.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
+
+use super::guard::{Guard, Kind, Voice, kind};
+use super::run::{self, Failed, Limits};
+use super::store;
+use crate::config::Config;
+use crate::position::Token;
+use crate::wire::{Outcome, Statement};
+
+/// What a read returned, and how far the replica was when it was read.
+#[derive(Debug)]
+pub struct Answer {
+    /// One per statement.
+    pub results: Vec<Outcome>,
+    /// Position at the time.
+    pub token: Token,
+}
+
+/// A bounded set of connections.
+pub struct Readers {
+    path: PathBuf,
+    config: Config,
+    idle: Mutex<Vec<Reader>>,
+    permits: Semaphore,
+}
+
+struct Reader {
+    conn: Connection,
+    guard: Guard,
+}
+
+impl Readers {
+    /// Connections to this file, opened when first needed.
+    #[must_use]
+    pub fn new(path: PathBuf, config: &Config) -> Self {
+        let permits = Semaphore::new(config.readers);
+        Self { path, config: config.clone(), idle: Mutex::default(), permits }
+    }
+
+    /// A place among the readers; waits for one.
+    pub async fn place(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.permits.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// Runs the statements on one snapshot of the database. Blocks: not for an arbiter that does other work.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
+        let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let reader = pooled.map_or_else(|| Reader::open(&self.path, &self.config), Ok)?;
+        let answer = reader.read(statements, limits)?;
+        // One that failed is dropped instead: whatever was wrong with it is gone with it.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        Ok(answer)
+    }
+
+    /// Copies the database, as it is at one moment, into a new file. Blocks.
+    ///
+    /// # Errors
+    /// SQLite's own: no space …
+    pub fn copy_to(&self, file: &std::path::Path) -> rusqlite::Result<()> {
+        let reader = Reader::open(&self.path, &self.config)?;
+        let mut to = Connection::open(file)?;
+        // All pages in one step: they are of one moment. In WAL mode this keeps no writer waiting.
+        rusqlite::backup::Backup::new(&reader.conn, &mut to)?.step(-1)?;
+        to.pragma_update(None, "journal_mode", "DELETE")
+    }
+}
+
+impl Reader {
+    fn open(path: &std::path::Path, config: &Config) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags)?;
+        store::set_up(&conn, 2 << 10)?;
+        store::limit_clients(&conn, Some(config))?;
+        conn.pragma_update(None, "query_only", true)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        let guard = Guard::install(&conn)?;
+        Ok(Self { conn, guard })
+    }
+
+    fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
+        self.guard.speak(Voice::Own);
+        self.conn.prepare_cached("BEGIN")?.execute([])?;
+        let answer = store::read_position(&self.conn).map(|at| {
+            let results = statements.iter().map(|s| self.statement(s, limits).unwrap_or_else(Outcome::failed));
+            Answer { results: results.collect(), token: at.token() }
+        });
+        self.guard.speak(Voice::Own);
+        if !self.conn.is_autocommit() {
+            self.conn.prepare_cached("ROLLBACK")?.execute([])?;
+        }
+        answer
+    }
+
+    fn statement(&self, statement: &Statement, limits: &Limits) -> Result<Outcome, String> {
+        match kind(&statement.sql) {
+            Kind::Refused(why) => return Err(why.to_owned()),
+            Kind::Schema => return Err("this is a read: send schema changes to /db/execute".to_owned()),
+            Kind::Rows => {}
+        }
+        self.guard.speak(Voice::Read);
+        self.guard.limit(limits.time);
+        let prepared = self.conn.prepare_cached(&statement.sql).map_err(Failed::from);
+        let done = prepared.and_then(|mut p| run::run(&self.conn, &mut p, statement, limits));
+        self.guard.unlimit();
+        let refusal = self.guard.take_seen().refusal;
+        done.map_err(|failed| match (failed, refusal) {
+            (_, Some(refusal)) => refusal,
+            (Failed::Statement(text), None) => text,
+            (Failed::Storage(error), None) => error.to_string(),
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! A replica's files: one directory, one SQLite database, its position inside.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::config::Config;
+use crate::position::{Chain, Position};
+
+/// Format of the directory; a directory of a newer one is refused.
+const FORMAT: u32 = 1;
+
+/// The directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another process; stop it, or choose another --data", .0.display())]
+    Locked(PathBuf),
+    /// A newer program wrote it.
+    #[error("{} was written in format {found}, newer than {FORMAT}: run the newer version that wrote it", dir.display())]
+    NewerFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The operating system refused: read-only, full, no such device …
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("cannot open {}: {source}", path.display())]
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+/// The directory of a replica, held by this process as long as this lives.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes it if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |at: &Path| {
+            let path = at.to_owned();
+            move |source| OpenError::Io { path, source }
+        };
+        fs::create_dir_all(path).map_err(io(path))?;
+        let format = path.join("format");
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&format);
+        let file = file.as_mut().map_err(|e| io(&format)(io::Error::new(e.kind(), e.to_string())))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(io(&format)(source)),
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(io(&format))?;
+        match text.trim().parse::<u32>() {
+            Ok(found) if found > FORMAT => return Err(OpenError::NewerFormat { dir: path.to_owned(), found }),
+            Ok(_) => {}
+            Err(_) => {
+                let written = file.rewind().and_then(|()| writeln!(file, "{FORMAT}")).and_then(|()| file.sync_all());
+                written.map_err(io(&format))?;
+            }
+        }
+        let lock = file.try_clone().map_err(io(&format))?;
+        let directory = Self { path: path.to_owned(), _lock: lock };
+        directory.prepare()?;
+        Ok(directory)
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.path.join("database.sqlite")
+    }
+
+    /// Where a snapshot is put while it arrives or is made.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes something: a directory that is full or read-only is found at the start.
+    fn prepare(&self) -> Result<(), OpenError> {
+        for name in ["snapshot.incoming", "snapshot.outgoing"] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        let path = self.database();
+        let prepared = Connection::open(&path).and_then(|conn| {
+            conn.pragma_update(None, "journal_mode", "WAL")?;
+            conn.execute_batch(
+                "CREATE TABLE IF NOT EXISTS _standfast_position (
+                    id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, epoch INTEGER NOT NULL,
+                    term INTEGER NOT NULL, primary_name TEXT NOT NULL, seq INTEGER NOT NULL, chain BLOB NOT NULL,
+                    log_offset INTEGER, written_by TEXT NOT NULL);",
+            )
+        });
+        prepared.map_err(|source| OpenError::Sqlite { path, source })
+    }
+}
+
+/// Reads the position in a database file; the beginning if it has none.
+///
+/// # Errors
+/// SQLite's own.
+pub fn read_position(conn: &Connection) -> rusqlite::Result<Position> {
+    let mut select = conn.prepare_cached(
+        "SELECT generation, epoch, term, primary_name, seq, chain, log_offset FROM _standfast_position",
+    )?;
+    let found = select.query_row([], |row| {
+        let number = |i| row.get::<_, i64>(i).map(i64::cast_unsigned);
+        Ok(Position {
+            generation: number(0)?,
+            epoch: number(1)?,
+            term: number(2)?,
+            primary: row.get(3)?,
+            seq: number(4)?,
+            chain: Chain(row.get(5)?),
+            offset: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
+        })
+    });
+    Ok(found.optional()?.unwrap_or(Position { generation: 1, ..Position::default() }))
+}
+
+/// Stores the position, in the transaction that is open.
+///
+/// # Errors
+/// SQLite's own.
+pub fn write_position(conn: &Connection, at: &Position, instance: &str) -> rusqlite::Result<()> {
+    let mut upsert = conn.prepare_cached(
+        "INSERT OR REPLACE INTO _standfast_position
+            (id, generation, epoch, term, primary_name, seq, chain, log_offset, written_by)
+            VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
+    upsert.execute((
+        at.generation.cast_signed(),
+        at.epoch.cast_signed(),
+        at.term.cast_signed(),
+        &at.primary,
+        at.seq.cast_signed(),
+        at.chain.0,
+        at.offset.map(u64::cast_signed),
+        instance,
+    ))?;
+    Ok(())
+}
+
+/// Settings of every connection to a replica's file.
+pub(super) fn set_up(conn: &Connection, cache_kib: i32) -> rusqlite::Result<()> {
+    conn.busy_timeout(std::time::Duration::from_millis(200))?;
+    conn.pragma_update(None, "cache_size", -cache_kib)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    // A log that a long read held open is cut back when it is done with.
+    conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0).map(drop)
+}
+
+/// Bounds of what clients may send. Not for what comes from the log: the primary has judged that already.
+pub(super) fn limit_clients(conn: &Connection, config: Option<&Config>) -> rusqlite::Result<()> {
+    let limit = |limit, value: Option<usize>| {
+        // SQLite cuts what is above its own compile-time maximum.
+        let value = value.and_then(|value| i32::try_from(value).ok()).unwrap_or(i32::MAX);
+        conn.set_limit(limit, value).map(drop)
+    };
+    limit(Limit::SQLITE_LIMIT_LENGTH, config.map(|c| c.value_bytes_max))?;
+    limit(Limit::SQLITE_LIMIT_SQL_LENGTH, config.map(|c| c.sql_bytes_max))?;
+    limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER, config.map(|c| c.params_max))
+}

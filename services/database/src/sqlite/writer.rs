@@ -1,0 +1,507 @@
+//! The one connection that writes: as primary it runs clients' transactions, as replica it applies the log's entries.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use changeset::Recorder;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, backup::Backup};
+
+use super::guard::{Guard, Kind, Voice, kind};
+use super::run::{self, Failed, Limits};
+use super::store::{self, Directory};
+use crate::config::Config;
+use crate::entry::Op;
+use crate::position::Position;
+use crate::wire::{Outcome, Statement};
+
+/// Statements that run together or not at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transaction {
+    /// In order.
+    pub statements: Vec<Statement>,
+}
+
+/// What a group of transactions did. If there are operations, SQLite's transaction is still open.
+#[derive(Debug)]
+pub struct Group {
+    /// For each transaction, what each of its statements did.
+    pub answers: Vec<Vec<Outcome>>,
+    /// What to put into the log; nothing if nothing changed.
+    pub ops: Vec<Op>,
+    /// Bytes of the operations.
+    pub bytes: usize,
+}
+
+/// The storage failed; the transaction is rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite's own: full, read-only, damaged …
+    #[error("the database file cannot be written")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The changes cannot be recorded, or do not fit.
+    #[error(transparent)]
+    Changeset(#[from] changeset::Error),
+}
+
+impl StoreError {
+    /// Whether the changes do not fit the rows that are here: the replica has diverged.
+    #[must_use]
+    pub fn conflict(&self) -> bool {
+        matches!(self, Self::Changeset(changeset::Error::Conflict { .. }))
+    }
+}
+
+/// Which work the connection is set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Runs clients' statements: triggers and foreign keys on, commits are fsynced.
+    Primary,
+    /// Applies changesets, which have the effects of triggers and foreign keys already: both off. Commits are not
+    /// fsynced: the position is committed with the data, so what a power cut takes is read again from the log.
+    Replica,
+}
+
+/// See the module.
+pub struct Writer {
+    conn: Connection,
+    guard: Guard,
+    instance: String,
+    config: Config,
+    limits: Limits,
+    /// By statement: what the authorizer saw when it was prepared.
+    written_by: RefCell<HashMap<String, Rc<[String]>>>,
+    /// By table whose key may be NULL in SQLite: a query that finds such rows. They cannot be recorded.
+    null_keys: RefCell<HashMap<String, String>>,
+    /// Whether a table has AUTOINCREMENT.
+    sequences: Cell<bool>,
+}
+
+/// Statements whose tables are remembered.
+const REMEMBERED_MAX: usize = 1024;
+
+enum Ended {
+    /// Rolled back to before it; the others are not concerned.
+    Failed(Vec<Outcome>),
+    /// It ended SQLite's transaction, and so undid the others' work: they are run again without it.
+    EndedAll(String),
+    Storage(StoreError),
+}
+
+impl Writer {
+    /// Opens the connection, for a replica's duty.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn open(directory: &Directory, config: &Config) -> Result<Self, StoreError> {
+        let conn = Connection::open(directory.database())?;
+        store::set_up(&conn, 8 << 10)?;
+        conn.set_prepared_statement_cache_capacity(256);
+        let guard = Guard::install(&conn)?;
+        let limits = Limits {
+            rows_max: config.rows_max,
+            result_bytes_max: config.result_bytes_max,
+            time: Duration::from_millis(config.write_time_ms),
+            associative: false,
+        };
+        let writer = Self {
+            conn,
+            guard,
+            instance: config.instance.clone(),
+            config: config.clone(),
+            limits,
+            written_by: RefCell::default(),
+            null_keys: RefCell::default(),
+            sequences: Cell::new(false),
+        };
+        writer.take_up(Duty::Replica)?;
+        Ok(writer)
+    }
+
+    /// Sets the connection up for a duty. No transaction may be open.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn take_up(&self, duty: Duty) -> Result<(), StoreError> {
+        let primary = duty == Duty::Primary;
+        self.guard.speak(Voice::Own);
+        self.conn.pragma_update(None, "synchronous", if primary { "FULL" } else { "NORMAL" })?;
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, primary)?;
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
+        store::limit_clients(&self.conn, primary.then_some(&self.config))?;
+        self.conn.flush_prepared_statement_cache();
+        self.learn_schema()
+    }
+
+    /// The stored position.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn position(&self) -> Result<Position, StoreError> {
+        self.guard.speak(Voice::Own);
+        Ok(store::read_position(&self.conn)?)
+    }
+
+    /// Opens a transaction that holds SQLite's write lock.
+    ///
+    /// # Errors
+    /// SQLite's own; busy if an earlier life of this replica still holds the lock.
+    pub fn begin(&self) -> Result<(), StoreError> {
+        self.own("BEGIN IMMEDIATE")
+    }
+
+    /// Undoes the open transaction; nothing if there is none.
+    pub fn rollback(&self) {
+        if !self.conn.is_autocommit() {
+            // An error here means that SQLite has rolled back by itself.
+            drop(self.own("ROLLBACK"));
+        }
+    }
+
+    /// Commits the open transaction together with the position after it.
+    ///
+    /// # Errors
+    /// SQLite's own; then the transaction is rolled back.
+    pub fn commit(&self, at: &Position) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        let done = store::write_position(&self.conn, at, &self.instance);
+        let done = done.map_err(StoreError::from).and_then(|()| self.own("COMMIT"));
+        done.inspect_err(|_| self.rollback())
+    }
+
+    /// Makes an entry's changes in the open transaction. After an error the caller rolls back.
+    ///
+    /// # Errors
+    /// The changes do not fit; SQLite's own.
+    pub fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        for op in ops {
+            match op {
+                Op::Changeset(bytes) => changeset::apply(&self.conn, bytes)?,
+                Op::Ddl(sql) => self.conn.execute_batch(sql)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs clients' transactions together, each in a savepoint of its own, in one SQLite transaction that stays open
+    /// if anything changed.
+    ///
+    /// # Errors
+    /// The storage failed; then nothing is open.
+    pub fn run(&self, group: &[&Transaction]) -> Result<Group, StoreError> {
+        let mut expelled = HashMap::new();
+        loop {
+            self.begin()?;
+            match self.run_once(group, &expelled) {
+                Ok(group) => {
+                    if group.ops.is_empty() {
+                        self.rollback();
+                    }
+                    return Ok(group);
+                }
+                Err((_, Ended::Storage(error))) => {
+                    self.rollback();
+                    return Err(error);
+                }
+                Err((which, Ended::EndedAll(error))) => {
+                    self.rollback();
+                    expelled.insert(which, error);
+                }
+                Err((_, Ended::Failed(_))) => unreachable!("a transaction that failed alone is an answer"),
+            }
+        }
+    }
+
+    /// Replaces the whole content by that of another database file, its position included.
+    ///
+    /// # Errors
+    /// SQLite's own; then the content is as it was.
+    pub fn install(&self, snapshot: &std::path::Path) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        self.conn.flush_prepared_statement_cache();
+        let from = Connection::open(snapshot)?;
+        // SQLite writes through a shared borrow everywhere; rusqlite asks for `&mut` here to keep statements away, and
+        // the cache was just flushed. A second connection does the same without it.
+        let mut to = Connection::open(self.conn.path().unwrap_or_default())?;
+        Backup::new(&from, &mut to)?.step(-1)?;
+        drop(to);
+        self.learn_schema()
+    }
+
+    fn own(&self, sql: &str) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        self.conn.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    fn run_once(&self, group: &[&Transaction], expelled: &HashMap<usize, String>) -> Result<Group, (usize, Ended)> {
+        let storage = |e: StoreError| (0, Ended::Storage(e));
+        let mut work = Work { ops: Vec::new(), recorder: None };
+        let before = self.read_sequences().map_err(storage)?;
+        let mut answers = Vec::with_capacity(group.len());
+        for (i, transaction) in group.iter().enumerate() {
+            if let Some(error) = expelled.get(&i) {
+                answers.push(vec![Outcome::failed(error)]);
+                continue;
+            }
+            match self.run_transaction(transaction, &mut work) {
+                Ok(outcomes) | Err(Ended::Failed(outcomes)) => answers.push(outcomes),
+                Err(ended) => return Err((i, ended)),
+            }
+        }
+        work.cut().map_err(storage)?;
+        let mut ops = work.ops;
+        ops.extend(self.changed_sequences(&before).map_err(storage)?);
+        let bytes = ops.iter().map(|op| op.len() + 5).sum();
+        Ok(Group { answers, ops, bytes })
+    }
+
+    fn run_transaction<'a>(&'a self, transaction: &Transaction, work: &mut Work<'a>) -> Result<Vec<Outcome>, Ended> {
+        let schema = transaction.statements.iter().any(|s| kind(&s.sql) == Kind::Schema);
+        if schema {
+            // What was recorded so far must not be undone with this one, nor mixed with another schema.
+            work.cut()?;
+        }
+        let mark = work.ops.len();
+        work.record(&self.conn)?;
+        self.own("SAVEPOINT client").map_err(Ended::Storage)?;
+        let mut outcomes = Vec::with_capacity(transaction.statements.len());
+        for statement in &transaction.statements {
+            match self.run_statement(statement, work) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(Failed::Storage(error)) => return Err(Ended::Storage(error.into())),
+                Err(Failed::Statement(error)) if self.conn.is_autocommit() => return Err(Ended::EndedAll(error)),
+                Err(Failed::Statement(error)) => {
+                    outcomes.push(Outcome::failed(error));
+                    self.own("ROLLBACK TO client").and_then(|()| self.own("RELEASE client")).map_err(Ended::Storage)?;
+                    if schema {
+                        work.recorder = None;
+                        work.ops.truncate(mark);
+                        self.learn_schema().map_err(Ended::Storage)?;
+                    }
+                    return Err(Ended::Failed(outcomes));
+                }
+            }
+        }
+        self.own("RELEASE client").map_err(Ended::Storage)?;
+        Ok(outcomes)
+    }
+
+    fn run_statement<'a>(&'a self, statement: &Statement, work: &mut Work<'a>) -> Result<Outcome, Failed> {
+        self.guard.limit(self.limits.time);
+        let done = match kind(&statement.sql) {
+            Kind::Refused(why) => Err(Failed::Statement(why.to_owned())),
+            Kind::Rows => self.change_rows(statement),
+            Kind::Schema => self.change_schema(statement, work),
+        };
+        self.guard.unlimit();
+        // A refusal is told in our words; SQLite's are "not authorized".
+        match (done, self.guard.take_seen().refusal) {
+            (Err(Failed::Statement(_)), Some(refusal)) => Err(Failed::Statement(refusal)),
+            (done, _) => done,
+        }
+    }
+
+    fn change_rows(&self, statement: &Statement) -> Result<Outcome, Failed> {
+        self.guard.speak(Voice::Rows);
+        let mut prepared = self.conn.prepare_cached(&statement.sql)?;
+        let outcome = run::run(&self.conn, &mut prepared, statement, &self.limits)?;
+        drop(prepared);
+        let null_keys = self.null_keys.borrow();
+        if !null_keys.is_empty() && outcome.rows_affected.is_some() {
+            for table in self.written_by(&statement.sql).iter() {
+                if let Some(query) = null_keys.get(&table.to_ascii_lowercase()) {
+                    self.refuse_null_key(table, query)?;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Tables that the statement writes to: seen by the authorizer when it was prepared, remembered while it is cached.
+    fn written_by(&self, sql: &str) -> Rc<[String]> {
+        let seen = self.guard.take_seen();
+        let mut known = self.written_by.borrow_mut();
+        if seen.writes.is_empty()
+            && let Some(tables) = known.get(sql)
+        {
+            return tables.clone();
+        }
+        if known.len() >= REMEMBERED_MAX {
+            known.clear();
+            // What is prepared already would not be seen again.
+            self.conn.flush_prepared_statement_cache();
+        }
+        let tables: Rc<[String]> = seen.writes.into();
+        known.insert(sql.to_owned(), tables.clone());
+        tables
+    }
+
+    fn refuse_null_key(&self, table: &str, query: &str) -> Result<(), Failed> {
+        self.guard.speak(Voice::Own);
+        if !self.conn.prepare_cached(query)?.exists([])? {
+            return Ok(());
+        }
+        Err(Failed::Statement(format!("NULL in the PRIMARY KEY of {table}: such a row cannot be replicated")))
+    }
+
+    fn change_schema<'a>(&'a self, statement: &Statement, work: &mut Work<'a>) -> Result<Outcome, Failed> {
+        work.cut().map_err(failed)?;
+        self.guard.speak(Voice::Schema);
+        let mut prepared = self.conn.prepare(&statement.sql)?;
+        let seen = self.guard.take_seen();
+        if let Some(table) = seen.drops {
+            self.refuse_referenced(&table)?;
+            self.guard.speak(Voice::Schema);
+        }
+        run::run(&self.conn, &mut prepared, statement, &self.limits)?;
+        drop(prepared);
+        self.refuse_unreplicable()?;
+        work.ops.push(Op::Ddl(statement.sql.clone()));
+        self.learn_schema().map_err(failed)?;
+        work.record(&self.conn).map_err(|e| match e {
+            Ended::Storage(e) => failed(e),
+            _ => unreachable!("starting to record fails by storage only"),
+        })?;
+        Ok(Outcome::default())
+    }
+
+    /// SQLite deletes a dropped table's rows first, and runs foreign key actions: those would not be in the log.
+    fn refuse_referenced(&self, table: &str) -> Result<(), Failed> {
+        self.guard.speak(Voice::Own);
+        let mut find = self.conn.prepare(
+            "SELECT s.name FROM sqlite_schema s, pragma_foreign_key_list(s.name) f
+             WHERE s.type = 'table' AND lower(f.\"table\") = lower(?1) AND lower(s.name) <> lower(?1)",
+        )?;
+        let mut found = find.query([table])?;
+        match found.next()? {
+            None => Ok(()),
+            Some(row) => {
+                let other: String = row.get(0)?;
+                Err(Failed::Statement(format!("{table} is referenced by foreign keys of {other}: drop {other} first")))
+            }
+        }
+    }
+
+    /// A table without a PRIMARY KEY would not be recorded; one with our prefix is not replicated.
+    fn refuse_unreplicable(&self) -> Result<(), Failed> {
+        self.guard.speak(Voice::Own);
+        let mut find = self.conn.prepare(
+            "SELECT name, name LIKE '\\_standfast\\_%' ESCAPE '\\' FROM pragma_table_list
+             WHERE schema = 'main' AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+               AND name <> '_standfast_position'
+               AND (name LIKE '\\_standfast\\_%' ESCAPE '\\'
+                    OR NOT EXISTS (SELECT 1 FROM pragma_table_info(pragma_table_list.name) WHERE pk > 0))",
+        )?;
+        let mut found = find.query([])?;
+        let Some(row) = found.next()? else { return Ok(()) };
+        let (table, private): (String, bool) = (row.get(0)?, row.get(1)?);
+        Err(Failed::Statement(if private {
+            format!("{table}: names that begin with _standfast_ belong to Standfast")
+        } else {
+            format!("table {table} has no PRIMARY KEY: its rows could not be replicated")
+        }))
+    }
+
+    /// Learns what the schema says about keys that may be NULL and about AUTOINCREMENT.
+    fn learn_schema(&self) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        self.written_by.borrow_mut().clear();
+        self.conn.flush_prepared_statement_cache();
+        let mut tables = self.conn.prepare(
+            "SELECT t.name, group_concat('\"' || replace(c.name, '\"', '\"\"') || '\" IS NULL', ' OR ')
+             FROM pragma_table_list t, pragma_table_info(t.name) c
+             WHERE t.schema = 'main' AND t.type = 'table' AND NOT t.wr AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+               AND c.pk > 0 AND NOT c.\"notnull\"
+               AND NOT (upper(c.type) = 'INTEGER'
+                        AND (SELECT count(*) FROM pragma_table_info(t.name) WHERE pk > 0) = 1)
+             GROUP BY t.name",
+        )?;
+        let found = tables.query_map([], |row| {
+            let (table, null): (String, String) = (row.get(0)?, row.get(1)?);
+            let quoted = table.replace('"', "\"\"");
+            Ok((table.to_ascii_lowercase(), format!("SELECT 1 FROM \"{quoted}\" WHERE {null} LIMIT 1")))
+        })?;
+        *self.null_keys.borrow_mut() = found.collect::<Result<_, _>>()?;
+        let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
+        self.sequences.set(self.conn.query_row(find, [], |row| row.get(0))?);
+        Ok(())
+    }
+
+    fn read_sequences(&self) -> Result<BTreeMap<String, i64>, StoreError> {
+        if !self.sequences.get() {
+            return Ok(BTreeMap::new());
+        }
+        self.guard.speak(Voice::Own);
+        let mut read = self.conn.prepare_cached("SELECT name, seq FROM sqlite_sequence")?;
+        let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// AUTOINCREMENT's counters are kept in a table without a key, which is not recorded. A row that was inserted and
+    /// deleted in one group raises the counter and leaves nothing else.
+    fn changed_sequences(&self, before: &BTreeMap<String, i64>) -> Result<Option<Op>, StoreError> {
+        let after = self.read_sequences()?;
+        if &after == before {
+            return Ok(None);
+        }
+        let mut sql = String::new();
+        let quote = |name: &str| name.replace('\'', "''");
+        for name in before.keys().chain(after.keys()) {
+            if before.get(name) == after.get(name) || sql.contains(&format!("name = '{}'", quote(name))) {
+                continue;
+            }
+            sql.push_str(&format!("DELETE FROM sqlite_sequence WHERE name = '{}';", quote(name)));
+            if let Some(seq) = after.get(name) {
+                sql.push_str(&format!("INSERT INTO sqlite_sequence (name, seq) VALUES ('{}', {seq});", quote(name)));
+            }
+        }
+        Ok(Some(Op::Ddl(sql)))
+    }
+}
+
+/// What a group has done so far.
+struct Work<'a> {
+    ops: Vec<Op>,
+    recorder: Option<Recorder<'a>>,
+}
+
+impl<'a> Work<'a> {
+    fn record(&mut self, conn: &'a Connection) -> Result<(), Ended> {
+        if self.recorder.is_none() {
+            self.recorder = Some(Recorder::start(conn).map_err(|e| Ended::Storage(e.into()))?);
+        }
+        Ok(())
+    }
+
+    /// Ends the recording and keeps what was recorded.
+    fn cut(&mut self) -> Result<(), StoreError> {
+        if let Some(recorder) = self.recorder.take() {
+            let bytes = recorder.changeset()?;
+            if !bytes.is_empty() {
+                self.ops.push(Op::Changeset(bytes.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+fn failed(error: StoreError) -> Failed {
+    match error {
+        StoreError::Sqlite(error) => Failed::Storage(error),
+        StoreError::Changeset(error) => Failed::Statement(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,237 @@
+//! Groups of transactions on a primary, applied to a replica that must end equal.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::entry::Op;
+
+struct Pair {
+    primary: Writer,
+    replica: Writer,
+    at: Position,
+    _dirs: [tempfile::TempDir; 2],
+}
+
+impl Pair {
+    fn new(config: &Config) -> Self {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let open = |dir: &tempfile::TempDir| Writer::open(&Directory::open(dir.path()).unwrap(), config).unwrap();
+        let (primary, replica) = (open(&dirs[0]), open(&dirs[1]));
+        primary.take_up(Duty::Primary).unwrap();
+        Self { primary, replica, at: Position { generation: 1, ..Position::default() }, _dirs: dirs }
+    }
+
+    /// Runs transactions of plain statements as one group on the primary, and applies it.
+    fn run(&mut self, group: &[&[&str]]) -> Vec<Vec<Outcome>> {
+        let group: Vec<_> = group.iter().map(|t| transaction(t)).collect();
+        self.run_all(&group)
+    }
+
+    fn run_all(&mut self, group: &[Transaction]) -> Vec<Vec<Outcome>> {
+        let done = self.primary.run(&group.iter().collect::<Vec<_>>()).unwrap();
+        if !done.ops.is_empty() {
+            self.at.seq += 1;
+            self.primary.commit(&self.at).unwrap();
+            self.replica.begin().unwrap();
+            self.replica.apply(&done.ops).unwrap();
+            self.replica.commit(&self.at).unwrap();
+        }
+        assert_eq!(content(&self.primary.conn), content(&self.replica.conn));
+        done.answers
+    }
+
+    fn one(&mut self, sql: &str) -> Outcome {
+        self.run(&[&[sql]]).remove(0).remove(0)
+    }
+
+    fn refused(&mut self, sql: &str) -> String {
+        self.one(sql).error.unwrap_or_else(|| panic!("not refused: {sql}"))
+    }
+}
+
+fn transaction(statements: &[&str]) -> Transaction {
+    let plain = |sql: &&str| Statement { sql: (*sql).to_owned(), ..Statement::default() };
+    Transaction { statements: statements.iter().map(plain).collect() }
+}
+
+fn content(conn: &Connection) -> String {
+    crate::digest::content(conn).unwrap()
+}
+
+fn pair() -> Pair {
+    Pair::new(&Config::default())
+}
+
+#[test]
+fn effects_and_not_statements_are_replicated() {
+    let mut pair = pair();
+    pair.run(&[
+        &["CREATE TABLE t (k INTEGER PRIMARY KEY AUTOINCREMENT, v)", "INSERT INTO t (v) VALUES (random())"],
+        &["CREATE TABLE log (id INTEGER PRIMARY KEY, what, at)"],
+        &["CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log (what, at) VALUES (new.v, datetime('now')); END"],
+    ]);
+    let answers = pair.run(&[
+        &["INSERT INTO t (v) VALUES (hex(randomblob(16))), ('x')"],
+        &["UPDATE t SET v = random() WHERE k = 1", "SELECT count(*) FROM log"],
+        &["INSERT INTO t (v) VALUES ('gone') RETURNING k", "DELETE FROM t WHERE v = 'gone'"],
+    ]);
+    assert_eq!((answers[0][0].rows_affected, answers[0][0].last_insert_id), (Some(2), Some(3)));
+    assert_eq!(answers[1][0].last_insert_id, None, "an update inserts nothing");
+    assert_eq!(answers[1][1].rows.as_ref().unwrap().json, b"[2]");
+    assert_eq!(answers[2][0].rows.as_ref().unwrap().json, b"[4]");
+    // The counter of the row that is gone must have been replicated too, which `content` compares.
+    assert_eq!(pair.one("INSERT INTO t (v) VALUES ('y')").last_insert_id, Some(5));
+}
+
+#[test]
+fn a_failing_transaction_undoes_itself_only() {
+    let mut pair = pair();
+    pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY)");
+    let answers = pair.run(&[
+        &["INSERT INTO t VALUES (1)"],
+        &["INSERT INTO t VALUES (2)", "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (9)"],
+        &["INSERT INTO t VALUES (3)"],
+        &["INSERT OR ROLLBACK INTO t VALUES (1)"],
+        &["CREATE TABLE u (k INTEGER PRIMARY KEY)", "INSERT INTO u VALUES (1)", "nonsense"],
+        &["INSERT INTO t VALUES (4)"],
+    ]);
+    assert_eq!(answers[1].len(), 2, "nothing runs after an error");
+    assert_eq!(answers[1][1].error.as_deref(), Some("UNIQUE constraint failed: t.k"));
+    assert!(answers[3][0].error.is_some());
+    assert!(answers[4][2].error.as_deref().unwrap().contains("syntax error"));
+    let all = pair.one("SELECT group_concat(k) FROM t");
+    assert_eq!(all.rows.unwrap().json, b"[\"1,3,4\"]");
+    assert!(pair.refused("SELECT * FROM u").contains("no such table"));
+}
+
+#[test]
+fn what_cannot_replicate_is_refused_in_words() {
+    let mut pair = pair();
+    pair.run(&[
+        &["CREATE TABLE p (k TEXT PRIMARY KEY)", "CREATE TABLE c (k INTEGER PRIMARY KEY, p REFERENCES p ON DELETE CASCADE)"],
+    ]);
+    for (sql, says) in [
+        ("CREATE TABLE t (a)", "has no PRIMARY KEY"),
+        ("CREATE TABLE t AS SELECT random() AS a", "has no PRIMARY KEY"),
+        ("CREATE TABLE _standfast_x (k INTEGER PRIMARY KEY)", "belongs to Standfast"),
+        ("ALTER TABLE p RENAME TO _standfast_p", "belong to Standfast"),
+        ("CREATE TEMP TABLE t (k INTEGER PRIMARY KEY)", "temporary"),
+        ("CREATE VIRTUAL TABLE t USING fts5(a)", "virtual tables (fts5) are refused"),
+        ("DELETE FROM _standfast_position", "belongs to Standfast"),
+        ("DROP TABLE _standfast_position", "belongs to Standfast"),
+        ("ATTACH 'x.db' AS x", "ATTACH and DETACH are refused"),
+        ("DETACH x", "ATTACH and DETACH are refused"),
+        ("VACUUM", "VACUUM is not replicated"),
+        ("BEGIN", "?transaction"),
+        ("/* hidden */ COMMIT", "?transaction"),
+        ("SAVEPOINT x", "?transaction"),
+        ("PRAGMA journal_mode = DELETE", "PRAGMA journal_mode is refused"),
+        ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys is refused"),
+        ("PRAGMA writable_schema = ON", "refused"),
+        ("INSERT INTO p VALUES ('a'); DELETE FROM p", "one string holds one statement"),
+        ("INSERT INTO p VALUES (NULL)", "NULL in the PRIMARY KEY of p"),
+        ("DROP TABLE p", "referenced by foreign keys of c"),
+        ("UPDATE sqlite_schema SET sql = ''", "may not be modified"),
+        ("SELECT load_extension('x')", "load_extension is refused"),
+        ("", "an empty statement"),
+        ("SELECT ?", "the statement has 1 parameters, 0 were given"),
+    ] {
+        let error = pair.refused(sql);
+        assert!(error.contains(says), "{sql}: {error}");
+    }
+    assert_eq!(pair.one("PRAGMA table_info(p)").error, None);
+    assert_eq!(pair.one("INSERT INTO p VALUES ('a')").error, None);
+    assert!(pair.refused("UPDATE p SET k = NULL").contains("NULL in the PRIMARY KEY"), "also when prepared before");
+    assert!(pair.refused("UPDATE p SET k = NULL").contains("NULL in the PRIMARY KEY"), "and again");
+}
+
+#[test]
+fn endless_and_huge_statements_end_in_an_error_and_harm_nobody() {
+    let mut pair = Pair::new(&Config { write_time_ms: 50, rows_max: 100, result_bytes_max: 10_000, ..Config::default() });
+    pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY, v)");
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
+    let answers = pair.run(&[
+        &["INSERT INTO t VALUES (1, 'kept')"],
+        &[&format!("{endless} INSERT INTO t (v) SELECT i FROM n")],
+        &[&format!("{endless} SELECT max(i) FROM n")],
+        &["INSERT INTO t VALUES (2, 'kept')"],
+    ]);
+    assert!(answers[1][0].error.as_deref().unwrap().contains("longer than allowed"), "{answers:?}");
+    assert!(answers[2][0].error.as_deref().unwrap().contains("longer than allowed"));
+    assert_eq!(pair.one("SELECT count(*) FROM t").rows.unwrap().json, b"[2]");
+    assert!(pair.refused(&format!("{endless} SELECT i FROM n")).contains("more than 100 rows"));
+    assert!(pair.refused("SELECT hex(zeroblob(9000))").contains("more than 10000 bytes"));
+    assert!(pair.refused("SELECT zeroblob(1000000000)").contains("too big"));
+}
+
+#[test]
+fn rows_run_a_statement_many_times() {
+    let mut pair = pair();
+    pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)");
+    let rows = (0..100).map(|i| vec![crate::wire::Param::Int(i), crate::wire::Param::Text(format!("v{i}"))]).collect();
+    let insert = Statement { sql: "INSERT INTO t VALUES (?, ?)".into(), params: vec![], rows };
+    let answers = pair.run_all(&[Transaction { statements: vec![insert] }]);
+    assert_eq!(answers[0][0].rows_affected, Some(100));
+}
+
+#[test]
+fn nothing_changed_leaves_nothing_open() {
+    let mut pair = pair();
+    pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY, v)");
+    let done = pair.primary.run(&[&transaction(&["UPDATE t SET v = 1", "SELECT 1"])]).unwrap();
+    assert!(done.ops.is_empty() && pair.primary.conn.is_autocommit());
+}
+
+fn statement() -> impl Strategy<Value = String> {
+    let k = 0..8_i64;
+    prop_oneof![
+        8 => (k.clone(), k.clone()).prop_map(|(k, v)| format!("INSERT INTO t (k, u, v) VALUES ({k}, {v}, random())")),
+        4 => (k.clone(), k.clone()).prop_map(|(k, v)| format!("INSERT OR REPLACE INTO t (k, u) VALUES ({k}, {v})")),
+        4 => (k.clone(), k.clone()).prop_map(|(k, v)| format!("UPDATE OR IGNORE t SET u = {v} WHERE k = {k}")),
+        2 => k.clone().prop_map(|k| format!("INSERT OR ROLLBACK INTO t (k) VALUES ({k})")),
+        3 => k.clone().prop_map(|k| format!("DELETE FROM t WHERE k = {k}")),
+        2 => k.clone().prop_map(|k| format!("INSERT INTO s (v) VALUES ('{k}')")),
+        1 => Just("DELETE FROM s".to_owned()),
+        1 => k.clone().prop_map(|k| format!("CREATE TABLE IF NOT EXISTS x{k} (k INTEGER PRIMARY KEY AUTOINCREMENT)")),
+        1 => k.clone().prop_map(|k| format!("DROP TABLE IF EXISTS x{k}")),
+        1 => k.clone().prop_map(|k| format!("ALTER TABLE t ADD COLUMN c{k} DEFAULT {k}")),
+        1 => k.prop_map(|k| format!("INSERT INTO x{k} DEFAULT VALUES")),
+        1 => Just("not sql".to_owned()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_groups_leave_both_equal(groups in prop::collection::vec(prop::collection::vec(prop::collection::vec(statement(), 1..4), 1..5), 1..8)) {
+        let mut pair = pair();
+        pair.run(&[
+            &["CREATE TABLE t (k INTEGER PRIMARY KEY, u INTEGER UNIQUE, v)"],
+            &["CREATE TABLE s (k INTEGER PRIMARY KEY AUTOINCREMENT, v)"],
+            &["CREATE TRIGGER g AFTER DELETE ON t BEGIN INSERT INTO s (v) VALUES (old.k || random()); END"],
+        ]);
+        for group in groups {
+            let group: Vec<_> = group.iter().map(|t| transaction(&t.iter().map(String::as_str).collect::<Vec<_>>())).collect();
+            pair.run_all(&group);
+        }
+    }
+}
+
+#[test]
+fn entry_ops_of_a_snapshot_install_are_the_whole_content() {
+    let mut pair = pair();
+    pair.run(&[&["CREATE TABLE t (k INTEGER PRIMARY KEY, v)", "INSERT INTO t VALUES (1, 'a')"]]);
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path()).unwrap();
+    let fresh = Writer::open(&directory, &Config::default()).unwrap();
+    let readers = crate::sqlite::reader::Readers::new(pair.primary.conn.path().unwrap().into(), &Config::default());
+    let file = dir.path().join("snapshot");
+    readers.copy_to(&file).unwrap();
+    fresh.install(&file).unwrap();
+    assert_eq!(content(&fresh.conn), content(&pair.primary.conn));
+    assert_eq!(fresh.position().unwrap(), pair.at);
+    fresh.begin().unwrap();
+    fresh.apply(&[Op::Ddl("CREATE TABLE u (k INTEGER PRIMARY KEY)".into())]).unwrap();
+    fresh.commit(&Position { seq: 9, ..pair.at.clone() }).unwrap();
+    assert_eq!(fresh.position().unwrap().seq, 9);
+}
