@@ -1,9 +1,63 @@
-//! wip
-pub mod config;
+//! The database tier: SQLite replicas that apply one ordered log of the bus.
+//!
+//! Promises:
+//! - A write is answered when it is fsynced in the primary's file and was READ BACK from the log with the primary's epoch
+//!   still current: an acknowledged write is in the one history that every replica applies.
+//! - One history: a primary that hung or was cut off may still append; what it appends after another's epoch counts for
+//!   nobody, itself included ([`fold`]). Entries are chained, so a log that lost its end is noticed, never applied.
+//! - `strong` reads are linearizable: answered after the primary read its own barrier back. `session` reads see the
+//!   writes before their offset and never go back. `eventual` reads take any replica as it is.
+//! - Effects are replicated, not statements: `random()`, `datetime('now')`, triggers and foreign keys are safe.
+//! - What cannot be replicated is refused in words: tables without PRIMARY KEY, ATTACH, VACUUM, PRAGMA that changes …
+//! - Without a primary, reads go on; writes get 503 and `Retry-After`. Every statement has a time limit, every result a
+//!   size limit, every queue a bound.
+//!
+//! Not promised: row ids of tables whose key is not INTEGER PRIMARY KEY (they differ between replicas); that a write
+//! whose outcome is unknown did not happen; that a log on a broker that loses confirmed messages keeps the newest ones.
+//!
+//! Read in this order: [`position`], [`entry`], [`fold`] (pure); [`sqlite`]; `replica`, `elector`, `keeper`; `http`.
+
+use std::time::Duration;
+
+use supervision::{Intensity, Restart, Shutdown, Strategy, Tree, pool, worker};
+
+mod config;
 pub mod digest;
+mod elector;
 pub mod entry;
+mod env;
 pub mod fold;
+mod http;
+mod keeper;
+mod peers;
 pub mod position;
+mod replica;
 pub mod sqlite;
+mod state;
+mod telemetry;
 pub mod wire;
+
 pub use config::Config;
+pub use env::{EnvError, env};
+pub use peers::TIER;
+pub use state::Role;
+
+const fn secs(n: u64) -> Shutdown {
+    Shutdown::Within(Duration::from_secs(n))
+}
+
+/// Supervision tree of a replica. Started top to bottom, stopped bottom to top.
+/// one_for_one: what rows share (queues, the socket, the status) lives in the instance's `Env` and survives each of them.
+#[rustfmt::skip]
+pub static TREE: Tree = Tree {
+    name: "database", strategy: Strategy::OneForOne, intensity: Intensity { restarts: 10, period: Duration::from_secs(10) },
+    children: &[
+        //     id         start            restart              shutdown
+        worker("replica", replica::start,  Restart::Permanent,  secs(5))  // SQLite blocks its thread for as long as a statement runs
+            .on_own_arbiter().with_liveness(Duration::from_millis(500), Duration::from_secs(5)),
+        worker("elector", elector::start,  Restart::Permanent,  secs(1)), // gives the lease back on the way out
+        worker("keeper",  keeper::start,   Restart::Permanent,  secs(1)),
+        pool(  "http",    http::start,     Restart::Permanent,  secs(10)) // last in, first out: drains before the rest stops
+            .on_own_arbiter(),
+    ],
+};

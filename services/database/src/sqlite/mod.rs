@@ -2,6 +2,6 @@
 
 pub mod guard;
 pub mod reader;
-mod run;
+pub mod run;
 pub mod store;
 pub mod writer;

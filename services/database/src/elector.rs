@@ -1,0 +1,90 @@
+//! Holds the lease that lets this replica try to be primary.
+//!
+//! The lease is a hint that keeps replicas from campaigning all at once; what makes a primary is its epoch in the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Lease;
+use messages::names::DATABASE_LEASE;
+use supervision::{BoxError, Life, StartError, Started};
+
+use crate::state::{Command, Role, Shared};
+
+/// Pause between two tries to get the lease: the larger part of how long a failover takes.
+const TRY: Duration = Duration::from_millis(40);
+/// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
+/// while the supervisor still waits for this one.
+const SILENCE_MAX: Duration = Duration::from_millis(900);
+/// How long a campaign may make no progress.
+const CAMPAIGN: Duration = Duration::from_secs(2);
+
+/// Starts the elector.
+///
+/// # Errors
+/// None.
+pub fn start(life: Life) -> Result<Started, StartError> {
+    let shared = life.env::<Shared>();
+    Ok(Started::task(async move {
+        life.ready();
+        let stopping = life.stopping();
+        tokio::select! {
+            () = elect(&shared) => Ok::<(), BoxError>(()),
+            () = stopping => Ok(()),
+        }
+    }))
+}
+
+async fn elect(shared: &Arc<Shared>) {
+    loop {
+        if may_campaign(shared)
+            && let Ok(lease) = shared.bus.acquire(DATABASE_LEASE).await
+        {
+            reign(shared, &lease).await;
+            // Also when the lease is lost: the replica must not go on as if it were held.
+            let _ = shared.commands.put.send(Command::StepDown).await; // never closed: both ends are in `shared`
+            drop(lease);
+            // The others get a fair chance: this one just failed.
+            tokio::time::sleep(TRY * 2).await;
+        }
+        tokio::time::sleep(TRY + Duration::from_millis(rand::random_range(0..10))).await;
+    }
+}
+
+/// Whether it makes sense to try: the replica follows the log, has read it to its end, and lives.
+fn may_campaign(shared: &Shared) -> bool {
+    let status = shared.status();
+    let status = status.borrow();
+    shared.config.electable
+        && status.role == Role::Follower
+        && status.caught_up
+        && shared.silent_for() < SILENCE_MAX
+}
+
+/// From the lease to its loss.
+async fn reign(shared: &Shared, lease: &Lease) {
+    // A full queue means a replica that does not take commands: it is as good as silent.
+    if shared.commands.put.try_send(Command::Campaign).is_err() {
+        return;
+    }
+    let mut status = shared.status();
+    let campaign = async {
+        while status.wait_for(|s| s.role == Role::Primary).await.is_err() {}
+    };
+    tokio::select! {
+        won = tokio::time::timeout(CAMPAIGN, campaign) => if won.is_err() { return },
+        () = lease.lost() => return,
+    }
+    let mut status = shared.status();
+    let demoted = async { drop(status.wait_for(|s| s.role != Role::Primary).await) };
+    let silent = async {
+        while shared.silent_for() < SILENCE_MAX {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = lease.lost() => {}
+        () = demoted => {}
+        () = silent => {}
+    }
+}

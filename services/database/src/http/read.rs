@@ -1,0 +1,125 @@
+//! `/db/query`.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use async_channel::TrySendError;
+use bytes::Bytes;
+use http_support::{Error, parse};
+use messages::sql::{Level, OFFSET_HEADER};
+use tokio::sync::oneshot;
+
+use super::{Params, QueryParams, State, body, forward, json, problem, shared};
+use crate::position::Token;
+use crate::sqlite::reader::Answer;
+use crate::sqlite::run::Limits;
+use crate::state::{Role, Shared, WriteError};
+use crate::wire::{Statement, write_results};
+
+/// Reads one or more statements on one snapshot.
+pub async fn query(
+    state: State,
+    request: HttpRequest,
+    params: QueryParams,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    let body = body(&state, &request, payload).await?;
+    let statements: Vec<Statement> = parse(&body, state.limits.json_depth_max)?;
+    answer(&state, &request, &params, statements, body).await
+}
+
+/// The same with the SQL in `?q=`, for a browser or a first try.
+pub async fn query_get(state: State, request: HttpRequest, params: QueryParams) -> Result<HttpResponse, Error> {
+    let sql = params.q.clone().ok_or_else(|| problem::invalid("GET takes the statement as ?q="))?;
+    let body = Bytes::from(serde_json::to_vec(&[&sql]).unwrap_or_default());
+    answer(&state, &request, &params, vec![Statement { sql, ..Statement::default() }], body).await
+}
+
+async fn answer(
+    state: &State,
+    request: &HttpRequest,
+    params: &Params,
+    statements: Vec<Statement>,
+    body: Bytes,
+) -> Result<HttpResponse, Error> {
+    if statements.is_empty() {
+        return Err(problem::invalid("no statements"));
+    }
+    let after = request.headers().get(OFFSET_HEADER).map(|value| {
+        let text = value.to_str().unwrap_or("?");
+        text.parse::<Token>().map_err(|error| problem::invalid(format!("{OFFSET_HEADER}: {error}")))
+    });
+    let after = after.transpose()?;
+    match level(params)? {
+        Level::Eventual => {}
+        Level::Session => wait_until(state, after).await?,
+        Level::Strong if state.status().borrow().role != Role::Primary => {
+            return forward::to_primary(state, request, body).await;
+        }
+        Level::Strong => still_primary(state).await?,
+    }
+    let read = read(state, statements, params.associative.is_some()).await?;
+    let mut out = Vec::with_capacity(256);
+    write_results(&mut out, &read.results);
+    Ok(json(out, Some(read.token.to_string())))
+}
+
+fn level(params: &Params) -> Result<Level, Error> {
+    match params.level.as_deref() {
+        None | Some("session") => Ok(Level::Session),
+        Some("eventual") => Ok(Level::Eventual),
+        Some("strong") => Ok(Level::Strong),
+        Some(other) => Err(problem::invalid(format!("level {other:?}: expected eventual, session or strong"))),
+    }
+}
+
+/// Waits until this replica has everything before the token.
+async fn wait_until(shared: &Shared, after: Option<Token>) -> Result<(), Error> {
+    let Some(after) = after else { return Ok(()) };
+    let mut status = shared.status();
+    let reached = status.wait_for(|s| after.reached(s.token));
+    match tokio::time::timeout(shared.config.wait(), reached).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::unavailable(
+            "behind",
+            format!("this replica has not reached offset {after} yet; nothing was read"),
+            1,
+        )),
+    }
+}
+
+/// Waits until the primary has read a barrier of its own back.
+async fn still_primary(shared: &Shared) -> Result<(), Error> {
+    let (reply, answer) = oneshot::channel();
+    match shared.strong.put.try_send(reply) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => return Err(problem::busy()),
+        Err(TrySendError::Closed(_)) => return Err(problem::no_primary()),
+    }
+    let answer = tokio::time::timeout(shared.config.wait(), answer).await;
+    // A read changes nothing, so nothing is unknown.
+    let answer = answer.unwrap_or(Ok(Err(WriteError::NotPrimary))).unwrap_or(Err(WriteError::NotPrimary));
+    answer.map(drop).map_err(Error::from)
+}
+
+async fn read(state: &State, statements: Vec<Statement>, associative: bool) -> Result<Answer, Error> {
+    let shared = shared(state);
+    let limits = Limits {
+        rows_max: shared.config.rows_max,
+        result_bytes_max: shared.config.result_bytes_max,
+        time: Duration::from_millis(shared.config.read_time_ms),
+        associative,
+    };
+    let place = tokio::time::timeout(shared.config.wait(), state.readers.place()).await.map_err(|_| problem::busy())?;
+    let work = move || shared.readers.read(&statements, &limits);
+    let answer = tokio::task::spawn_blocking(work).await;
+    drop(place);
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            tracing::error!(instance = state.config.instance, %error, "the database file cannot be read");
+            Err(Error::unavailable("storage", "the database file cannot be read at the moment", 1))
+        }
+        Err(_) => Err(Error::internal()),
+    }
+}

@@ -1,0 +1,81 @@
+//! The other replicas, over HTTP.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use messages::service::{Announcement, Health};
+use supervision::BoxError;
+
+use crate::position::Token;
+use crate::sqlite::store;
+use crate::state::Shared;
+
+/// Tier's name in discovery.
+pub const TIER: &str = "database";
+
+pub(crate) fn client() -> reqwest::Client {
+    // Several crates of one process may do this; the first wins and all want the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(1));
+    builder.redirect(reqwest::redirect::Policy::none()).build().expect("a client without certificates of its own can be built")
+}
+
+/// The other replicas that discovery knows and that have an address.
+pub(crate) fn others(shared: &Shared) -> Vec<Announcement> {
+    let mut all = shared.registry.of_tier(TIER);
+    all.retain(|it| it.instance != shared.config.instance && it.address.is_some() && it.health != Health::Gone);
+    all
+}
+
+/// A number that a replica says of itself.
+pub(crate) fn fact(of: &Announcement, key: &str) -> Option<u64> {
+    of.facts.get(key)?.parse().ok()
+}
+
+/// Address of the primary: of the one that the log says, else of the one that says so itself in the latest epoch.
+pub(crate) fn primary(shared: &Shared) -> Option<String> {
+    let named = shared.status().borrow().primary.clone();
+    let all = others(shared);
+    let says = |it: &&Announcement| it.facts.get("role").is_some_and(|role| role == "primary");
+    let by_log = all.iter().find(|it| *it.instance == *named);
+    let by_word = || all.iter().filter(says).max_by_key(|it| fact(it, "epoch"));
+    by_log.or_else(by_word).and_then(|it| it.address.clone())
+}
+
+/// Writes a snapshot of the replica that has most, and more than `mine`, to `file`, and says whose it is.
+pub(crate) async fn fetch_snapshot(shared: &Shared, mine: Token, file: &Path) -> Result<String, BoxError> {
+    let mut sources = others(shared);
+    sources.retain(|it| it.facts.get("role").is_none_or(|role| role != "diverged" && role != "resyncing"));
+    sources.sort_by_key(|it| std::cmp::Reverse((fact(it, "generation"), fact(it, "seq"))));
+    let mut last = BoxError::from("no other replica is known");
+    for source in sources {
+        let address = source.address.unwrap_or_default();
+        match fetch(&shared.peers, &address, mine, file).await {
+            Ok(()) => return Ok(source.instance),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn fetch(client: &reqwest::Client, address: &str, mine: Token, file: &Path) -> Result<(), BoxError> {
+    let response = client.post(format!("{address}/db/backup")).send().await?.error_for_status()?;
+    let mut body = response.bytes_stream();
+    let mut to = tokio::fs::File::create(file).await?;
+    while let Some(piece) = body.next().await {
+        tokio::io::AsyncWriteExt::write_all(&mut to, &piece?).await?;
+    }
+    to.sync_all().await?;
+    let file = file.to_owned();
+    let check = move || -> Result<Token, BoxError> {
+        let conn = rusqlite::Connection::open(&file)?;
+        let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(format!("the snapshot is damaged: {verdict}").into());
+        }
+        Ok(store::read_position(&conn)?.token())
+    };
+    let theirs = tokio::task::spawn_blocking(check).await??;
+    if theirs > mine { Ok(()) } else { Err(format!("{address} has no more ({theirs}) than this replica ({mine})").into()) }
+}

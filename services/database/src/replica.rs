@@ -1,0 +1,260 @@
+//! The replica: owns the writing connection, follows the log, and as primary puts clients' transactions into it.
+//!
+//! One loop on a thread of its own, because everything here is ordered: an entry read, a group run, a role changed.
+//! SQLite's calls block this thread and nothing else. The rule of each entry is [`crate::fold`]'s.
+
+mod append;
+mod apply;
+mod attach;
+mod lead;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{LinkState, LogReader, PublishError};
+use futures_util::stream::FuturesUnordered;
+use supervision::{BoxError, Life, StartError, Started};
+
+use crate::fold::{Divergence, Fold};
+use crate::sqlite::writer::{StoreError, Writer};
+use crate::state::{Command, Role, Shared, Write, WriteError};
+
+pub(crate) use append::log_name;
+use append::{Barrier, Pending, What};
+
+/// How often the replica says that it lives, when nothing else happens.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// Starts the replica.
+///
+/// # Errors
+/// None: what can fail is tried again inside.
+pub fn start(life: Life) -> Result<Started, StartError> {
+    let shared = life.env::<Shared>();
+    Ok(Started::task(run(life, shared)))
+}
+
+async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
+    let writer = open(&life, &shared).await?;
+    let position = writer.position()?;
+    let _down = Down(life.clone(), shared.clone());
+    let mut replica = Replica {
+        fold: Fold::new(position),
+        writer,
+        role: Role::Starting,
+        mine: None,
+        appending: FuturesUnordered::new(),
+        pending: None,
+        barrier: None,
+        backlog: VecDeque::new(),
+        requests_max: usize::MAX,
+        barriers: 0,
+        end: None,
+        read: 0,
+        life: life.clone(),
+        shared,
+    };
+    replica.publish();
+    life.ready();
+    let stopping = life.stopping();
+    tokio::select! {
+        ended = replica.live() => ended,
+        () = stopping => Ok(()),
+    }
+}
+
+/// Opens the file. An earlier life that hung may hold SQLite's write lock until its thread wakes.
+async fn open(life: &Life, shared: &Shared) -> Result<Writer, BoxError> {
+    loop {
+        shared.beat();
+        let opened = Writer::open(&shared.directory, &shared.config).and_then(|writer| {
+            writer.begin()?;
+            writer.rollback();
+            Ok(writer)
+        });
+        match opened {
+            Ok(writer) => return Ok(writer),
+            Err(StoreError::Sqlite(error)) if is_busy(&error) => {
+                life.waiting("the write lock of an earlier life");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+/// Says that nobody writes here any more, however the life ends.
+struct Down(Life, Arc<Shared>);
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        if !self.0.is_revoked() {
+            self.1.tell(|status| (status.role, status.caught_up) = (Role::Starting, false));
+        }
+    }
+}
+
+/// See the module.
+struct Replica {
+    fold: Fold,
+    writer: Writer,
+    role: Role,
+    /// Epoch and term that this life proposed last.
+    mine: Option<Mine>,
+    appending: FuturesUnordered<Pin<Box<dyn Future<Output = (What, Result<(), PublishError>)>>>>,
+    /// The group that is in the log or on its way there; SQLite's transaction is open.
+    pending: Option<Pending>,
+    /// The barrier on its way, and who waits for it; and who came later and needs the next one.
+    barrier: Option<Barrier>,
+    /// Writes taken from the queue that did not fit the last group.
+    backlog: VecDeque<Write>,
+    /// Requests in the next group at most: fewer after a group that was too large for an entry.
+    requests_max: usize,
+    barriers: u64,
+    /// Where the log ended when this replica attached to it, until that is reached.
+    end: Option<u64>,
+    /// Offset of the entry to be read next.
+    read: u64,
+    life: Life,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Copy)]
+struct Mine {
+    epoch: u64,
+    term: u64,
+    since: std::time::Instant,
+}
+
+/// Why following the log ended.
+enum Left {
+    /// The link was lost, or the position is uncertain: begin again from what is stored.
+    Reattach,
+    /// Entries are missing here: a snapshot is needed.
+    Gap,
+    /// The log is not the one that was followed.
+    Diverged(Divergence),
+    /// The disk takes nothing; try again later.
+    Storage(StoreError),
+}
+
+impl Replica {
+    /// Attaches to the log and follows it, for ever.
+    async fn live(&mut self) -> Result<(), BoxError> {
+        loop {
+            let left = match self.attach().await {
+                Ok(mut reader) => self.follow(&mut reader).await,
+                Err(left) => left,
+            };
+            self.let_go();
+            self.fold = Fold::new(self.writer.position()?);
+            match left {
+                Left::Reattach => {}
+                Left::Gap => self.resync("the log no longer has the entries that follow this replica's").await,
+                Left::Diverged(why) => self.recover(why).await?,
+                Left::Storage(error) => {
+                    tracing::error!(instance = self.instance(), %error, source = ?std::error::Error::source(&error),
+                        "the database file cannot be written; trying again");
+                    self.life.waiting("the disk");
+                    self.rest(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn follow(&mut self, reader: &mut LogReader) -> Left {
+        use futures_util::StreamExt as _;
+        let mut link = self.shared.bus.state();
+        let shared = self.shared.clone();
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let primary = self.role == Role::Primary;
+            let free = primary && self.pending.is_none();
+            let step = tokio::select! {
+                biased;
+                entry = reader.next() => match entry {
+                    Ok(first) => self.entries(first, reader),
+                    Err(_) => Err(Left::Reattach),
+                },
+                Some((what, result)) = self.appending.next(), if !self.appending.is_empty() => {
+                    self.appended(what, result)
+                }
+                Ok(command) = shared.commands.take.recv() => self.command(command),
+                _ = link.changed() => match *link.borrow_and_update() {
+                    LinkState::Up => Ok(()),
+                    LinkState::Down => Err(Left::Reattach),
+                },
+                write = lead::next_write(&mut self.backlog, &shared), if free => self.lead(write),
+                Ok(strong) = shared.strong.take.recv(), if primary => {
+                    self.strong(strong);
+                    Ok(())
+                }
+                _ = beat.tick() => Ok(self.refuse_if_not_primary()),
+            };
+            self.shared.beat();
+            if let Err(left) = step {
+                return left;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), Left> {
+        match command {
+            Command::Campaign => self.campaign(),
+            Command::StepDown => self.step_down("the lease is lost"),
+        }
+        Ok(())
+    }
+
+    /// Whoever came while there was a primary here is told at once that there is none any more.
+    fn refuse_if_not_primary(&mut self) {
+        if self.role == Role::Primary {
+            return;
+        }
+        while let Ok(write) = self.shared.writes.take.try_recv() {
+            drop(write.reply.send(Err(WriteError::NotPrimary)));
+        }
+        while let Ok(strong) = self.shared.strong.take.try_recv() {
+            let _ = strong.send(Err(WriteError::NotPrimary));
+        }
+    }
+
+    /// Waits, and stays alive in the eyes of others.
+    async fn rest(&mut self, time: Duration) {
+        let until = clock::now() + time;
+        while clock::now() < until {
+            self.shared.beat();
+            self.refuse_if_not_primary();
+            tokio::time::sleep(BEAT.min(time)).await;
+        }
+    }
+
+    fn instance(&self) -> &str {
+        &self.shared.config.instance
+    }
+
+    fn publish(&self) {
+        let at = self.fold.position();
+        self.shared.telemetry.seq.set(at.seq.cast_signed());
+        self.shared.tell(|status| {
+            status.role = self.role;
+            status.token = at.token();
+            status.epoch = at.epoch;
+            status.offset = at.offset;
+            if *status.primary != *at.primary {
+                status.primary = at.primary.as_str().into();
+            }
+            if !matches!(self.role, Role::Diverged | Role::Resyncing) {
+                status.trouble = None;
+            }
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! Attaching to the log, and what to do when it cannot be followed.
+
+use std::time::Duration;
+
+use bus::{From, LogReader};
+use supervision::BoxError;
+
+use super::append::log_name;
+use super::{Left, Replica};
+use crate::entry::chain_of;
+use crate::fold::Divergence;
+use crate::peers;
+use crate::state::Role;
+
+/// Pause between two tries to reach the log.
+const RETRY: Duration = Duration::from_millis(100);
+
+impl Replica {
+    /// Opens a reader at the stored position and looks whether the log is still the one that was followed.
+    pub(super) async fn attach(&mut self) -> Result<LogReader, Left> {
+        loop {
+            let log = self.shared.bus.log(&log_name(self.fold.position().generation));
+            let offset = self.fold.settled().offset;
+            let from = offset.map_or(From::First, From::Offset);
+            let Ok(bounds) = log.bounds().await else {
+                self.life.waiting("the bus");
+                self.rest(RETRY).await;
+                continue;
+            };
+            self.fold.attach(bounds.next, None).map_err(Left::Diverged)?;
+            let Ok(mut reader) = log.read(from).await else {
+                self.rest(RETRY).await;
+                continue;
+            };
+            self.role = Role::Follower;
+            self.end = Some(bounds.next);
+            self.read = bounds.first;
+            self.life.ready();
+            self.publish();
+            if bounds.next > bounds.first {
+                let first = reader.next().await.map_err(|_| Left::Reattach)?;
+                if offset == Some(first.offset) {
+                    // The last entry that was applied: is it still the same? Then so is all before it.
+                    let there = chain_of(&first.message.body);
+                    self.fold.attach(bounds.next, Some(there)).map_err(Left::Diverged)?;
+                }
+                // If the log begins later, the entries say whether they follow what is here.
+                self.handle(std::iter::once(first))?;
+            }
+            self.note_caught_up();
+            return Ok(reader);
+        }
+    }
+
+    /// Fetches a snapshot from whichever replica has more, and installs it.
+    pub(super) async fn resync(&mut self, why: &str) {
+        self.role = Role::Resyncing;
+        self.shared.telemetry.resyncing(self.fold.position(), why);
+        self.publish();
+        let text: std::sync::Arc<str> = why.into();
+        self.shared.tell(|status| status.trouble = Some(text));
+        loop {
+            match self.fetch_and_install().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(instance = self.instance(), %error, "no snapshot yet; trying again");
+                    self.life.waiting("a snapshot of another replica");
+                    self.rest(Duration::from_millis(500)).await;
+                }
+            }
+        }
+    }
+
+    async fn fetch_and_install(&mut self) -> Result<(), BoxError> {
+        let file = self.shared.directory.scratch("snapshot.incoming");
+        let shared = self.shared.clone();
+        let mine = self.fold.settled().token();
+        let fetch = peers::fetch_snapshot(&shared, mine, &file);
+        tokio::pin!(fetch);
+        // Stay alive in the eyes of others while it arrives.
+        let found = loop {
+            tokio::select! {
+                found = &mut fetch => break found?,
+                () = tokio::time::sleep(super::BEAT) => { self.shared.beat(); self.refuse_if_not_primary(); }
+            }
+        };
+        self.writer.install(&file)?;
+        drop(std::fs::remove_file(&file));
+        tracing::info!(instance = self.instance(), from = %found, "snapshot installed");
+        self.fold = crate::fold::Fold::new(self.writer.position()?);
+        Ok(())
+    }
+
+    /// The log is not what this replica knows. Never guess: wait for a person, or for a decision that all can see.
+    pub(super) async fn recover(&mut self, why: Divergence) -> Result<(), BoxError> {
+        self.role = Role::Diverged;
+        self.shared.telemetry.diverged(self.fold.position(), why);
+        self.publish();
+        let text: std::sync::Arc<str> = why.to_string().into();
+        self.shared.tell(|status| status.trouble = Some(text));
+        self.life.waiting("a log that continues this replica's history");
+        loop {
+            self.rest(Duration::from_secs(1)).await;
+        }
+    }
+}

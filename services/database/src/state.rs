@@ -1,0 +1,243 @@
+//! What the children of one replica share; it outlives each of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender};
+use bus::Bus;
+use discovery::Registry;
+use http_support::{Limits, Listener};
+use tokio::sync::{oneshot, watch};
+
+use crate::config::Config;
+use crate::position::Token;
+use crate::sqlite::reader::Readers;
+use crate::sqlite::store::Directory;
+use crate::sqlite::writer::Transaction;
+use crate::telemetry::Telemetry;
+use crate::wire::Outcome;
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Opens its files, or reads the log's end for the first time.
+    Starting,
+    /// Applies the log.
+    Follower,
+    /// Holds the lease and waits to read its epoch back.
+    Candidate,
+    /// Takes writes.
+    Primary,
+    /// Has no log to follow: the bus is down.
+    Detached,
+    /// Needs, or is getting, a snapshot.
+    Resyncing,
+    /// The log or its rows are not what it knows: it stopped.
+    Diverged,
+}
+
+impl Role {
+    /// As shown in `/status` and in discovery's fact `role`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Follower => "replica",
+            Self::Candidate => "candidate",
+            Self::Primary => "primary",
+            Self::Detached => "detached",
+            Self::Resyncing => "resyncing",
+            Self::Diverged => "diverged",
+        }
+    }
+}
+
+/// Where a replica is, as everybody in its process sees it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What it does.
+    pub role: Role,
+    /// How far it has applied.
+    pub token: Token,
+    /// The epoch that it knows.
+    pub epoch: u64,
+    /// Instance name of that epoch's primary; empty if there never was one.
+    pub primary: Arc<str>,
+    /// Offset in the log of what it has applied.
+    pub offset: Option<u64>,
+    /// Whether it has read the log to its end since it was attached to it.
+    pub caught_up: bool,
+    /// Why it is diverged or resyncing.
+    pub trouble: Option<Arc<str>>,
+}
+
+/// A write on its way to the writer.
+pub struct Write {
+    /// Each all-or-nothing.
+    pub transactions: Vec<Transaction>,
+    /// When nobody waits for it any more.
+    pub due: Instant,
+    /// Where its answer goes.
+    pub reply: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+/// What a write did.
+#[derive(Debug)]
+pub struct Written {
+    /// Per transaction, per statement.
+    pub answers: Vec<Vec<Outcome>>,
+    /// Position after it.
+    pub token: Token,
+}
+
+/// A write was not, or not for sure, done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Surely not: this replica is not the primary (any more).
+    #[error("this replica is not the primary")]
+    NotPrimary,
+    /// Surely not: the log or the disk takes nothing.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// Surely not: it waited for too long.
+    #[error("the primary is too busy")]
+    TooLate,
+    /// Surely not: it changes more than one log entry holds.
+    #[error("the transaction changes more than {0} bytes: do it in parts")]
+    TooLarge(usize),
+    /// Maybe: the primary lost its lease or its log while the write was on its way.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// What refused a write. Closed: shared by log, metric and test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The disk of this replica's file.
+    #[error("the database's disk is full or cannot be written")]
+    Disk,
+    /// The log.
+    #[error("the log takes no entries: its disk is full or the bus is down")]
+    Log,
+}
+
+/// A strong read that waits until the primary knows that it still is one.
+pub type Strong = oneshot::Sender<Result<Token, WriteError>>;
+
+/// What the elector tells the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// It holds the lease: become primary.
+    Campaign,
+    /// The lease is lost.
+    StepDown,
+}
+
+/// A channel whose both ends stay here, so that what is queued survives the restart of either side.
+pub struct Queue<T> {
+    /// Where to put.
+    pub put: Sender<T>,
+    /// Where to take.
+    pub take: Receiver<T>,
+}
+
+impl<T> Queue<T> {
+    fn new(bound: usize) -> Self {
+        let (put, take) = async_channel::bounded(bound);
+        Self { put, take }
+    }
+}
+
+/// See the module.
+pub struct Shared {
+    /// As configured.
+    pub config: Config,
+    /// This replica's link.
+    pub bus: Bus,
+    /// Who else is there.
+    pub registry: Registry,
+    /// Where the API listens.
+    pub listener: Listener,
+    /// Bounds of the API.
+    pub limits: Limits,
+    /// The replica's files.
+    pub directory: Directory,
+    /// Connections that read them.
+    pub readers: Readers,
+    /// Writes for the primary.
+    pub writes: Queue<Write>,
+    /// Strong reads for the primary.
+    pub strong: Queue<Strong>,
+    /// From the elector.
+    pub commands: Queue<Command>,
+    /// Talks to other replicas.
+    pub peers: reqwest::Client,
+    /// Counts.
+    pub telemetry: Telemetry,
+    status: watch::Sender<Status>,
+    beat: AtomicU64,
+    base: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        bus: Bus,
+        registry: Registry,
+        listener: Listener,
+        directory: Directory,
+    ) -> Self {
+        let limits = Limits { body_bytes_max: config.body_bytes_max, json_depth_max: 16, ..Limits::default() };
+        let status = Status {
+            role: Role::Starting,
+            token: Token { generation: 1, seq: 0 },
+            epoch: 0,
+            primary: Arc::from(""),
+            offset: None,
+            caught_up: false,
+            trouble: None,
+        };
+        Self {
+            readers: Readers::new(directory.database(), &config),
+            writes: Queue::new(config.queue_max),
+            strong: Queue::new(config.queue_max),
+            commands: Queue::new(16),
+            peers: crate::peers::client(),
+            telemetry: Telemetry::of(&config.instance),
+            status: watch::Sender::new(status),
+            beat: AtomicU64::new(0),
+            base: clock::now(),
+            config,
+            bus,
+            registry,
+            listener,
+            limits,
+            directory,
+        }
+    }
+
+    /// What the replica does now, and every change of it.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Tells everybody.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+
+    /// The replica is alive: said several times a second.
+    pub(crate) fn beat(&self) {
+        self.beat.store(self.since_base(), Relaxed);
+    }
+
+    /// How long it has said nothing.
+    pub(crate) fn silent_for(&self) -> Duration {
+        Duration::from_millis(self.since_base().saturating_sub(self.beat.load(Relaxed)))
+    }
+
+    fn since_base(&self) -> u64 {
+        u64::try_from((clock::now() - self.base).as_millis()).unwrap_or(u64::MAX)
+    }
+}

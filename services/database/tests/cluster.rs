@@ -1,0 +1,95 @@
+//! Replicas in one process on the embedded bus: replication, failover, read levels.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, run};
+use messages::sql::{Level, Statement};
+use serde_json::json;
+use supervision::Intervention;
+
+#[test]
+fn one_replica_alone_is_a_database() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 1).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)").await;
+        let insert = Statement::new("INSERT INTO t (v) VALUES (?) RETURNING k", vec![json!("x")]);
+        let done = cluster.client.execute(vec![insert]).await.unwrap();
+        assert_eq!(done.results[0].values, [vec![json!(1)]]);
+        for level in [Level::Eventual, Level::Session, Level::Strong] {
+            assert_eq!(cluster.ask("SELECT v FROM t", level).await, json!("x"));
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn three_replicas_have_the_same_content() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 3).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await;
+        let writes = (0..500).map(|i| {
+            let insert = Statement::new("INSERT INTO t VALUES (?, random())", vec![json!(i)]);
+            cluster.client.execute(vec![insert])
+        });
+        for done in futures_util::future::join_all(writes).await {
+            done.unwrap();
+        }
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(500));
+        cluster.converged().await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_killed_primary_is_replaced_and_nothing_is_lost() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 3).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY)").await;
+        for round in 0..5 {
+            let primary = cluster.primary().await;
+            let killed = clock::now();
+            let path = format!("/test/database/database-{}/replica", primary + 1);
+            let until = killed + Duration::from_secs(1);
+            assert_eq!(cluster.root.intervene(&path, Intervention::Panic, until).len(), 1);
+            loop {
+                let insert = Statement::new("INSERT OR IGNORE INTO t VALUES (?)", vec![json!(round)]);
+                match cluster.client.execute(vec![insert]).await {
+                    Ok(_) => break,
+                    Err(error) => assert!(error.retryable(), "{error}"),
+                }
+            }
+            println!("failover {round}: {:?}", clock::now() - killed);
+        }
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(5));
+        cluster.converged().await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn any_replica_takes_any_request() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 3).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY)").await;
+        for (i, url) in cluster.urls.iter().enumerate() {
+            let (status, _, offset) = cluster.post(&format!("{url}/db/execute"), &format!("[[\"INSERT INTO t VALUES (?)\", {i}]]")).await;
+            assert_eq!(status, 200);
+            let offset = offset.unwrap();
+            for url in &cluster.urls {
+                let request = cluster.http.post(format!("{url}/db/query")).header("standfast-offset", &offset);
+                let answer = request.header("content-type", "application/json").body("[\"SELECT count(*) FROM t\"]").send().await.unwrap();
+                let text = answer.text().await.unwrap();
+                assert_eq!(text, format!("{{\"results\":[{{\"columns\":[\"count(*)\"],\"values\":[[{}]]}}]}}", i + 1));
+                let (status, body, _) = cluster.post(&format!("{url}/db/query?level=strong"), "[\"SELECT max(k) FROM t\"]").await;
+                assert_eq!((status, &body["results"][0]["values"]), (200, &json!([[i]])));
+            }
+        }
+        cluster.stop().await;
+    });
+}
