@@ -68,9 +68,7 @@ async fn reign(shared: &Shared, lease: &Lease) {
         return;
     }
     let mut status = shared.status();
-    let campaign = async {
-        while status.wait_for(|s| s.role == Role::Primary).await.is_err() {}
-    };
+    let campaign = async { while status.wait_for(|s| s.role == Role::Primary).await.is_err() {} };
     tokio::select! {
         won = tokio::time::timeout(CAMPAIGN, campaign) => if won.is_err() { return },
         () = lease.lost() => return,

@@ -155,7 +155,9 @@ impl Data {
         out.put_u64_le(self.term);
         out.put_u64_le(self.seq);
         out.put_slice(&self.prev.0);
-        out.put_u32_le(u32::try_from(self.ops.len()).expect("a group is far smaller than 4 billion operations"));
+        out.put_u32_le(
+            u32::try_from(self.ops.len()).expect("a group is far smaller than 4 billion operations"),
+        );
         for op in &self.ops {
             out.put_u8(match op {
                 Op::Changeset(_) => 0,
@@ -261,7 +263,11 @@ mod tests {
     fn entry() -> impl Strategy<Value = Entry> {
         let n = any::<u64>;
         prop_oneof![
-            (n(), n(), chain()).prop_map(|(generation, seq, chain)| Entry::Genesis { generation, seq, chain }),
+            (n(), n(), chain()).prop_map(|(generation, seq, chain)| Entry::Genesis {
+                generation,
+                seq,
+                chain
+            }),
             (n(), n(), ".{0,20}").prop_map(|(epoch, term, primary)| Entry::Epoch { epoch, term, primary }),
             (n(), n(), n()).prop_map(|(epoch, term, id)| Entry::Barrier { epoch, term, id }),
             (n(), n(), n(), chain(), prop::collection::vec(op(), 0..6))

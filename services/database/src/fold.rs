@@ -88,7 +88,9 @@ impl Fold {
     pub fn attach(&self, next: u64, at_position: Option<Chain>) -> Result<(), Divergence> {
         match self.position.offset {
             Some(offset) if next <= offset => Err(Divergence::Shorter),
-            Some(_) if at_position.is_some_and(|chain| chain != self.position.chain) => Err(Divergence::Rewritten),
+            Some(_) if at_position.is_some_and(|chain| chain != self.position.chain) => {
+                Err(Divergence::Rewritten)
+            }
             _ => Ok(()),
         }
     }
@@ -112,7 +114,11 @@ impl Fold {
             }
             Entry::Data(data) => self.judge_data(data, chain),
             Entry::Barrier { epoch, term, .. } => {
-                if (*epoch, *term) == (at.epoch, at.term) { Verdict::Barrier } else { Verdict::Stale }
+                if (*epoch, *term) == (at.epoch, at.term) {
+                    Verdict::Barrier
+                } else {
+                    Verdict::Stale
+                }
             }
         }
     }

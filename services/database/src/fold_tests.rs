@@ -22,7 +22,15 @@ struct Replica {
 impl Replica {
     fn new() -> Self {
         let fold = Fold::new(Position::default());
-        Self { fold, read: 0, applied: vec![], mine: (0, 0), waiting: None, acknowledged: vec![], diverged: false }
+        Self {
+            fold,
+            read: 0,
+            applied: vec![],
+            mine: (0, 0),
+            waiting: None,
+            acknowledged: vec![],
+            diverged: false,
+        }
     }
 
     fn read_on(&mut self, log: &[Bytes], limit: usize) {

@@ -22,12 +22,14 @@ const CUT: u32 = 10;
 pub fn start(life: Life) -> Result<Started, StartError> {
     let shared = life.env::<Shared>();
     Ok(Started::task(async move {
-        let announcer = shared.registry.announce(Identity::new(TIER, &shared.config.instance).at(shared.listener.url()));
+        let announcer = shared.registry.announce(
+            Identity::new(TIER, &shared.config.instance).at(shared.listener.url()).over(shared.bus.clone()),
+        );
         life.ready();
         let stopping = life.stopping();
         tokio::select! {
             () = keep(&shared, &announcer) => {}
-            () = stopping => announcer.gone(),
+            () = stopping => announcer.goodbye().await,
         }
         Ok::<(), BoxError>(())
     }))
@@ -43,7 +45,8 @@ async fn keep(shared: &Arc<Shared>, announcer: &Announcer) {
         if now.role == Role::Primary && turns.is_multiple_of(CUT) {
             cut(shared, &now).await;
         }
-        let role_changes = async { drop(status.wait_for(|s| (s.role, s.caught_up) != (now.role, now.caught_up)).await) };
+        let role_changes =
+            async { drop(status.wait_for(|s| (s.role, s.caught_up) != (now.role, now.caught_up)).await) };
         drop(tokio::time::timeout(TELL, role_changes).await);
     }
 }
@@ -65,7 +68,8 @@ async fn cut(shared: &Shared, status: &Status) {
     let mine = status.offset.unwrap_or(0);
     let others = peers::others(shared).into_iter();
     let of_this_log = others.filter(|it| peers::fact(it, "generation") == Some(status.token.generation));
-    let applied = of_this_log.map(|it| peers::fact(&it, "offset").unwrap_or(0)).min().unwrap_or(mine).min(mine);
+    let applied =
+        of_this_log.map(|it| peers::fact(&it, "offset").unwrap_or(0)).min().unwrap_or(mine).min(mine);
     let before = applied.saturating_sub(shared.config.log_margin);
     if before == 0 {
         return;

@@ -17,14 +17,20 @@ pub const TIER: &str = "database";
 pub(crate) fn client() -> reqwest::Client {
     // Several crates of one process may do this; the first wins and all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(1));
-    builder.redirect(reqwest::redirect::Policy::none()).build().expect("a client without certificates of its own can be built")
+    let builder =
+        reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(1));
+    builder
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client without certificates of its own can be built")
 }
 
 /// The other replicas that discovery knows and that have an address.
 pub(crate) fn others(shared: &Shared) -> Vec<Announcement> {
     let mut all = shared.registry.of_tier(TIER);
-    all.retain(|it| it.instance != shared.config.instance && it.address.is_some() && it.health != Health::Gone);
+    all.retain(|it| {
+        it.instance != shared.config.instance && it.address.is_some() && it.health != Health::Gone
+    });
     all
 }
 
@@ -77,5 +83,9 @@ async fn fetch(client: &reqwest::Client, address: &str, mine: Token, file: &Path
         Ok(store::read_position(&conn)?.token())
     };
     let theirs = tokio::task::spawn_blocking(check).await??;
-    if theirs > mine { Ok(()) } else { Err(format!("{address} has no more ({theirs}) than this replica ({mine})").into()) }
+    if theirs > mine {
+        Ok(())
+    } else {
+        Err(format!("{address} has no more ({theirs}) than this replica ({mine})").into())
+    }
 }

@@ -68,7 +68,8 @@ impl FromStr for Token {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
+        let number =
+            |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
         let parts = text.split_once('-').and_then(|(g, s)| Some((number(g)?, number(s)?)));
         let (generation, seq) = parts.ok_or_else(|| format!("{text:?} is no offset; it looks like 1-42"))?;
         Ok(Self { generation, seq })

@@ -157,7 +157,9 @@ impl Replica {
             self.fold = Fold::new(self.writer.position()?);
             match left {
                 Left::Reattach => {}
-                Left::Gap => self.resync("the log no longer has the entries that follow this replica's").await,
+                Left::Gap => {
+                    self.resync("the log no longer has the entries that follow this replica's").await
+                }
                 Left::Diverged(why) => self.recover(why).await?,
                 Left::Storage(error) => {
                     tracing::error!(instance = self.instance(), %error, source = ?std::error::Error::source(&error),

@@ -188,7 +188,8 @@ impl Shared {
         listener: Listener,
         directory: Directory,
     ) -> Self {
-        let limits = Limits { body_bytes_max: config.body_bytes_max, json_depth_max: 16, ..Limits::default() };
+        let limits =
+            Limits { body_bytes_max: config.body_bytes_max, json_depth_max: 16, ..Limits::default() };
         let status = Status {
             role: Role::Starting,
             token: Token { generation: 1, seq: 0 },

@@ -53,7 +53,14 @@ impl Telemetry {
     pub(crate) fn promoted(&self, at: &Position, took: std::time::Duration) {
         self.transition("primary");
         let (instance, took_ms) = (&*self.instance, took.as_millis());
-        tracing::info!(tier = "database", instance, epoch = at.epoch, seq = at.seq, took_ms, "promoted to primary");
+        tracing::info!(
+            tier = "database",
+            instance,
+            epoch = at.epoch,
+            seq = at.seq,
+            took_ms,
+            "promoted to primary"
+        );
     }
 
     pub(crate) fn stepped_down(&self, epoch: u64, reason: &'static str) {
@@ -62,7 +69,13 @@ impl Telemetry {
     }
 
     pub(crate) fn caught_up(&self, at: &Position) {
-        tracing::info!(tier = "database", instance = &*self.instance, seq = at.seq, epoch = at.epoch, "caught up with the log");
+        tracing::info!(
+            tier = "database",
+            instance = &*self.instance,
+            seq = at.seq,
+            epoch = at.epoch,
+            "caught up with the log"
+        );
     }
 
     pub(crate) fn diverged(&self, at: &Position, why: Divergence) {
@@ -72,6 +85,12 @@ impl Telemetry {
 
     pub(crate) fn resyncing(&self, at: &Position, why: &str) {
         self.transition("resyncing");
-        tracing::warn!(tier = "database", instance = &*self.instance, seq = at.seq, why, "needs a snapshot of another replica");
+        tracing::warn!(
+            tier = "database",
+            instance = &*self.instance,
+            seq = at.seq,
+            why,
+            "needs a snapshot of another replica"
+        );
     }
 }

@@ -77,7 +77,8 @@ impl<'de> Visitor<'de> for ParamVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Param, E> {
-        let out_of_range = |_| E::custom(format_args!("{value} does not fit a 64-bit integer; send it as a string"));
+        let out_of_range =
+            |_| E::custom(format_args!("{value} does not fit a 64-bit integer; send it as a string"));
         i64::try_from(value).map(Param::Int).map_err(out_of_range)
     }
 
@@ -304,7 +305,8 @@ mod tests {
     fn every_form_that_messages_writes_is_read() {
         let full = sql::Statement::new("A", vec![json!(null), json!(true), json!(7), json!(0.5), json!("t")]);
         let read: Statement = serde_json::from_str(&serde_json::to_string(&full).unwrap()).unwrap();
-        let expected = vec![Param::Null, Param::Int(1), Param::Int(7), Param::Real(0.5), Param::Text("t".into())];
+        let expected =
+            vec![Param::Null, Param::Int(1), Param::Int(7), Param::Real(0.5), Param::Text("t".into())];
         assert_eq!(read, Statement { sql: "A".into(), params: expected, rows: vec![] });
         let many = sql::Statement::many("B", vec![vec![json!(1)], vec![json!({"base64": "AAE="})]]);
         let read: Statement = serde_json::from_str(&serde_json::to_string(&many).unwrap()).unwrap();
@@ -334,7 +336,12 @@ mod tests {
 
     #[test]
     fn outcomes_are_written_as_messages_reads_them() {
-        let rows = Rows { columns: vec!["a\"b".into()], json: b"[1],[\"x\"]".to_vec(), count: 2, associative: false };
+        let rows = Rows {
+            columns: vec!["a\"b".into()],
+            json: b"[1],[\"x\"]".to_vec(),
+            count: 2,
+            associative: false,
+        };
         let all = [
             Outcome { last_insert_id: Some(-3), rows_affected: Some(2), ..Outcome::default() },
             Outcome { rows: Some(rows), ..Outcome::default() },

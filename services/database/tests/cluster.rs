@@ -78,15 +78,27 @@ fn any_replica_takes_any_request() {
         let cluster = Cluster::start(dir.path(), 3).await;
         cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY)").await;
         for (i, url) in cluster.urls.iter().enumerate() {
-            let (status, _, offset) = cluster.post(&format!("{url}/db/execute"), &format!("[[\"INSERT INTO t VALUES (?)\", {i}]]")).await;
+            let (status, _, offset) = cluster
+                .post(&format!("{url}/db/execute"), &format!("[[\"INSERT INTO t VALUES (?)\", {i}]]"))
+                .await;
             assert_eq!(status, 200);
             let offset = offset.unwrap();
             for url in &cluster.urls {
-                let request = cluster.http.post(format!("{url}/db/query")).header("standfast-offset", &offset);
-                let answer = request.header("content-type", "application/json").body("[\"SELECT count(*) FROM t\"]").send().await.unwrap();
+                let request =
+                    cluster.http.post(format!("{url}/db/query")).header("standfast-offset", &offset);
+                let answer = request
+                    .header("content-type", "application/json")
+                    .body("[\"SELECT count(*) FROM t\"]")
+                    .send()
+                    .await
+                    .unwrap();
                 let text = answer.text().await.unwrap();
-                assert_eq!(text, format!("{{\"results\":[{{\"columns\":[\"count(*)\"],\"values\":[[{}]]}}]}}", i + 1));
-                let (status, body, _) = cluster.post(&format!("{url}/db/query?level=strong"), "[\"SELECT max(k) FROM t\"]").await;
+                assert_eq!(
+                    text,
+                    format!("{{\"results\":[{{\"columns\":[\"count(*)\"],\"values\":[[{}]]}}]}}", i + 1)
+                );
+                let (status, body, _) =
+                    cluster.post(&format!("{url}/db/query?level=strong"), "[\"SELECT max(k) FROM t\"]").await;
                 assert_eq!((status, &body["results"][0]["values"]), (200, &json!([[i]])));
             }
         }

@@ -20,9 +20,11 @@ impl Endpoints for discovery::Registry {
     fn endpoints(&self) -> Vec<Endpoint> {
         let all = self.snapshot();
         let of_tier = all.iter().filter(|it| it.tier == "database");
-        let primary = |it: &messages::service::Announcement| it.facts.get("role").is_some_and(|role| role == "primary");
+        let primary =
+            |it: &messages::service::Announcement| it.facts.get("role").is_some_and(|role| role == "primary");
         // Of two that both say so, the one of the later epoch is.
-        let epoch = |it: &messages::service::Announcement| it.facts.get("epoch").and_then(|e| e.parse::<u64>().ok());
+        let epoch =
+            |it: &messages::service::Announcement| it.facts.get("epoch").and_then(|e| e.parse::<u64>().ok());
         let latest = of_tier.clone().filter(|it| primary(it)).map(epoch).max().flatten();
         of_tier
             .filter_map(|it| {

@@ -16,7 +16,11 @@ use crate::state::{Shared, WriteError};
 pub(super) const FORWARDED: &str = "standfast-forwarded";
 
 /// Sends the request to the primary and its answer back.
-pub(super) async fn to_primary(shared: &Shared, request: &HttpRequest, body: Bytes) -> Result<HttpResponse, Error> {
+pub(super) async fn to_primary(
+    shared: &Shared,
+    request: &HttpRequest,
+    body: Bytes,
+) -> Result<HttpResponse, Error> {
     if request.headers().contains_key(FORWARDED) {
         return Err(problem::no_primary());
     }

@@ -72,7 +72,11 @@ pub async fn backup(state: State) -> Result<HttpResponse, Error> {
         Ok(Ok(file)) => file,
         Ok(Err(error)) => {
             tracing::error!(instance = state.config.instance, error, "no snapshot could be made");
-            return Err(Error::unavailable("storage", "no snapshot could be made at the moment: is the disk full?", 5));
+            return Err(Error::unavailable(
+                "storage",
+                "no snapshot could be made at the moment: is the disk full?",
+                5,
+            ));
         }
         Err(_) => return Err(Error::internal()),
     };

@@ -9,11 +9,16 @@ impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::NotPrimary => no_primary(),
-            WriteError::Refused(refusal) => Self::unavailable("storage-full", refusal.to_string(), 1).with("retry_after_ms", 500),
-            WriteError::TooLate => busy(),
-            WriteError::TooLarge(_) => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "transaction-too-large", "Transaction too large", error.to_string())
+            WriteError::Refused(refusal) => {
+                Self::unavailable("storage-full", refusal.to_string(), 1).with("retry_after_ms", 500)
             }
+            WriteError::TooLate => busy(),
+            WriteError::TooLarge(_) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "transaction-too-large",
+                "Transaction too large",
+                error.to_string(),
+            ),
             WriteError::Unknown => Self::unavailable(
                 "outcome-unknown",
                 "the primary was lost while the write was on its way: it may or may not have been done; repeat it if it is idempotent",
@@ -29,7 +34,8 @@ pub(super) fn no_primary() -> Error {
 }
 
 pub(super) fn busy() -> Error {
-    Error::unavailable("busy", "too many requests are waiting; nothing was done", 1).with("retry_after_ms", 100)
+    Error::unavailable("busy", "too many requests are waiting; nothing was done", 1)
+        .with("retry_after_ms", 100)
 }
 
 pub(super) fn invalid(detail: impl Into<String>) -> Error {

@@ -29,7 +29,11 @@ pub async fn query(
 }
 
 /// The same with the SQL in `?q=`, for a browser or a first try.
-pub async fn query_get(state: State, request: HttpRequest, params: QueryParams) -> Result<HttpResponse, Error> {
+pub async fn query_get(
+    state: State,
+    request: HttpRequest,
+    params: QueryParams,
+) -> Result<HttpResponse, Error> {
     let sql = params.q.clone().ok_or_else(|| problem::invalid("GET takes the statement as ?q="))?;
     let body = Bytes::from(serde_json::to_vec(&[&sql]).unwrap_or_default());
     answer(&state, &request, &params, vec![Statement { sql, ..Statement::default() }], body).await
@@ -69,7 +73,9 @@ fn level(params: &Params) -> Result<Level, Error> {
         None | Some("session") => Ok(Level::Session),
         Some("eventual") => Ok(Level::Eventual),
         Some("strong") => Ok(Level::Strong),
-        Some(other) => Err(problem::invalid(format!("level {other:?}: expected eventual, session or strong"))),
+        Some(other) => {
+            Err(problem::invalid(format!("level {other:?}: expected eventual, session or strong")))
+        }
     }
 }
 
@@ -110,7 +116,9 @@ async fn read(state: &State, statements: Vec<Statement>, associative: bool) -> R
         time: Duration::from_millis(shared.config.read_time_ms),
         associative,
     };
-    let place = tokio::time::timeout(shared.config.wait(), state.readers.place()).await.map_err(|_| problem::busy())?;
+    let place = tokio::time::timeout(shared.config.wait(), state.readers.place())
+        .await
+        .map_err(|_| problem::busy())?;
     let work = move || shared.readers.read(&statements, &limits);
     let answer = tokio::task::spawn_blocking(work).await;
     drop(place);

@@ -85,8 +85,12 @@ impl Replica {
     pub(super) fn appended(&mut self, what: What, result: Result<(), PublishError>) -> Result<(), Left> {
         let Err(error) = result else { return Ok(()) };
         match what {
-            What::Group(chain) if self.pending.as_ref().is_some_and(|p| p.chain == chain) => self.group_failed(&error),
-            What::Barrier(id) if self.barrier.as_ref().is_some_and(|b| b.id == id) => self.barrier_failed(&error),
+            What::Group(chain) if self.pending.as_ref().is_some_and(|p| p.chain == chain) => {
+                self.group_failed(&error)
+            }
+            What::Barrier(id) if self.barrier.as_ref().is_some_and(|b| b.id == id) => {
+                self.barrier_failed(&error)
+            }
             What::Epoch(epoch, term) if self.mine.is_some_and(|m| (m.epoch, m.term) == (epoch, term)) => {
                 self.step_down("its epoch could not be stored");
             }

@@ -25,9 +25,9 @@ pub enum Kind {
 pub fn kind(sql: &str) -> Kind {
     match first_word(sql).to_ascii_uppercase().as_str() {
         "CREATE" | "ALTER" | "DROP" | "REINDEX" | "ANALYZE" => Kind::Schema,
-        "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
-            Kind::Refused("transactions are not controlled by statements: send the statements in one request with ?transaction")
-        }
+        "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => Kind::Refused(
+            "transactions are not controlled by statements: send the statements in one request with ?transaction",
+        ),
         "VACUUM" => Kind::Refused("VACUUM is not replicated: each replica keeps its own file"),
         "ATTACH" | "DETACH" => Kind::Refused("ATTACH and DETACH are refused: other files are not replicated"),
         "" if is_empty(sql) => Kind::Refused("an empty statement"),
@@ -166,9 +166,22 @@ fn nanos(time: Duration) -> u64 {
 
 /// Pragmas that only tell something.
 const TELLING: &[&str] = &[
-    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
-    "foreign_key_check", "integrity_check", "quick_check", "function_list", "collation_list", "compile_options",
-    "database_list", "pragma_list", "module_list",
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+    "foreign_key_check",
+    "integrity_check",
+    "quick_check",
+    "function_list",
+    "collation_list",
+    "compile_options",
+    "database_list",
+    "pragma_list",
+    "module_list",
 ];
 
 fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), String> {
@@ -187,7 +200,11 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
         Ok(())
     };
     let schema = |what: &str| {
-        if voice == Voice::Schema { change(what) } else { change("").and(Err("a schema change inside a statement".to_owned())) }
+        if voice == Voice::Schema {
+            change(what)
+        } else {
+            change("").and(Err("a schema change inside a statement".to_owned()))
+        }
     };
     match action {
         A::Insert { table_name } | A::Update { table_name, .. } => {
@@ -203,20 +220,41 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
             seen.drops = Some((*table_name).to_owned());
             schema(table_name)
         }
-        A::CreateIndex { .. } | A::CreateTrigger { .. } | A::CreateView { .. } | A::DropIndex { .. }
-        | A::DropTrigger { .. } | A::DropView { .. } | A::Reindex { .. } | A::Analyze { .. } => schema(""),
-        A::CreateTempIndex { .. } | A::CreateTempTable { .. } | A::CreateTempTrigger { .. } | A::CreateTempView { .. }
-        | A::DropTempIndex { .. } | A::DropTempTable { .. } | A::DropTempTrigger { .. } | A::DropTempView { .. } => {
-            Err("temporary tables, views and triggers are refused: connections are shared by all clients".to_owned())
+        A::CreateIndex { .. }
+        | A::CreateTrigger { .. }
+        | A::CreateView { .. }
+        | A::DropIndex { .. }
+        | A::DropTrigger { .. }
+        | A::DropView { .. }
+        | A::Reindex { .. }
+        | A::Analyze { .. } => schema(""),
+        A::CreateTempIndex { .. }
+        | A::CreateTempTable { .. }
+        | A::CreateTempTrigger { .. }
+        | A::CreateTempView { .. }
+        | A::DropTempIndex { .. }
+        | A::DropTempTable { .. }
+        | A::DropTempTrigger { .. }
+        | A::DropTempView { .. } => {
+            Err("temporary tables, views and triggers are refused: connections are shared by all clients"
+                .to_owned())
         }
         A::CreateVtable { module_name, .. } | A::DropVtable { module_name, .. } => {
             Err(format!("virtual tables ({module_name}) are refused: their changes are not replicated"))
         }
-        A::Attach { .. } | A::Detach { .. } => Err("ATTACH and DETACH are refused: other files are not replicated".to_owned()),
-        A::Transaction { .. } | A::Savepoint { .. } => Err("transactions are not controlled by statements".to_owned()),
+        A::Attach { .. } | A::Detach { .. } => {
+            Err("ATTACH and DETACH are refused: other files are not replicated".to_owned())
+        }
+        A::Transaction { .. } | A::Savepoint { .. } => {
+            Err("transactions are not controlled by statements".to_owned())
+        }
         A::Pragma { pragma_name, .. } => {
             let telling = TELLING.iter().any(|known| known.eq_ignore_ascii_case(pragma_name));
-            if telling { Ok(()) } else { Err(format!("PRAGMA {pragma_name} is refused: it is not replicated")) }
+            if telling {
+                Ok(())
+            } else {
+                Err(format!("PRAGMA {pragma_name} is refused: it is not replicated"))
+            }
         }
         A::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
             Err("load_extension is refused".to_owned())
@@ -232,13 +270,22 @@ mod tests {
 
     #[test]
     fn the_first_word_is_found_behind_comments() {
-        for sql in ["create table t(a)", "  -- x\n/* y */ ;CREATE TABLE t(a)", "\u{feff}Drop table t", "/**/ANALYZE"] {
+        for sql in
+            ["create table t(a)", "  -- x\n/* y */ ;CREATE TABLE t(a)", "\u{feff}Drop table t", "/**/ANALYZE"]
+        {
             assert_eq!(kind(sql), Kind::Schema, "{sql}");
         }
-        for sql in ["BEGIN", "commit;", "Savepoint x", "-- only this", "", "VACUUM INTO 'x'", "attach 'x' as y"] {
+        for sql in
+            ["BEGIN", "commit;", "Savepoint x", "-- only this", "", "VACUUM INTO 'x'", "attach 'x' as y"]
+        {
             assert!(matches!(kind(sql), Kind::Refused(_)), "{sql}");
         }
-        for sql in ["SELECT 1", "with x as (select 1) insert into t select * from x", "(", "EXPLAIN CREATE TABLE x(y)"] {
+        for sql in [
+            "SELECT 1",
+            "with x as (select 1) insert into t select * from x",
+            "(",
+            "EXPLAIN CREATE TABLE x(y)",
+        ] {
             assert_eq!(kind(sql), Kind::Rows, "{sql}");
         }
     }

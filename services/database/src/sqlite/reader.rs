@@ -90,7 +90,8 @@ impl Reader {
         self.guard.speak(Voice::Own);
         self.conn.prepare_cached("BEGIN")?.execute([])?;
         let answer = store::read_position(&self.conn).map(|at| {
-            let results = statements.iter().map(|s| self.statement(s, limits).unwrap_or_else(Outcome::failed));
+            let results =
+                statements.iter().map(|s| self.statement(s, limits).unwrap_or_else(Outcome::failed));
             Answer { results: results.collect(), token: at.token() }
         });
         self.guard.speak(Voice::Own);

@@ -31,11 +31,20 @@ impl From<rusqlite::Error> for Failed {
         use ffi::ErrorCode as Code;
         let code = error.sqlite_error_code();
         let storage = [
-            Code::DiskFull, Code::SystemIoFailure, Code::DatabaseCorrupt, Code::NotADatabase, Code::OutOfMemory,
-            Code::ReadOnly, Code::CannotOpen, Code::DatabaseBusy, Code::DatabaseLocked,
+            Code::DiskFull,
+            Code::SystemIoFailure,
+            Code::DatabaseCorrupt,
+            Code::NotADatabase,
+            Code::OutOfMemory,
+            Code::ReadOnly,
+            Code::CannotOpen,
+            Code::DatabaseBusy,
+            Code::DatabaseLocked,
         ];
         match code {
-            Some(Code::OperationInterrupted) => Self::Statement("the statement ran for longer than allowed".to_owned()),
+            Some(Code::OperationInterrupted) => {
+                Self::Statement("the statement ran for longer than allowed".to_owned())
+            }
             Some(code) if storage.contains(&code) => Self::Storage(error),
             _ => Self::Statement(in_words(&error)),
         }
@@ -46,7 +55,9 @@ fn in_words(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(text)) => text.clone(),
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-        rusqlite::Error::MultipleStatement => "one string holds one statement: send several as several".to_owned(),
+        rusqlite::Error::MultipleStatement => {
+            "one string holds one statement: send several as several".to_owned()
+        }
         other => other.to_string(),
     }
 }
@@ -91,7 +102,10 @@ pub fn run(
 fn bind(prepared: &mut Prepared<'_>, params: &[Param]) -> Result<(), Failed> {
     let wanted = prepared.parameter_count();
     if wanted != params.len() {
-        return Err(Failed::Statement(format!("the statement has {wanted} parameters, {} were given", params.len())));
+        return Err(Failed::Statement(format!(
+            "the statement has {wanted} parameters, {} were given",
+            params.len()
+        )));
     }
     for (i, param) in params.iter().enumerate() {
         prepared.raw_bind_parameter(i + 1, param)?;
@@ -103,12 +117,14 @@ fn collect(prepared: &mut Prepared<'_>, into: &mut Rows, limits: &Limits) -> Res
     let mut rows = prepared.raw_query();
     while let Some(row) = rows.next()? {
         if into.count == limits.rows_max {
-            let text = format!("the result has more than {} rows: read it in parts with LIMIT", limits.rows_max);
+            let text =
+                format!("the result has more than {} rows: read it in parts with LIMIT", limits.rows_max);
             return Err(Failed::Statement(text));
         }
         into.push(row)?;
         if into.json.len() > limits.result_bytes_max {
-            let text = format!("the result has more than {} bytes: read it in parts", limits.result_bytes_max);
+            let text =
+                format!("the result has more than {} bytes: read it in parts", limits.result_bytes_max);
             return Err(Failed::Statement(text));
         }
     }

@@ -75,10 +75,13 @@ impl Directory {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(io(&format))?;
         match text.trim().parse::<u32>() {
-            Ok(found) if found > FORMAT => return Err(OpenError::NewerFormat { dir: path.to_owned(), found }),
+            Ok(found) if found > FORMAT => {
+                return Err(OpenError::NewerFormat { dir: path.to_owned(), found });
+            }
             Ok(_) => {}
             Err(_) => {
-                let written = file.rewind().and_then(|()| writeln!(file, "{FORMAT}")).and_then(|()| file.sync_all());
+                let written =
+                    file.rewind().and_then(|()| writeln!(file, "{FORMAT}")).and_then(|()| file.sync_all());
                 written.map_err(io(&format))?;
             }
         }

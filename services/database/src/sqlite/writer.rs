@@ -237,7 +237,11 @@ impl Writer {
         Ok(())
     }
 
-    fn run_once(&self, group: &[&Transaction], expelled: &HashMap<usize, String>) -> Result<Group, (usize, Ended)> {
+    fn run_once(
+        &self,
+        group: &[&Transaction],
+        expelled: &HashMap<usize, String>,
+    ) -> Result<Group, (usize, Ended)> {
         let storage = |e: StoreError| (0, Ended::Storage(e));
         let mut work = Work { ops: Vec::new(), recorder: None };
         let before = self.read_sequences().map_err(storage)?;
@@ -259,7 +263,11 @@ impl Writer {
         Ok(Group { answers, ops, bytes })
     }
 
-    fn run_transaction<'a>(&'a self, transaction: &Transaction, work: &mut Work<'a>) -> Result<Vec<Outcome>, Ended> {
+    fn run_transaction<'a>(
+        &'a self,
+        transaction: &Transaction,
+        work: &mut Work<'a>,
+    ) -> Result<Vec<Outcome>, Ended> {
         let schema = transaction.statements.iter().any(|s| kind(&s.sql) == Kind::Schema);
         if schema {
             // What was recorded so far must not be undone with this one, nor mixed with another schema.
@@ -273,10 +281,14 @@ impl Writer {
             match self.run_statement(statement, work) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Failed::Storage(error)) => return Err(Ended::Storage(error.into())),
-                Err(Failed::Statement(error)) if self.conn.is_autocommit() => return Err(Ended::EndedAll(error)),
+                Err(Failed::Statement(error)) if self.conn.is_autocommit() => {
+                    return Err(Ended::EndedAll(error));
+                }
                 Err(Failed::Statement(error)) => {
                     outcomes.push(Outcome::failed(error));
-                    self.own("ROLLBACK TO client").and_then(|()| self.own("RELEASE client")).map_err(Ended::Storage)?;
+                    self.own("ROLLBACK TO client")
+                        .and_then(|()| self.own("RELEASE client"))
+                        .map_err(Ended::Storage)?;
                     if schema {
                         work.recorder = None;
                         work.ops.truncate(mark);
@@ -381,7 +393,9 @@ impl Writer {
             None => Ok(()),
             Some(row) => {
                 let other: String = row.get(0)?;
-                Err(Failed::Statement(format!("{table} is referenced by foreign keys of {other}: drop {other} first")))
+                Err(Failed::Statement(format!(
+                    "{table} is referenced by foreign keys of {other}: drop {other} first"
+                )))
             }
         }
     }
@@ -456,7 +470,10 @@ impl Writer {
             }
             sql.push_str(&format!("DELETE FROM sqlite_sequence WHERE name = '{}';", quote(name)));
             if let Some(seq) = after.get(name) {
-                sql.push_str(&format!("INSERT INTO sqlite_sequence (name, seq) VALUES ('{}', {seq});", quote(name)));
+                sql.push_str(&format!(
+                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('{}', {seq});",
+                    quote(name)
+                ));
             }
         }
         Ok(Some(Op::Ddl(sql)))

@@ -15,7 +15,8 @@ struct Pair {
 impl Pair {
     fn new(config: &Config) -> Self {
         let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let open = |dir: &tempfile::TempDir| Writer::open(&Directory::open(dir.path()).unwrap(), config).unwrap();
+        let open =
+            |dir: &tempfile::TempDir| Writer::open(&Directory::open(dir.path()).unwrap(), config).unwrap();
         let (primary, replica) = (open(&dirs[0]), open(&dirs[1]));
         primary.take_up(Duty::Primary).unwrap();
         Self { primary, replica, at: Position { generation: 1, ..Position::default() }, _dirs: dirs }
@@ -107,9 +108,10 @@ fn a_failing_transaction_undoes_itself_only() {
 #[test]
 fn what_cannot_replicate_is_refused_in_words() {
     let mut pair = pair();
-    pair.run(&[
-        &["CREATE TABLE p (k TEXT PRIMARY KEY)", "CREATE TABLE c (k INTEGER PRIMARY KEY, p REFERENCES p ON DELETE CASCADE)"],
-    ]);
+    pair.run(&[&[
+        "CREATE TABLE p (k TEXT PRIMARY KEY)",
+        "CREATE TABLE c (k INTEGER PRIMARY KEY, p REFERENCES p ON DELETE CASCADE)",
+    ]]);
     for (sql, says) in [
         ("CREATE TABLE t (a)", "has no PRIMARY KEY"),
         ("CREATE TABLE t AS SELECT random() AS a", "has no PRIMARY KEY"),
@@ -141,13 +143,21 @@ fn what_cannot_replicate_is_refused_in_words() {
     }
     assert_eq!(pair.one("PRAGMA table_info(p)").error, None);
     assert_eq!(pair.one("INSERT INTO p VALUES ('a')").error, None);
-    assert!(pair.refused("UPDATE p SET k = NULL").contains("NULL in the PRIMARY KEY"), "also when prepared before");
+    assert!(
+        pair.refused("UPDATE p SET k = NULL").contains("NULL in the PRIMARY KEY"),
+        "also when prepared before"
+    );
     assert!(pair.refused("UPDATE p SET k = NULL").contains("NULL in the PRIMARY KEY"), "and again");
 }
 
 #[test]
 fn endless_and_huge_statements_end_in_an_error_and_harm_nobody() {
-    let mut pair = Pair::new(&Config { write_time_ms: 50, rows_max: 100, result_bytes_max: 10_000, ..Config::default() });
+    let mut pair = Pair::new(&Config {
+        write_time_ms: 50,
+        rows_max: 100,
+        result_bytes_max: 10_000,
+        ..Config::default()
+    });
     pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY, v)");
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)";
     let answers = pair.run(&[
@@ -168,7 +178,9 @@ fn endless_and_huge_statements_end_in_an_error_and_harm_nobody() {
 fn rows_run_a_statement_many_times() {
     let mut pair = pair();
     pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)");
-    let rows = (0..100).map(|i| vec![crate::wire::Param::Int(i), crate::wire::Param::Text(format!("v{i}"))]).collect();
+    let rows = (0..100)
+        .map(|i| vec![crate::wire::Param::Int(i), crate::wire::Param::Text(format!("v{i}"))])
+        .collect();
     let insert = Statement { sql: "INSERT INTO t VALUES (?, ?)".into(), params: vec![], rows };
     let answers = pair.run_all(&[Transaction { statements: vec![insert] }]);
     assert_eq!(answers[0][0].rows_affected, Some(100));
@@ -224,7 +236,8 @@ fn entry_ops_of_a_snapshot_install_are_the_whole_content() {
     let dir = tempfile::tempdir().unwrap();
     let directory = Directory::open(dir.path()).unwrap();
     let fresh = Writer::open(&directory, &Config::default()).unwrap();
-    let readers = crate::sqlite::reader::Readers::new(pair.primary.conn.path().unwrap().into(), &Config::default());
+    let readers =
+        crate::sqlite::reader::Readers::new(pair.primary.conn.path().unwrap().into(), &Config::default());
     let file = dir.path().join("snapshot");
     readers.copy_to(&file).unwrap();
     fresh.install(&file).unwrap();

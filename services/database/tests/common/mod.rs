@@ -26,7 +26,7 @@ pub struct Cluster {
 
 /// Runs a test in an actix system, in which supervised children live.
 pub fn run(test: impl Future<Output = ()>) {
-    let _ = tracing_subscriber::fmt().with_env_filter("info").with_test_writer().try_init();
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_env_filter("info").with_test_writer().try_init();
     actix::System::new().block_on(test);
 }
 
@@ -40,14 +40,21 @@ impl Cluster {
         Self::start_on(&BusConfig::embedded(dir.join("bus")), dir, n, |c| c).await
     }
 
-    pub async fn start_on(bus: &BusConfig, dir: &std::path::Path, n: usize, tune: impl Fn(Config) -> Config) -> Self {
+    pub async fn start_on(
+        bus: &BusConfig,
+        dir: &std::path::Path,
+        n: usize,
+        tune: impl Fn(Config) -> Config,
+    ) -> Self {
         let bus = Bus::open(bus, "test").unwrap();
         let registry = Registry::standalone("test");
         let root = Root::start("test", RootOptions::default());
         root.add_tier("database", Intensity { restarts: 100, period: Duration::from_secs(10) }).await;
         let client = Database::new(registry.clone());
+        drop(rustls::crypto::ring::default_provider().install_default());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut cluster = Self { root, bus, links: vec![], registry, urls: vec![], dirs: vec![], client, http };
+        let mut cluster =
+            Self { root, bus, links: vec![], registry, urls: vec![], dirs: vec![], client, http };
         for i in 1..=n {
             cluster.add(&format!("database-{i}"), dir.join(format!("database-{i}")), &tune).await;
         }
@@ -69,12 +76,18 @@ impl Cluster {
     }
 
     pub async fn exec(&self, sql: &str) {
-        self.client.execute(vec![Statement::Plain(sql.into())]).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        self.client
+            .execute(vec![Statement::Plain(sql.into())])
+            .await
+            .unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
 
     pub async fn ask(&self, sql: &str, level: Level) -> Value {
         let rows = self.client.query(Statement::Plain(sql.into()), level, None).await.unwrap();
-        rows.values.into_iter().next().map_or(Value::Null, |row| row.into_iter().next().unwrap_or(Value::Null))
+        rows.values
+            .into_iter()
+            .next()
+            .map_or(Value::Null, |row| row.into_iter().next().unwrap_or(Value::Null))
     }
 
     pub async fn post(&self, url: &str, body: &str) -> (u16, Value, Option<String>) {
@@ -115,7 +128,10 @@ impl Cluster {
             last = format!("{all:?}");
             if all.iter().all(|at| *at == all[0]) {
                 let digests: Vec<_> = self.dirs.iter().map(|dir| digest(dir)).collect();
-                assert!(digests.iter().all(|d| *d == digests[0]), "replicas at the same position differ: {digests:?}");
+                assert!(
+                    digests.iter().all(|d| *d == digests[0]),
+                    "replicas at the same position differ: {digests:?}"
+                );
                 return digests[0].clone();
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
