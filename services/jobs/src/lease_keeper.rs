@@ -32,12 +32,15 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
 async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
     let mut renewed = clock::now();
     loop {
-        tokio::time::sleep(PROGRESS_EVERY.min(runner.config.renew_every())).await;
+        tokio::time::sleep(PROGRESS_EVERY.min(runner.config.renew_every() / 2)).await;
         runner.board.time_out(clock::now(), OVERDUE, |job| worker::timed_out(runner, job));
-        let mut done = runner.store.progress(runner.board.take_progress()).await;
-        if done.is_ok() && renewed.elapsed() >= runner.config.renew_every() {
+        let mut done = Ok(());
+        if renewed.elapsed() >= runner.config.renew_every() {
             renewed = clock::now();
             done = renew(runner).await;
+        }
+        if done.is_ok() {
+            done = runner.store.progress(runner.board.take_progress()).await;
         }
         match done {
             Ok(()) => life.ready(),

@@ -168,6 +168,9 @@ impl<D: Sql> Store<D> {
     /// # Errors
     /// What the database said; renewing twice does no harm.
     pub async fn renew(&self, leases: &[Lease], until: WallMs) -> Result<Vec<Renewed>, Error> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
         let list: Vec<_> = leases.iter().map(|l| json!([rows::id(l.id), l.token])).collect();
         let statement = Statement::new(
             "UPDATE jobs SET lease_until = ?1 FROM json_each(?2) l
@@ -188,6 +191,9 @@ impl<D: Sql> Store<D> {
     /// # Errors
     /// What the database said.
     pub async fn progress(&self, reports: Vec<(Lease, String)>) -> Result<(), Error> {
+        if reports.is_empty() {
+            return Ok(());
+        }
         let rows =
             reports.into_iter().map(|(l, json)| vec![rows::id(l.id), l.token.into(), json.into()]).collect();
         let sql = "UPDATE jobs SET progress = ?3, version = version + 1

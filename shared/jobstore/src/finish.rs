@@ -109,7 +109,12 @@ impl<D: Sql> Store<D> {
             let all = |lease| Finished { lease, state: Some(State::Completed), version: 0 };
             return Ok(leases.into_iter().map(all).collect());
         }
-        self.fates(&leases, Some(&done.offset)).await
+        let mut fates = self.fates(&leases, Some(&done.offset)).await?;
+        // Anything else was done by somebody else under this token: an expiry, for one.
+        for fate in &mut fates {
+            fate.state = fate.state.filter(|state| *state == State::Completed);
+        }
+        Ok(fates)
     }
 
     /// Records ends without a result, and moves each job on by the rules of [`machine::next`].

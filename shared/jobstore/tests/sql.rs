@@ -97,6 +97,9 @@ fn a_late_worker_is_refused_and_a_repeated_report_is_not() {
     let late = AT.plus(LEASE * 2);
     let expired = now(store.expired(10, late)).unwrap();
     now(store.end(&[Ending::expired(expired[0].lease, &expired[0].runner, late)], late)).unwrap();
+    let too_late = Completion { lease: lease(&old), result: "0".into() };
+    let told = now(store.complete(&[too_late], late)).unwrap()[0].state;
+    assert_eq!(told, None, "expired, and nobody has claimed it since");
     let new = claim(&store, 1).remove(0);
     assert_eq!((new.attempt, new.token), (2, 2));
 

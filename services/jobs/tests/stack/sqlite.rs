@@ -1,0 +1,166 @@
+//! The database tier's wire, over SQLite in memory on one thread: a stand-in that starts in a millisecond, and can be
+//! told to be away. It replicates nothing, so what is tested here is the runner and not the database.
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
+};
+
+use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
+use messages::{
+    problem::Problem,
+    sql::{Batch, BatchResults, Outcome, Results, Statement},
+};
+use rusqlite::{Connection, types::Value as Cell};
+use serde_json::Value;
+
+#[derive(Clone)]
+pub struct Sqlite {
+    state: web::Data<State>,
+    pub url: String,
+    server: Arc<Mutex<Option<ServerHandle>>>,
+}
+
+struct State {
+    conn: Mutex<Connection>,
+    away: AtomicBool,
+    forgetful: AtomicBool,
+    writes: AtomicU64,
+}
+
+impl Sqlite {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = web::Data::new(State {
+            conn: Mutex::new(Connection::open_in_memory().unwrap()),
+            away: AtomicBool::new(false),
+            forgetful: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
+        });
+        let (data, (send, receive)) = (state.clone(), mpsc::sync_channel(1));
+        std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let routes = move || {
+                    App::new()
+                        .app_data(data.clone())
+                        .app_data(web::JsonConfig::default().limit(64 << 20))
+                        .route("/db/batch", web::post().to(batch))
+                        .route("/db/query", web::post().to(query))
+                };
+                let server =
+                    HttpServer::new(routes).workers(1).disable_signals().listen(listener).unwrap().run();
+                send.send(server.handle()).unwrap();
+                server.await.unwrap();
+            });
+        });
+        let server = Arc::new(Mutex::new(Some(receive.recv().unwrap())));
+        Self { state, url, server }
+    }
+
+    /// While it is away it answers 503 to everything.
+    pub fn set_away(&self, away: bool) {
+        self.state.away.store(away, SeqCst);
+    }
+
+    /// The next write is done, and then answered with "outcome unknown".
+    pub fn forget_next_answer(&self) {
+        self.state.forgetful.store(true, SeqCst);
+    }
+
+    /// Transactions so far.
+    pub fn writes(&self) -> u64 {
+        self.state.writes.load(SeqCst)
+    }
+
+    pub fn stop(&self) {
+        if let Some(server) = self.server.lock().unwrap().take() {
+            drop(server.stop(false));
+        }
+    }
+}
+
+async fn batch(state: web::Data<State>, body: web::Json<Batch>) -> HttpResponse {
+    if state.away.load(SeqCst) {
+        return problem("no-primary");
+    }
+    let mut conn = state.conn.lock().unwrap();
+    let transactions: Vec<_> =
+        body.into_inner().transactions.iter().map(|t| transaction(&mut conn, t)).collect();
+    state.writes.fetch_add(transactions.len() as u64, SeqCst);
+    if state.forgetful.swap(false, SeqCst) {
+        return problem("outcome-unknown");
+    }
+    HttpResponse::Ok().insert_header(("standfast-offset", "1-1")).json(BatchResults { transactions })
+}
+
+async fn query(state: web::Data<State>, body: web::Json<Vec<Statement>>) -> HttpResponse {
+    if state.away.load(SeqCst) {
+        return problem("no-primary");
+    }
+    let results = body.iter().map(|s| run(&state.conn.lock().unwrap(), s)).collect();
+    HttpResponse::Ok().insert_header(("standfast-offset", "1-1")).json(Results { results })
+}
+
+fn problem(slug: &str) -> HttpResponse {
+    let problem = Problem::new(503, slug, "away", "as the test wants it").with("retry_after_ms", 20);
+    HttpResponse::ServiceUnavailable().json(problem)
+}
+
+fn transaction(conn: &mut Connection, statements: &[Statement]) -> Results {
+    let tx = conn.transaction().unwrap();
+    let results: Vec<_> = statements.iter().map(|s| run(&tx, s)).collect();
+    if results.iter().all(|r| r.error.is_none()) {
+        tx.commit().unwrap();
+    }
+    Results { results }
+}
+
+fn run(conn: &Connection, statement: &Statement) -> Outcome {
+    try_run(conn, statement).unwrap_or_else(|e| Outcome { error: Some(e.to_string()), ..Outcome::default() })
+}
+
+fn try_run(conn: &Connection, statement: &Statement) -> rusqlite::Result<Outcome> {
+    let (sql, sets) = match statement {
+        Statement::Plain(sql) => (sql, vec![Vec::new()]),
+        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
+        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
+        Statement::List(_) => panic!("not used by the jobs table"),
+    };
+    let mut out = Outcome::default();
+    let mut prepared = conn.prepare_cached(sql)?;
+    let before = conn.total_changes();
+    for set in sets {
+        let width = prepared.column_count();
+        let mut rows = prepared.query(rusqlite::params_from_iter(set.into_iter().map(cell)))?;
+        while let Some(row) = rows.next()? {
+            out.values.push((0..width).map(|i| value(row.get_unwrap(i))).collect());
+        }
+    }
+    out.rows_affected = Some(conn.total_changes() - before);
+    Ok(out)
+}
+
+fn cell(value: Value) -> Cell {
+    match value {
+        Value::Null => Cell::Null,
+        Value::Bool(b) => Cell::Integer(b.into()),
+        Value::Number(n) => n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap()), Cell::Integer),
+        Value::String(s) => Cell::Text(s),
+        other => panic!("not a parameter: {other}"),
+    }
+}
+
+fn value(cell: Cell) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Integer(n) => n.into(),
+        Cell::Real(x) => x.into(),
+        Cell::Text(s) => s.into(),
+        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
+    }
+}
