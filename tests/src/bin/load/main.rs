@@ -1,9 +1,11 @@
 //! Load for the benchmarks in `infra/bench`: one line per metric on standard output.
 //!
-//!     load jobs FRONT CONSOLE round      enqueue, bulk, drain and latency of a running stack
-//!     load jobs FRONT CONSOLE rescue     a worker crashes: when does its job run again?
-//!     load node-killed                   starts a stack on RabbitMQ; a runner's process is killed with -9
-//!     load failover                      starts both stacks; the primary database is killed: first write after it
+//! ```text
+//! load jobs FRONT CONSOLE round      enqueue, bulk, drain and latency of a running stack
+//! load jobs FRONT CONSOLE rescue     a worker crashes: when does its job run again?
+//! load node-killed                   starts a stack on RabbitMQ; a runner's process is killed with -9
+//! load failover                      starts both stacks; the primary database is killed: first write after it
+//! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod jobs;
