@@ -77,7 +77,9 @@ impl World {
                     worker.answered_at = turn.now;
                 }
                 Some(_) if forgive => worker.pinged_at = Some(turn.now),
-                Some(since) if turn.now - since >= worker.row.deadline => hung.push(NodeId(at as u32)),
+                Some(since) if turn.now - since >= worker.row.deadline => {
+                    hung.push((NodeId(at as u32), life.id))
+                }
                 Some(since) if worker.probe == 0 && turn.now - since >= worker.row.deadline / 2 => {
                     probe += 1;
                     worker.probe = probe;
@@ -94,9 +96,12 @@ impl World {
             }
         }
         self.next_probe = probe;
-        for id in hung {
-            self.is_hung(id, turn);
-            self.settle(turn);
+        for (id, life) in hung {
+            // A thread given up because of one of them has ended the others too.
+            if self.is_present(id, life) {
+                self.is_hung(id, turn);
+                self.settle(turn);
+            }
         }
         tick.max(Duration::from_millis(5))
     }

@@ -168,7 +168,7 @@ impl Driver {
             let (reason, detail) = self.life().0.take_failure();
             return Next::End(reason, detail);
         }
-        if signals & signal::FAULT != 0 {
+        if signals & (signal::FAULT | signal::SLOWED) != 0 {
             match self.suffer(cx) {
                 Next::Poll => {}
                 other => return other,
@@ -187,61 +187,64 @@ impl Driver {
         Next::Poll
     }
 
+    /// Does what the intervention says.
     fn suffer(&mut self, cx: &mut Context<'_>) -> Next {
         let now = clock::now();
-        let fault = *self.life().0.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some((fault, until)) = fault.filter(|(_, until)| now < *until) else {
-            self.forget_fault();
+        self.life().0.clear(signal::FAULT | signal::SLOWED); // before the look, so that a newer one is not missed
+        let Some((fault, until)) = self.life().0.fault(now) else {
+            self.pause = None;
             return Next::Poll;
         };
         match fault {
-            Intervention::Panic => {
-                self.forget_fault();
-                Next::PollToPanic
+            Intervention::Slow(by) => {
+                self.life().0.set(signal::SLOWED);
+                self.slow_down(by, cx)
             }
-            Intervention::Exit => {
-                self.forget_fault();
-                Next::End(ExitReason::Fault, "injected exit".to_owned())
+            Intervention::Hang if self.life().0.home.own => {
+                self.block_thread();
+                self.pause = None;
+                cx.waker().wake_by_ref();
+                Next::Wait
             }
-            Intervention::Stop => {
-                self.forget_fault();
+            Intervention::Hang => {
+                self.life().0.set(signal::SLOWED);
+                if self.pause_for(until - now, cx) {
+                    cx.waker().wake_by_ref();
+                }
+                Next::Wait
+            }
+            once => {
+                self.life().0.forget_fault(once);
+                self.suffer_once(once)
+            }
+        }
+    }
+
+    fn suffer_once(&mut self, fault: Intervention) -> Next {
+        self.pause = None;
+        match fault {
+            Intervention::Panic => Next::PollToPanic,
+            Intervention::Exit => Next::End(ExitReason::Fault, "injected exit".to_owned()),
+            _ => {
                 self.own_stop = true;
+                self.stop_seen = true;
                 self.life().0.set(signal::STOP);
                 self.life().0.wake();
                 let life = self.order.life.clone();
-                self.stop_seen = true;
                 if self.body.as_mut().is_none_or(|body| body.stop(&life)) {
                     return Next::End(ExitReason::Normal, "injected stop".to_owned());
                 }
                 Next::Poll
             }
-            Intervention::Hang if self.life().0.home.own => {
-                self.block_thread();
-                cx.waker().wake_by_ref();
-                Next::Wait
-            }
-            Intervention::Hang => {
-                self.pause_for(until - now, cx);
-                Next::Wait
-            }
-            Intervention::Slow(by) => self.slow_down(by, cx),
         }
-    }
-
-    fn forget_fault(&mut self) {
-        self.pause = None;
-        self.life().0.clear(signal::FAULT);
     }
 
     /// Blocks the thread in slices until the fault is over, cleared, or the life was replaced.
     #[allow(clippy::disallowed_methods, reason = "blocking the thread is what the fault is")]
     fn block_thread(&self) {
-        loop {
-            let fault = *self.life().0.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let over = !matches!(fault, Some((Intervention::Hang, until)) if clock::now() < until);
-            if over || self.life().is_cut_off() {
-                return;
-            }
+        while !self.life().is_cut_off()
+            && matches!(self.life().0.fault(clock::now()), Some((Intervention::Hang, _)))
+        {
             std::thread::sleep(HANG_SLICE);
         }
     }

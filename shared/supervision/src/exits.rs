@@ -108,11 +108,7 @@ impl World {
     }
 
     fn give_up(&mut self, id: NodeId, reason: ExitReason, why: String, turn: &mut Turn<'_>) {
-        self.forget_restarts(id, 0, turn);
-        self.set_due(id, None, &mut turn.fx);
-        for child in self.sup(id).children.clone() {
-            self.node_mut(child).pending = false;
-        }
+        self.start_nobody(id, turn);
         self.sup_mut(id).op = Some(Op { from: 0, stage: Stage::Stopping(After::Exit(reason, why)) });
         turn.fx.todo.push_back(id);
     }

@@ -30,8 +30,10 @@ pub(crate) mod signal {
     pub const REVOKED: u32 = 4;
     /// Sign of life wanted.
     pub const PING: u32 = 8;
-    /// An intervention is set.
+    /// An intervention was set or cleared.
     pub const FAULT: u32 = 16;
+    /// An intervention that the driver knows of is in force.
+    pub const SLOWED: u32 = 64;
     /// It ended itself, or a linked task did for it.
     pub const FAILED: u32 = 32;
 }
@@ -56,7 +58,7 @@ pub(crate) struct Inner {
     not_ready_yet: AtomicBool,
     phase: AtomicU8,
     failure: Mutex<Option<(ExitReason, String)>>,
-    pub(crate) fault: Mutex<Option<(Intervention, Instant)>>,
+    fault: Mutex<Option<(Intervention, Instant)>>,
 }
 
 const STARTING: u8 = 0;
@@ -138,6 +140,17 @@ impl Inner {
     pub(crate) fn set_fault(&self, fault: Option<(Intervention, Instant)>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
         self.set(signal::FAULT); // also to end one: the driver looks, and clears the bit itself
+    }
+
+    /// The intervention set on this life, if its time is not over.
+    pub(crate) fn fault(&self, now: Instant) -> Option<(Intervention, Instant)> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).filter(|(_, until)| now < *until)
+    }
+
+    /// Takes `fault` back once it has had its effect, unless another has been set meanwhile.
+    pub(crate) fn forget_fault(&self, fault: Intervention) {
+        let mut slot = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.take_if(|(set, _)| *set == fault);
     }
 
     pub(crate) fn take_failure(&self) -> (ExitReason, String) {

@@ -235,8 +235,7 @@ impl World {
                     from: 0,
                     stage: Stage::Stopping(After::Exit(ExitReason::Shutdown, String::new())),
                 });
-                self.forget_restarts(id, 0, turn);
-                self.set_due(id, None, &mut turn.fx);
+                self.start_nobody(id, turn);
                 turn.fx.todo.push_back(id);
             }
             Role::Worker(worker) => {
@@ -254,6 +253,19 @@ impl World {
                     }
                     Shutdown::Infinity => self.set_due(id, None, &mut turn.fx),
                 }
+            }
+        }
+    }
+
+    /// Supervisor `id` is going to end: those of its children that were to start again do not.
+    pub(crate) fn start_nobody(&mut self, id: NodeId, turn: &mut Turn<'_>) {
+        self.forget_restarts(id, 0, turn);
+        self.set_due(id, None, &mut turn.fx);
+        for child in self.sup(id).children.clone() {
+            let node = self.node_mut(child);
+            node.pending = false;
+            if node.life.is_none() && node.state == State::Restarting {
+                self.go(child, State::Stopped, None, turn.now, &mut turn.fx);
             }
         }
     }

@@ -521,10 +521,7 @@ impl World {
         let now = clock::now();
         let (kind, strategy, mailbox, fault, children) = match &node.role {
             Role::Worker(worker) => {
-                let fault = worker.fault.filter(|(_, until)| *until > now);
-                let fault = fault.filter(|_| {
-                    worker.life.as_ref().is_some_and(|life| life.has(crate::life::signal::FAULT))
-                });
+                let fault = worker.life.as_ref().and_then(|life| life.fault(now));
                 let mailbox = worker.mailbox.as_ref().map(|mailbox| mailbox.depth());
                 (view::Kind::Worker, None, mailbox, fault, Vec::new())
             }
