@@ -41,6 +41,8 @@ pub struct Settings {
     pub bus: bus::BusConfig,
     /// Discovery.
     pub discovery: discovery::Config,
+    /// Replicas of the database. `instance` and `data_dir` follow from the instance started and from `data`.
+    pub database: database::Config,
     /// HTTP API of jobs.
     pub app: app::Config,
     /// Runner of jobs.
@@ -77,6 +79,7 @@ impl Default for Settings {
             telemetry: telemetry::Config::default(),
             bus: bus::BusConfig::default(),
             discovery: discovery::Config::default(),
+            database: database::Config::default(),
             app: app::Config::default(),
             jobs: jobs::Config::default(),
             console: console::Config::default(),
@@ -122,6 +125,7 @@ impl Settings {
         self.telemetry.validate()?;
         self.bus.validate().map_err(|text| in_section("bus", text))?;
         self.discovery.validate()?;
+        self.database.validate()?;
         self.app.validate().map_err(|error| error.to_string())?;
         self.jobs.validate().map_err(|error| error.to_string())?;
         self.console.validate().map_err(|text| in_section("console", text))

@@ -76,11 +76,26 @@ impl Node {
 
     async fn start_instance(&self, tier: Tier, instance: &str, own_port: bool) -> Outcome {
         match tier {
-            Tier::Database => Ok(()),
+            Tier::Database => self.start_database(instance, own_port).await,
             Tier::App => self.start_app(instance, own_port).await,
             Tier::Jobs => self.start_jobs(instance).await,
             Tier::Console => self.start_console(instance).await,
         }
+    }
+
+    async fn start_database(&self, instance: &str, own_port: bool) -> Outcome {
+        let mut config = self.settings.database.clone();
+        instance.clone_into(&mut config.instance);
+        config.data_dir = match &self.data {
+            Some(data) => data.path().join(instance),
+            None => self.settings.data.join(instance),
+        };
+        if !own_port {
+            config.listen = port_zero(&config.listen);
+        }
+        let built = database::env(config, self.link("database", instance), self.registry.clone());
+        let (env, _listener) = built.map_err(|error| refused(instance, &error))?;
+        self.add("database", instance, &database::TREE, env).await
     }
 
     async fn start_app(&self, instance: &str, own_port: bool) -> Outcome {
@@ -134,6 +149,12 @@ fn replicas(registry: &Registry) -> Vec<Endpoint> {
         primary: it.facts.get("role").is_some_and(|role| role == "primary"),
     };
     replicas().filter(|it| !staying || it.health != Health::Draining).map(endpoint).collect()
+}
+
+/// The same interface, and a port of the system's choice.
+fn port_zero(listen: &str) -> String {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    format!("{host}:0")
 }
 
 fn refused(instance: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
