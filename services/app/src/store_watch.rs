@@ -46,6 +46,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 async fn watch(life: &Life, app: &App) {
+    life.ready(); // without the database the front door still opens, and says so
     let mut has_schema = false;
     loop {
         let began = clock::now();

@@ -54,15 +54,13 @@ pub async fn many(call: Call) -> Answer {
         Bulk::new(app, traceparent, outcomes).run(reader).await;
     });
     // The first piece decides between an error answer and a stream.
-    let first = match pieces.next().await {
-        Some(Err(error)) => return Err(error),
-        Some(Ok(first)) => first,
-        None => Bytes::new(),
-    };
-    let first = futures_util::stream::once(async { Ok(first) });
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "application/x-ndjson"))
-        .streaming(first.chain(pieces)))
+    let first = pieces.next().await.transpose()?;
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((header::CONTENT_TYPE, "application/x-ndjson"));
+    Ok(match first {
+        Some(first) => answer.streaming(futures_util::stream::once(async { Ok(first) }).chain(pieces)),
+        None => answer.finish(), // no lines, no outcomes
+    })
 }
 
 fn require_ndjson(headers: &HeaderMap) -> Result<(), Error> {
