@@ -1,5 +1,7 @@
 //! The end of an attempt, with a result or without.
 
+use std::collections::HashMap;
+
 use clock::WallMs;
 use messages::{
     job::{Reason, State},
@@ -109,7 +111,8 @@ impl<D: Sql> Store<D> {
             let all = |lease| Finished { lease, state: Some(State::Completed), version: 0 };
             return Ok(leases.into_iter().map(all).collect());
         }
-        let mut fates = self.fates(&leases, Some(&done.offset)).await?;
+        let found = self.db.query(fates_of(&leases), Level::Session, Some(&done.offset)).await?;
+        let mut fates = fates(&leases, &found.values)?;
         // Anything else was done by somebody else under this token: an expiry, for one.
         for fate in &mut fates {
             fate.state = fate.state.filter(|state| *state == State::Completed);
@@ -136,34 +139,39 @@ impl<D: Sql> Store<D> {
                     ON a.job_id = l.value ->> 0 AND a.token <= (l.value ->> 1) - 100)",
                 vec![list(&leases).into()],
             ),
+            // In the same transaction: a moment later the job may have been claimed again.
+            fates_of(&leases),
         ];
         let done = self.db.execute(statements).await?;
-        self.fates(&leases, Some(&done.offset)).await
+        fates(&leases, done.results.last().map_or(&[], |out| &out.values))
     }
+}
 
-    /// What each attempt's job is now: nothing for an attempt that no longer is, or never was, the latest.
-    async fn fates(&self, leases: &[Lease], after: Option<&str>) -> Result<Vec<Finished>, Error> {
-        let statement = Statement::new(
-            "SELECT j.id, j.token, j.state, j.version FROM json_each(?1) l JOIN jobs j
-             ON j.id = l.value ->> 0 AND j.token = l.value ->> 1",
-            vec![list(leases).into()],
-        );
-        let out = self.db.query(statement, Level::Session, after).await?;
-        let mut found = std::collections::HashMap::with_capacity(out.values.len());
-        for values in &out.values {
-            let mut r = rows::Row::new(values);
-            let lease = Lease { id: r.uuid()?, token: r.number()? };
-            found.insert(lease, (r.state()?, r.number()?));
+/// What each attempt's job is now.
+fn fates_of(leases: &[Lease]) -> Statement {
+    Statement::new(
+        "SELECT j.id, j.token, j.state, j.version FROM json_each(?1) l JOIN jobs j
+         ON j.id = l.value ->> 0 AND j.token = l.value ->> 1",
+        vec![list(leases).into()],
+    )
+}
+
+/// Reads what [`fates_of`] found: nothing for an attempt that is not, or never was, the latest.
+fn fates(leases: &[Lease], found: &[Vec<Value>]) -> Result<Vec<Finished>, Error> {
+    let read = |values: &Vec<Value>| {
+        let mut r = rows::Row::new(values);
+        let lease = Lease { id: r.uuid()?, token: r.number()? };
+        Ok((lease, (r.state()?, r.number()?)))
+    };
+    let found = found.iter().map(read).collect::<Result<HashMap<_, _>, Error>>()?;
+    let fate = |lease: &Lease| match found.get(lease) {
+        // Still running under this token: an expiry that was refused because the lease was renewed.
+        Some(&(state, version)) if state != State::Running => {
+            Finished { lease: *lease, state: Some(state), version }
         }
-        let fate = |lease: &Lease| match found.get(lease) {
-            // Still running under this token: an expiry that was refused because the lease was renewed.
-            Some(&(state, version)) if state != State::Running => {
-                Finished { lease: *lease, state: Some(state), version }
-            }
-            _ => Finished { lease: *lease, state: None, version: 0 },
-        };
-        Ok(leases.iter().map(fate).collect())
-    }
+        _ => Finished { lease: *lease, state: None, version: 0 },
+    };
+    Ok(leases.iter().map(fate).collect())
 }
 
 fn list(leases: &[Lease]) -> String {
