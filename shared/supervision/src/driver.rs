@@ -53,10 +53,10 @@ impl Order {
 
 impl Drop for Order {
     fn drop(&mut self) {
-        if !self.done {
-            if let Some(next) = self.report(ExitReason::Error, "its arbiter died".to_owned()) {
-                next.dispatch();
-            }
+        if !self.done
+            && let Some(next) = self.report(ExitReason::Error, "its arbiter died".to_owned())
+        {
+            next.dispatch();
         }
     }
 }

@@ -130,6 +130,7 @@ impl World {
             Decision::Leave => {
                 self.go(id, State::Stopped, Some(exit), turn.now, &mut turn.fx);
                 self.close_mailboxes(id, &mut turn.fx);
+                turn.fx.retired.extend(self.worker_mut(id).and_then(|worker| worker.home.take()));
                 turn.fx.todo.push_back(parent);
             }
             Decision::GiveUp => {
@@ -168,7 +169,7 @@ impl World {
         }
         self.forget_restarts(parent, from, turn);
         self.set_due(parent, None, &mut turn.fx);
-        for child in self.sup(parent).children[from..].to_vec() {
+        for child in self.children_from(parent, from) {
             let node = self.node_mut(child);
             node.pending = node.restart != Restart::Temporary || child == id;
         }

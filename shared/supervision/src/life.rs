@@ -1,10 +1,9 @@
 //! One life of a child, as the child sees it.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
 use actix::Actor;
@@ -313,19 +312,5 @@ impl Life {
 impl std::fmt::Debug for Life {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Life({} #{})", self.0.path, self.0.incarnation)
-    }
-}
-
-/// A future that is polled as supervised code, and turns a panic into an `Err` with its report.
-pub(crate) struct Caught<F>(pub(crate) Pin<Box<F>>);
-
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, String>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match crash::catch(|| self.0.as_mut().poll(cx)) {
-            Ok(polled) => polled.map(Ok),
-            Err(report) => Poll::Ready(Err(report)),
-        }
     }
 }

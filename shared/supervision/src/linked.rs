@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use tokio::task::AbortHandle;
 
-use crate::life::{Caught, Life};
+use crate::crash;
+use crate::life::Life;
 use crate::view::ExitReason;
 
 /// The linked tasks of one life.
@@ -64,16 +68,33 @@ pub(crate) fn spawn(life: Life, future: impl Future<Output = ()> + 'static) {
         Some(tasks.next)
     });
     let Some(key) = key else { return };
-    let entry = Entry(life.clone(), key);
-    let handle = actix_rt::spawn(async move {
-        let entry = entry;
-        if let Err(report) = Caught(Box::pin(future)).await {
-            entry.0.0.fail(ExitReason::Panic, report);
-        }
-    });
+    let task = Task { future: Box::pin(future), entry: Entry(life.clone(), key) };
+    let handle = actix_rt::spawn(task);
     life.0.linked.with(|tasks| {
         if let Some(slot) = tasks.running.get_mut(&key) {
             *slot = Some(handle.abort_handle());
         }
     });
+}
+
+/// Polls the future as a part of its child: a panic ends the child, and a blocked thread is blamed on it.
+struct Task<F> {
+    future: Pin<Box<F>>,
+    entry: Entry,
+}
+
+impl<F: Future<Output = ()>> Future for Task<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let life = self.entry.0.clone();
+        let busy_with = &life.0.home.busy_with;
+        busy_with.store(life.0.id.0, Ordering::Relaxed);
+        let polled = crash::catch(|| self.future.as_mut().poll(cx));
+        busy_with.store(0, Ordering::Relaxed);
+        polled.unwrap_or_else(|report| {
+            life.0.fail(ExitReason::Panic, report);
+            Poll::Ready(())
+        })
+    }
 }

@@ -71,7 +71,7 @@ impl World {
     fn start_next(&mut self, id: NodeId, from: usize, turn: &mut Turn<'_>) {
         let together = self.sup(id).pool.is_some(); // alike, so none needs another
         let mut all_ready = true;
-        for child in self.sup(id).children[from..].to_vec() {
+        for child in self.children_from(id, from) {
             let node = self.node(child);
             if node.pending && node.life.is_none() && node.due.is_none() {
                 self.begin(child, turn);
@@ -261,7 +261,7 @@ impl World {
     pub(crate) fn start_nobody(&mut self, id: NodeId, turn: &mut Turn<'_>) {
         self.forget_restarts(id, 0, turn);
         self.set_due(id, None, &mut turn.fx);
-        for child in self.sup(id).children.clone() {
+        for child in self.children_from(id, 0) {
             let node = self.node_mut(child);
             node.pending = false;
             if node.life.is_none() && node.state == State::Restarting {
@@ -272,7 +272,7 @@ impl World {
 
     /// Children of `id` from index `from` on that wait for their restart delay do not restart by themselves any more.
     pub(crate) fn forget_restarts(&mut self, id: NodeId, from: usize, turn: &mut Turn<'_>) {
-        for child in self.sup(id).children[from..].to_vec() {
+        for child in self.children_from(id, from) {
             let node = self.node(child);
             if node.life.is_none() && node.due.is_some() {
                 self.set_due(child, None, &mut turn.fx);
@@ -390,7 +390,7 @@ impl World {
         self.sup_mut(id).budget.set_intensity(pool_intensity(&row, size));
         let before = self.sup(id).children.len();
         self.fill_pool(id);
-        for (index, child) in self.sup(id).children.clone().into_iter().enumerate() {
+        for (index, child) in self.children_from(id, 0).into_iter().enumerate() {
             self.node_mut(child).remove = index >= size;
             if index >= size {
                 if self.node(child).life.is_some() {

@@ -143,3 +143,106 @@ pub const fn wants_another_life(restart: Restart, reason: ExitReason) -> bool {
         Restart::Temporary => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy as _, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+    use super::*;
+    use crate::spec::secs;
+
+    fn any_reason() -> impl proptest::strategy::Strategy<Value = ExitReason> {
+        use ExitReason::{Error, Fault, Hung, Intensity, Normal, Panic, Shutdown};
+        let reasons = [Normal, Shutdown, Error, Panic, Hung, Fault, Intensity];
+        (0..reasons.len()).prop_map(move |at| reasons[at])
+    }
+
+    fn any_restart() -> impl proptest::strategy::Strategy<Value = Restart> {
+        prop_oneof![Just(Restart::Permanent), Just(Restart::Transient), Just(Restart::Temporary)]
+    }
+
+    proptest! {
+        /// The model is `supervisor.erl` read aloud: keep the times of all restarts ever, count those in the period.
+        #[test]
+        fn the_budget_is_otps(
+            exits in proptest::collection::vec((any_restart(), any_reason(), 0..3000_u64), 1..200),
+            restarts in 1..6_u32,
+            period_ms in 1..10_000_u64,
+            seed in any::<u64>(),
+        ) {
+            let period = Duration::from_millis(period_ms);
+            let mut budget = Budget::new(Strategy::OneForOne, Intensity { restarts, period }, seed);
+            let mut history: Vec<Instant> = Vec::new();
+            let mut now = clock::now();
+            for (restart, reason, after_ms) in exits {
+                now += Duration::from_millis(after_ms);
+                let ended = Ended { restart, reason, streak: 0, backoff: Backoff::DEFAULT, counted: true };
+                let decision = budget.decide(ended, now);
+                let normal = matches!(reason, ExitReason::Normal | ExitReason::Shutdown);
+                let leave = restart == Restart::Temporary || (restart == Restart::Transient && normal);
+                if leave {
+                    prop_assert_eq!(decision, Decision::Leave);
+                    continue;
+                }
+                history.push(now);
+                let recent = history.iter().filter(|&&at| now <= at + period).count();
+                if recent > restarts as usize {
+                    prop_assert_eq!(decision, Decision::GiveUp);
+                    return Ok(()); // a supervisor that gave up decides nothing more
+                }
+                prop_assert_eq!(decision, Decision::Again { scope: Scope::One, delay: Duration::ZERO });
+            }
+        }
+
+        /// At once, then doubling up to the maximum, with at most half taken off; the same seed, the same delays.
+        #[test]
+        fn delays_double_within_their_bounds(seed in any::<u64>(), first_ms in 1..1000_u64, factor in 1..100_u64) {
+            let backoff = Backoff {
+                first: Duration::from_millis(first_ms),
+                max: Duration::from_millis(first_ms * factor),
+            };
+            let run = || {
+                let intensity = Intensity { restarts: 1000, period: secs(1) };
+                let mut budget = Budget::new(Strategy::RestForOne, intensity, seed);
+                let now = clock::now();
+                let delays = (0..40).map(|streak| {
+                    let ended = Ended { restart: Restart::Permanent, reason: ExitReason::Panic, streak, backoff, counted: true };
+                    match budget.decide(ended, now) {
+                        Decision::Again { scope: Scope::Rest, delay } => delay,
+                        other => panic!("{other:?}"),
+                    }
+                });
+                delays.collect::<Vec<_>>()
+            };
+            let delays = run();
+            prop_assert_eq!(delays[0], Duration::ZERO);
+            for (nth, delay) in delays.iter().enumerate().skip(1) {
+                let full = backoff.first.saturating_mul(1 << (nth - 1).min(20)).min(backoff.max);
+                prop_assert!(*delay <= full && *delay >= full / 2, "{nth}: {delay:?} of {full:?}");
+            }
+            prop_assert_eq!(run(), delays);
+        }
+
+        /// Ends that do not count never use up the budget, and never spin.
+        #[test]
+        fn uncounted_ends_burn_nothing(count in 1..200_u32) {
+            let intensity = Intensity { restarts: 1, period: secs(3600) };
+            let mut budget = Budget::new(Strategy::OneForAll, intensity, 1);
+            let now = clock::now();
+            for streak in 0..count {
+                let ended = Ended {
+                    restart: Restart::Permanent, reason: ExitReason::Error, streak, backoff: Backoff::DEFAULT, counted: false,
+                };
+                match budget.decide(ended, now) {
+                    Decision::Again { delay, .. } => prop_assert!(!delay.is_zero()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let counted = Ended {
+                restart: Restart::Permanent, reason: ExitReason::Error, streak: 0, backoff: Backoff::DEFAULT, counted: true,
+            };
+            let again = matches!(budget.decide(counted, now), Decision::Again { .. });
+            prop_assert!(again);
+        }
+    }
+}

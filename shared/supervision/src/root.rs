@@ -97,7 +97,11 @@ impl Root {
     }
 
     /// Adds a supervisor for the instances of one tier, one_for_one. Adding it again changes nothing.
+    ///
+    /// # Panics
+    /// When `name` is no name (see [`start`](Self::start)).
     pub async fn add_tier(&self, name: &str, intensity: Intensity) {
+        assert!(valid_name(name), "`{name}` is not a tier name");
         self.shared().act(|world, turn| {
             if world.child_named(ROOT, name).is_some() || world.node(ROOT).life.is_none() {
                 return;

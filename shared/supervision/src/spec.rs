@@ -293,3 +293,59 @@ pub(crate) fn valid_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 64 && name.chars().all(allowed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(_: Life) -> Result<Started, StartError> {
+        Err(StartError::new("never called"))
+    }
+
+    const GOOD: Intensity = Intensity { restarts: 3, period: secs(5) };
+    const ROW: Child = worker("a", start, Restart::Permanent, Shutdown::Brutal);
+
+    fn fault_of(intensity: Intensity, children: Vec<Child>) -> Option<String> {
+        let children: &'static [Child] = Box::leak(children.into_boxed_slice());
+        let tree = Tree { name: "t", strategy: Strategy::OneForOne, intensity, children };
+        tree.check().err().map(|error| error.fault)
+    }
+
+    #[test]
+    fn a_good_tree_passes_and_each_mistake_is_named() {
+        static BELOW: Tree =
+            Tree { name: "below", strategy: Strategy::OneForAll, intensity: GOOD, children: &[ROW] };
+        static BAD: Tree =
+            Tree { name: "no name", strategy: Strategy::OneForAll, intensity: GOOD, children: &[] };
+        assert_eq!(fault_of(GOOD, vec![ROW, subtree("b", &BELOW)]), None);
+        assert_eq!(fault_of(GOOD, vec![]), None, "no children, as OTP allows");
+        let mut timed = subtree("b", &BELOW);
+        timed.shutdown = Shutdown::Within(secs(1));
+        let cases: [(Intensity, Vec<Child>, &str); 9] = [
+            (Intensity { restarts: 0, ..GOOD }, vec![ROW], "at least 1 restart"),
+            (Intensity { period: secs(0), ..GOOD }, vec![ROW], "period above zero"),
+            (GOOD, vec![ROW, ROW], "`a` is there twice"),
+            (GOOD, vec![worker("a/b", start, Restart::Permanent, Shutdown::Brutal)], "id must be"),
+            (GOOD, vec![timed], "Infinity"),
+            (GOOD, vec![subtree("b", &BELOW).on_own_arbiter()], "arbiter"),
+            (GOOD, vec![subtree("b", &BAD)], "name must be"),
+            (GOOD, vec![ROW.mailbox(0)], "mailbox"),
+            (GOOD, vec![ROW.with_liveness(secs(0), secs(1))], "above zero"),
+        ];
+        for (intensity, children, expected) in cases {
+            let fault = fault_of(intensity, children).unwrap_or_default();
+            assert!(fault.contains(expected), "`{fault}` says `{expected}`");
+        }
+    }
+
+    #[test]
+    fn a_tree_that_contains_itself_is_refused() {
+        static LOOP: Tree = Tree {
+            name: "loop",
+            strategy: Strategy::OneForAll,
+            intensity: GOOD,
+            children: &[subtree("again", &LOOP)],
+        };
+        assert!(LOOP.check().is_err_and(|error| error.fault.contains("contain itself")));
+    }
+}

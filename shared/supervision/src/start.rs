@@ -61,7 +61,9 @@ impl From<String> for StartError {
 }
 
 /// A child that has been built, not yet polled.
-pub struct Started(Box<dyn FnOnce(&Life) -> Box<dyn Body>>);
+pub struct Started(Box<Build>);
+
+type Build = dyn FnOnce(&Life) -> Box<dyn Body>;
 
 impl Started {
     /// An actor. Ready once `started` and what it `wait`ed for is over, unless it called [`Life::not_ready_yet`].

@@ -60,12 +60,15 @@ pub(crate) struct Node {
     /// The end to report for a life that is being killed.
     pub killing: Option<(ExitReason, String)>,
     /// Who waits for the first start of an instance.
-    pub first: Option<oneshot::Sender<Result<(), StartError>>>,
+    pub first: Option<First>,
     /// Who waits for its stop.
     pub stop_waiters: Vec<oneshot::Sender<()>>,
     /// To be taken out of the tree once it has stopped.
     pub remove: bool,
 }
+
+/// To whom the outcome of an instance's first start is told.
+pub(crate) type First = oneshot::Sender<Result<(), StartError>>;
 
 pub(crate) enum Role {
     Worker(Box<Worker>),
@@ -147,7 +150,7 @@ pub(crate) struct Effects {
     pub orders: Vec<Order>,
     pub wakes: Vec<Arc<life::Inner>>,
     pub told: Vec<Transition>,
-    pub firsts: Vec<(oneshot::Sender<Result<(), StartError>>, Result<(), StartError>)>,
+    pub firsts: Vec<(First, Result<(), StartError>)>,
     pub stops: Vec<oneshot::Sender<()>>,
     pub retired: Vec<Arc<Home>>,
     pub garbage: Vec<Box<dyn Any + Send>>,
@@ -213,6 +216,11 @@ impl World {
             Role::Worker(worker) => Some(worker),
             Role::Supervisor(_) => None,
         }
+    }
+
+    /// A copy, for loops that change the tree.
+    pub(crate) fn children_from(&self, id: NodeId, from: usize) -> Vec<NodeId> {
+        self.sup(id).children[from..].to_vec()
     }
 
     pub(crate) fn index_in(&self, parent: NodeId, id: NodeId) -> usize {

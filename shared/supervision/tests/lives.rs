@@ -334,7 +334,8 @@ async fn stop_in_mid_restart() {
                 .with_backoff(Backoff { first: secs(60), max: secs(60) }),
         ],
     };
-    let stages: [(&str, fn(&mut Stage) -> bool); 3] = [
+    type Reached = fn(&mut Stage) -> bool;
+    let stages: [(&str, Reached); 3] = [
         ("stopping siblings", |stage| stage.state("a").0 == State::Stopping),
         ("starting", |stage| stage.state("b") == (State::Starting, 2)),
         ("waiting for the delay", |stage| stage.state("b") == (State::Restarting, 2)),

@@ -25,12 +25,12 @@ pub enum How {
 
 impl Orders {
     pub fn give(&self, child: &str, how: How) {
-        self.0.lock().unwrap().push((child.to_owned(), how));
+        self.0.lock().expect("nobody panics under it").push((child.to_owned(), how));
         self.1.notify_waiters();
     }
 
     fn take(&self, child: &str) -> Option<How> {
-        let mut orders = self.0.lock().unwrap();
+        let mut orders = self.0.lock().expect("nobody panics under it");
         let at = orders.iter().position(|(name, _)| name == child)?;
         Some(orders.remove(at).1)
     }
