@@ -165,7 +165,8 @@ pub struct Job {
     pub priority: u8,
     /// One attempt's time limit, milliseconds.
     pub timeout_ms: u64,
-    /// The handler's input.
+    /// The handler's input; not repeated in the answer to a submit.
+    #[serde(default)]
     pub payload: Value,
     /// RFC 3339.
     pub inserted_at: String,

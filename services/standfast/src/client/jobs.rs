@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use messages::job::{Job, State, Submit as Body};
+use jobstore::Why;
+use messages::job::{Job, Reason, State, Submit as Body};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -186,16 +187,38 @@ async fn act(one: &OneJob, verb: &str) -> Outcome {
 async fn why(one: &OneJob) -> Outcome {
     let server = server(&one.at)?;
     let why: Value = server.json(server.request(Method::GET, &path(one, "/why")?)).await?;
-    if one.at.json {
-        out::json(&why);
-        return Ok(());
-    }
-    let words = ["why", "because", "detail", "reason", "summary"];
-    match words.iter().find_map(|key| why[*key].as_str()) {
-        Some(text) => out::line(text),
-        None => out::json(&why),
+    match serde_json::from_value::<Why>(why.clone()) {
+        Ok(known) if !one.at.json => out::line(reason(&known)),
+        _ => out::json(&why),
     }
     Ok(())
+}
+
+/// What a job waits for, as a sentence.
+fn reason(why: &Why) -> String {
+    let after =
+        |error: &Option<Reason>| error.map(|error| format!(", after {}", word(&error))).unwrap_or_default();
+    match why {
+        Why::Nothing { state, last_error } => {
+            format!("nothing: it is {}{}", state.as_str(), after(last_error))
+        }
+        Why::Time { run_at, last_error } => format!("its time, {run_at}{}", after(last_error)),
+        Why::Resume { queue } => format!("queue {queue} is paused"),
+        Why::QueueConcurrency { running, concurrency, ahead } => {
+            format!("a place in its queue: {running} of {concurrency} run, {ahead} go before it")
+        }
+        Why::Worker { kind, ahead } => format!("a free worker that knows {kind}; {ahead} go before it"),
+        Why::Handler { runner, started_at, lease_until, cancel_requested } => {
+            let cancel = if *cancel_requested { "; it was asked to stop" } else { "" };
+            format!("its handler, on {runner} since {started_at}, under a lease until {lease_until}{cancel}")
+        }
+    }
+}
+
+/// The word that the API uses.
+fn word(reason: &Reason) -> String {
+    let value = serde_json::to_value(reason).ok();
+    value.as_ref().and_then(Value::as_str).unwrap_or("?").to_owned()
 }
 
 async fn queues(at: &FrontDoor) -> Outcome {
@@ -206,21 +229,30 @@ async fn queues(at: &FrontDoor) -> Outcome {
         out::json(&queues);
         return Ok(());
     }
-    let mut columns: Vec<String> = Vec::new();
-    for queue in queues.iter().filter_map(Value::as_object) {
-        columns.extend(
-            queue
-                .iter()
-                .filter(|(key, value)| !value.is_object() && !columns.contains(key))
-                .map(|(k, _)| k.clone())
-                .collect::<Vec<_>>(),
-        );
-    }
-    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let rows: Vec<Vec<String>> =
-        queues.iter().map(|queue| columns.iter().map(|column| cell(&queue[column])).collect()).collect();
-    let headings: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
-    out::table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    let states = ["available", "running", "scheduled", "retryable", "discarded"];
+    let rows = queues.iter().map(|queue| {
+        let cell = |value: &Value| match value {
+            Value::Null => "-".to_owned(),
+            Value::Bool(yes) => (if *yes { "yes" } else { "no" }).to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let counts = states.iter().map(|state| cell(&queue["jobs"][*state]));
+        let limits = ["paused", "concurrency", "backlog_max"].iter().map(|key| cell(&queue[*key]));
+        [cell(&queue["name"])].into_iter().chain(counts).chain(limits).collect()
+    });
+    let headings = [
+        "QUEUE",
+        "AVAILABLE",
+        "RUNNING",
+        "SCHEDULED",
+        "RETRYABLE",
+        "DEAD",
+        "PAUSED",
+        "CONCURRENCY",
+        "BACKLOG",
+    ];
+    out::table(&headings, &rows.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -313,9 +345,7 @@ fn print(job: &Job) {
         }
     }
     for error in &job.errors {
-        let reason = serde_json::to_value(error.reason).ok();
-        let reason = reason.as_ref().and_then(Value::as_str).unwrap_or("?");
-        line("error", &format!("attempt {} {reason}: {}", error.attempt, error.detail));
+        line("error", &format!("attempt {} {}: {}", error.attempt, word(&error.reason), error.detail));
     }
     if let Some(result) = &job.result {
         line("result", &result.to_string());
