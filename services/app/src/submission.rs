@@ -63,7 +63,7 @@ impl Rules {
 /// # Errors
 /// 400 if it is not JSON or too deep, 422 naming the field that cannot be, 501 for a field of a later version.
 pub fn read(text: &[u8], rules: &Rules, now: WallMs) -> Result<NewJob, Error> {
-    let given: Submission = http_support::parse(text, rules.depth_max)?;
+    let given: Submission = http_support::parse_object(text, rules.depth_max)?;
     for (field, value) in [("key", given.key), ("unique", given.unique), ("callback", given.callback)] {
         if value.is_some_and(|value| value.get() != "null") {
             return Err(Error::not_implemented(format!("`{field}` is reserved for a later version"))

@@ -5,7 +5,7 @@ use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use faults::Request;
 use futures_util::stream::{self, Stream};
-use http_support::{Error, Event, LastEventId, Limits, event_stream, parse, read_body, require_json};
+use http_support::{Error, Event, LastEventId, Limits, event_stream, parse_object, read_body, require_json};
 use jobstore::Filter;
 use messages::sql::Level;
 use serde::Serialize;
@@ -101,7 +101,7 @@ pub async fn inject(
     require_json(request.headers())?;
     let limits = Limits::default();
     let body = read_body(&request, payload.into_inner(), &limits, BODY_MAX).await?;
-    let asked: Request = parse(&body, limits.json_depth_max)?;
+    let asked: Request = parse_object(&body, limits.json_depth_max)?;
     let fault = asked.check(console.agent.limits()).map_err(|invalid| {
         Error::unprocessable("invalid-request", invalid.to_string()).with("field", invalid.field)
     })?;

@@ -143,6 +143,20 @@ pub fn parse<'a, T: Deserialize<'a>>(text: &'a [u8], depth_max: usize) -> Result
     serde_json::from_slice(text).map_err(|error| explain(text, &error))
 }
 
+/// [`parse`] for a text that must be an object: serde would read a struct from a list of its fields as well.
+///
+/// # Errors
+/// As [`parse`]; 422 for JSON that is not an object.
+pub fn parse_object<'a, T: Deserialize<'a>>(text: &'a [u8], depth_max: usize) -> Result<T, Error> {
+    match text.trim_ascii_start().first() {
+        Some(b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+            parse::<serde::de::IgnoredAny>(text, depth_max)?;
+            Err(Error::unprocessable("invalid-request", "the body is a JSON object"))
+        }
+        _ => parse(text, depth_max),
+    }
+}
+
 /// Says what is wrong with a text, where, and in which field.
 fn explain(text: &[u8], error: &serde_json::Error) -> Error {
     let offset = locate::offset_of(text, error.line(), error.column());

@@ -20,7 +20,7 @@ mod sse;
 
 pub use draining::Draining;
 pub use error::Error;
-pub use json::{BodyReader, depth_within, parse, read_body, require_json, require_media_type};
+pub use json::{BodyReader, depth_within, parse, parse_object, read_body, require_json, require_media_type};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use observe::{RequestContext, RouteLabel};

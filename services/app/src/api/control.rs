@@ -5,7 +5,7 @@ use actix_web::http::header;
 use bus::Message;
 use bytes::Bytes;
 use clock::WallMs;
-use http_support::{Error, parse, read_body, require_json};
+use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::Cancelled;
 use messages::job::{Changed, Job};
 use messages::names;
@@ -74,7 +74,7 @@ pub async fn redrive(call: Call) -> Answer {
         Redrive::default()
     } else {
         require_json(request.headers())?;
-        parse(&body, app.config.json_depth_max)?
+        parse_object(&body, app.config.json_depth_max)?
     };
     let limit = limit.unwrap_or(REDRIVE_DEFAULT);
     if !(1..=REDRIVE_MAX).contains(&limit) {

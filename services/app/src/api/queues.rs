@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use clock::WallMs;
-use http_support::{Error, parse, read_body, require_json};
+use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::{Counts, Queue};
 use messages::sql::Level;
 use serde::{Deserialize, Deserializer};
@@ -119,7 +119,7 @@ async fn read_patch(call: Call) -> Result<(std::sync::Arc<App>, Patch), Error> {
     let Call { app, request, payload, .. } = call;
     require_json(request.headers())?;
     let body = read_body(&request, payload, &app.limits, app.config.job_bytes_max).await?;
-    let patch = parse(&body, app.config.json_depth_max)?;
+    let patch = parse_object(&body, app.config.json_depth_max)?;
     Ok((app, patch))
 }
 
