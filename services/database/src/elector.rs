@@ -8,6 +8,7 @@ use std::time::Duration;
 use bus::Lease;
 use messages::names::DATABASE_LEASE;
 use supervision::{BoxError, Life, StartError, Started};
+use tokio::sync::oneshot;
 
 use crate::state::{Command, Role, Shared};
 
@@ -16,7 +17,7 @@ const TRY: Duration = Duration::from_millis(40);
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
-/// How long a campaign may make no progress.
+/// How long a campaign may take.
 const CAMPAIGN: Duration = Duration::from_secs(2);
 
 /// Starts the elector.
@@ -63,14 +64,13 @@ fn may_campaign(shared: &Shared) -> bool {
 
 /// From the lease to its loss.
 async fn reign(shared: &Shared, lease: &Lease) {
+    let (won, campaign) = oneshot::channel();
     // A full queue means a replica that does not take commands: it is as good as silent.
-    if shared.commands.put.try_send(Command::Campaign).is_err() {
+    if shared.commands.put.try_send(Command::Campaign(won)).is_err() {
         return;
     }
-    let mut status = shared.status();
-    let campaign = async { while status.wait_for(|s| s.role == Role::Primary).await.is_err() {} };
     tokio::select! {
-        won = tokio::time::timeout(CAMPAIGN, campaign) => if won.is_err() { return },
+        won = tokio::time::timeout(CAMPAIGN, campaign) => if !matches!(won, Ok(Ok(()))) { return },
         () = lease.lost() => return,
     }
     let mut status = shared.status();

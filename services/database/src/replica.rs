@@ -16,6 +16,7 @@ use std::time::Duration;
 use bus::{LinkState, LogReader, PublishError};
 use futures_util::stream::FuturesUnordered;
 use supervision::{BoxError, Life, StartError, Started};
+use tokio::sync::oneshot;
 
 use crate::fold::{Divergence, Fold};
 use crate::sqlite::writer::{StoreError, Writer};
@@ -45,6 +46,7 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         writer,
         role: Role::Starting,
         mine: None,
+        won: None,
         appending: FuturesUnordered::new(),
         pending: None,
         barrier: None,
@@ -108,6 +110,8 @@ struct Replica {
     role: Role,
     /// Epoch and term that this life proposed last.
     mine: Option<Mine>,
+    /// Waits to hear that the campaign is won.
+    won: Option<oneshot::Sender<()>>,
     appending: FuturesUnordered<Pin<Box<dyn Future<Output = (What, Result<(), PublishError>)>>>>,
     /// The group that is in the log or on its way there; SQLite's transaction is open.
     pending: Option<Pending>,
@@ -210,7 +214,12 @@ impl Replica {
 
     fn command(&mut self, command: Command) -> Result<(), Left> {
         match command {
-            Command::Campaign => self.campaign(),
+            // Of an elector that gave up meanwhile: it no longer holds the lease.
+            Command::Campaign(won) if won.is_closed() => {}
+            Command::Campaign(won) => {
+                self.won = Some(won);
+                self.campaign();
+            }
             Command::StepDown => self.step_down("the lease is lost"),
         }
         Ok(())

@@ -126,10 +126,10 @@ pub enum Refusal {
 pub type Strong = oneshot::Sender<Result<Token, WriteError>>;
 
 /// What the elector tells the replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Command {
-    /// It holds the lease: become primary.
-    Campaign,
+    /// It holds the lease: become primary. Answered when it is; dropped when the campaign failed.
+    Campaign(oneshot::Sender<()>),
     /// The lease is lost.
     StepDown,
 }

@@ -23,8 +23,9 @@ pub(super) async fn next_write(backlog: &mut VecDeque<Write>, shared: &Shared) -
 impl Replica {
     /// Proposes a new epoch. It is primary when it reads that back as the first with its number.
     pub(super) fn campaign(&mut self) {
-        if matches!(self.role, Role::Primary) {
-            return;
+        match self.role {
+            Role::Follower | Role::Candidate => {}
+            _ => return self.won = None,
         }
         let at = self.fold.position();
         let mine = Mine { epoch: at.epoch + 1, term: rand::random(), since: clock::now() };
@@ -43,6 +44,10 @@ impl Replica {
         if let Some(mine) = mine {
             self.writer.take_up(Duty::Primary).map_err(Left::Storage)?;
             self.role = Role::Primary;
+            if let Some(won) = self.won.take() {
+                // If the elector has given up, the command to step down is on its way.
+                drop(won.send(()));
+            }
             self.shared.telemetry.promoted(&at, clock::now() - mine.since);
         } else {
             // A group that is on its way comes after this epoch in the log, if at all: it surely counts for nobody.
@@ -65,6 +70,7 @@ impl Replica {
     }
 
     fn demote(&mut self, reason: &'static str, pending: WriteError) {
+        self.won = None;
         if !matches!(self.role, Role::Primary | Role::Candidate) {
             return;
         }

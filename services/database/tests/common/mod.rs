@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod history;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +32,17 @@ pub fn run(test: impl Future<Output = ()>) {
     actix::System::new().block_on(test);
 }
 
+/// Opens the bus; after a stop, threads that were blocked hold its lock for a moment longer.
+async fn open(config: &BusConfig) -> Bus {
+    for _ in 0..100 {
+        match Bus::open(config, "test") {
+            Err(bus::BusError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the bus stays locked");
+}
+
 pub fn config(instance: &str, dir: PathBuf) -> Config {
     Config { instance: instance.into(), data_dir: dir, listen: "127.0.0.1:0".into(), ..Config::default() }
 }
@@ -46,7 +59,7 @@ impl Cluster {
         n: usize,
         tune: impl Fn(Config) -> Config,
     ) -> Self {
-        let bus = Bus::open(bus, "test").unwrap();
+        let bus = open(bus).await;
         let registry = Registry::standalone("test");
         let root = Root::start("test", RootOptions::default());
         root.add_tier("database", Intensity { restarts: 100, period: Duration::from_secs(10) }).await;
