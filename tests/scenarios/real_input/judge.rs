@@ -70,13 +70,14 @@ fn right(task: &Task, result: &Value) -> Result<(), String> {
 async fn attempts_are_honest(http: &mut Http, id: &str, job: &Value) -> usize {
     let completed = |list: &[Value]| list.iter().filter(|a| a["outcome"] == "completed").count();
     // Any replica may answer, also one that is a little behind the one that told of the job.
-    let list = until(&format!("job {id} has an attempt that completed it"), Duration::from_secs(10), async || {
-        let answer = http.get(&format!("/v1/jobs/{id}/attempts")).await.map_err(|e| e.to_string())?;
-        let body: Value = answer.json().map_err(|e| format!("{e}: {}", answer.brief()))?;
-        let list = body["attempts"].as_array().cloned().ok_or_else(|| answer.brief())?;
-        if completed(&list) > 0 { Ok(list) } else { Err(answer.brief()) }
-    })
-    .await;
+    let list =
+        until(&format!("job {id} has an attempt that completed it"), Duration::from_secs(10), async || {
+            let answer = http.get(&format!("/v1/jobs/{id}/attempts")).await.map_err(|e| e.to_string())?;
+            let body: Value = answer.json().map_err(|e| format!("{e}: {}", answer.brief()))?;
+            let list = body["attempts"].as_array().cloned().ok_or_else(|| answer.brief())?;
+            if completed(&list) > 0 { Ok(list) } else { Err(answer.brief()) }
+        })
+        .await;
     for attempt in &list {
         assert!(attempt["started_at"].is_string(), "job {id}: an attempt that did not start: {list:?}");
     }

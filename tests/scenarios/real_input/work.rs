@@ -96,14 +96,18 @@ pub fn submit_all(
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = work.tasks.get(n) else { return accepted };
-                let share = f64::from(u32::try_from(n).expect("small"))
-                    / f64::from(u32::try_from(work.tasks.len()).expect("small"));
-                tokio::time::sleep_until((began + duration.mul_f64(share)).into()).await;
+                tokio::time::sleep_until((began + due(n, work.tasks.len(), duration)).into()).await;
                 accepted.push((n, submit(&mut doors, client, n, &task.job()).await));
             }
         });
     }
     tokio::spawn(async move { all.join_all().await.into_iter().flatten().collect() })
+}
+
+/// A burst each second, so that there is always a backlog when something is killed.
+fn due(n: usize, tasks: usize, duration: Duration) -> Duration {
+    let seconds = usize::try_from(duration.as_secs()).expect("minutes");
+    Duration::from_secs(u64::try_from(n * seconds / tasks).expect("seconds"))
 }
 
 async fn submit(doors: &mut [Http], client: usize, n: usize, job: &Value) -> String {
