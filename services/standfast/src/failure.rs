@@ -20,7 +20,7 @@ pub enum Code {
 pub struct Failure {
     /// What the process exits with.
     pub code: Code,
-    /// What to do, on one line; empty if the command has said everything already.
+    /// What to do, on one line.
     pub text: String,
 }
 
@@ -31,11 +31,6 @@ impl Failure {
     /// It was tried and failed.
     pub fn failed(text: impl fmt::Display) -> Self {
         Self::new(Code::Failed, text)
-    }
-
-    /// It failed, and the output shows how.
-    pub fn shown() -> Self {
-        Self { code: Code::Failed, text: String::new() }
     }
 
     /// The command line is wrong in a way that clap cannot see.

@@ -16,7 +16,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Outcome;
-use crate::settings::Settings;
+use crate::settings::Source;
 
 fn main() -> std::process::ExitCode {
     // Wrong usage ends in here with 2, help and version with 0.
@@ -24,9 +24,7 @@ fn main() -> std::process::ExitCode {
     match run(command) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.text.is_empty() {
-                out::complain(&failure.text);
-            }
+            out::complain(&failure.text);
             std::process::ExitCode::from(failure.code as u8)
         }
     }
@@ -50,7 +48,7 @@ fn run(command: Command) -> Outcome {
 }
 
 fn check_config(file: Option<&std::path::Path>, print: bool) -> Outcome {
-    let settings = Settings::load(file, &[])?;
+    let settings = Source::new(file).load()?;
     if print {
         out::write(&settings.to_toml());
     } else {

@@ -87,28 +87,62 @@ impl Default for Settings {
     }
 }
 
-/// A flag, the key it stands for, and its value.
-pub type Flag<'a> = (&'a str, &'a str, &'a str);
+/// Where a node's settings come from, so that they can be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    file: Option<PathBuf>,
+    flags: Vec<(&'static str, String, String)>,
+}
 
-impl Settings {
+impl Source {
+    /// The environment, and the file if there is one.
+    pub fn new(file: Option<&Path>) -> Self {
+        Self { file: file.map(Path::to_owned), flags: Vec::new() }
+    }
+
+    /// A flag that stands for `key`, if it was given.
+    #[must_use]
+    pub fn flag(mut self, flag: &'static str, key: &str, value: Option<&str>) -> Self {
+        self.flags.extend(value.map(|value| (flag, key.to_owned(), value.to_owned())));
+        self
+    }
+
     /// Reads file, environment and flags, and checks every range.
     ///
     /// # Errors
     /// The first thing that is wrong: where, key, value, range.
-    pub fn load(file: Option<&Path>, flags: &[Flag<'_>]) -> Outcome<Self> {
+    pub fn load(&self) -> Outcome<Settings> {
         let mut loader = config::Loader::new();
-        if let Some(file) = file {
+        if let Some(file) = &self.file {
             loader = loader.file(file)?;
         }
         loader = loader.environment(std::env::vars(), RESERVED);
-        for (flag, key, value) in flags {
-            loader = loader.flag(flag, key, *value);
+        for (flag, key, value) in &self.flags {
+            loader = loader.flag(flag, key, value);
         }
-        let settings: Self = loader.load()?;
+        let settings: Settings = loader.load()?;
         settings.validate().map_err(Failure::config)?;
         Ok(settings)
     }
 
+    /// The same, with what follows from it and from the host.
+    ///
+    /// # Errors
+    /// As [`Source::load`].
+    pub fn for_this_host(&self) -> Outcome<Settings> {
+        let mut settings = self.load()?;
+        if settings.bus.data_dir == bus::BusConfig::default().data_dir {
+            settings.bus.data_dir = settings.data.join("bus");
+        }
+        if settings.discovery.host.is_none() {
+            settings.discovery.host =
+                nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+        }
+        Ok(settings)
+    }
+}
+
+impl Settings {
     /// All of it as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("settings have a TOML form: they were read from it")

@@ -13,6 +13,7 @@ mod reload;
 mod serve;
 mod tiers;
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -26,34 +27,32 @@ use uuid::Uuid;
 use crate::cli;
 use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome, with_causes};
-use crate::settings::{Flag, Settings, check_name, host_name};
+use crate::settings::{Settings, Source, check_name, host_name};
 
 /// Restarts of whole instances of one tier that are too many for it.
 const TIER_INTENSITY: Intensity = Intensity { restarts: 5, period: Duration::from_secs(30) };
 
 /// `standfast up`: the whole stack.
 pub fn up(args: &cli::Up) -> Outcome {
-    let mut flags = node_flags(&args.node);
-    let addresses = [
-        ("--listen", "app.listen", &args.listen),
-        ("--console", "console.listen", &args.console),
-        ("--database", "database.listen", &args.database),
-    ];
-    flags.extend(addresses.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value.as_deref()?))));
-    let settings = prepare(&args.node, &flags)?;
+    let source = source(&args.node)
+        .flag("--listen", "app.listen", args.listen.as_deref())
+        .flag("--console", "console.listen", args.console.as_deref())
+        .flag("--database", "database.listen", args.database.as_deref());
+    let settings = prepare(&source)?;
     let data = DataDir::own(&settings.data)?;
     let plan = tiers::Plan::whole_stack(&settings);
-    serve::run(&settings, plan, Some(data), &args.node)
+    serve::run(settings, &plan, Some(data), &source)
 }
 
 /// `standfast run TIER`.
 pub fn run(args: &cli::Run) -> Outcome {
     let tier = args.tier.as_str();
-    let listen = format!("{tier}.listen");
-    let mut flags = node_flags(&args.node);
-    flags.extend(args.listen.as_deref().map(|value| ("--listen", &*listen, value)));
-    flags.extend(args.advertise.as_deref().map(|value| ("--advertise", "discovery.host", value)));
-    let settings = prepare(&args.node, &flags)?;
+    let source = source(&args.node).flag("--listen", &format!("{tier}.listen"), args.listen.as_deref()).flag(
+        "--advertise",
+        "discovery.host",
+        args.advertise.as_deref(),
+    );
+    let settings = prepare(&source)?;
     if settings.bus.url == "embedded" {
         return Err(Failure::config(format!(
             "bus.url = \"embedded\": a {tier} node of its own needs a broker that it shares with the others: use \
@@ -64,29 +63,20 @@ pub fn run(args: &cli::Run) -> Outcome {
     check_name("--instance", &instance).map_err(Failure::config)?;
     let keeps_data = args.tier == cli::Tier::Database;
     let data = keeps_data.then(|| DataDir::own_instance(&settings.data, &instance)).transpose()?;
-    serve::run(&settings, tiers::Plan::one(args.tier, instance), data, &args.node)
+    serve::run(settings, &tiers::Plan::one(args.tier, instance), data, &source)
 }
 
-fn node_flags(args: &cli::NodeArgs) -> Vec<Flag<'_>> {
-    let data = args.data.as_deref().and_then(std::path::Path::to_str);
-    let said = [
-        ("--bus", "bus.url", args.bus.as_deref()),
-        ("--data", "data", data),
-        ("--node", "node", args.node.as_deref()),
-        ("--log", "telemetry.log", args.log.as_deref()),
-    ];
-    said.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect()
+fn source(args: &cli::NodeArgs) -> Source {
+    Source::new(args.config.as_deref())
+        .flag("--bus", "bus.url", args.bus.as_deref())
+        .flag("--data", "data", args.data.as_deref().and_then(Path::to_str))
+        .flag("--node", "node", args.node.as_deref())
+        .flag("--log", "telemetry.log", args.log.as_deref())
 }
 
 /// Configuration and log, before anything is touched.
-fn prepare(args: &cli::NodeArgs, flags: &[Flag<'_>]) -> Outcome<Settings> {
-    let mut settings = Settings::load(args.config.as_deref(), flags)?;
-    if settings.bus.data_dir == bus::BusConfig::default().data_dir {
-        settings.bus.data_dir = settings.data.join("bus");
-    }
-    if settings.discovery.host.is_none() {
-        settings.discovery.host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
-    }
+fn prepare(source: &Source) -> Outcome<Settings> {
+    let settings = source.for_this_host()?;
     telemetry::init_with(&settings.telemetry).map_err(Failure::config)?;
     // A second provider of cryptography cannot be there yet: this is the first use.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -7,32 +7,28 @@ use messages::service::Health;
 use supervision::view::ExitReason;
 
 use super::{Node, reload, tiers::Plan};
-use crate::cli::NodeArgs;
 use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome};
 use crate::out;
-use crate::settings::Settings;
+use crate::settings::{Settings, Source};
 use crate::signals::{Asked, Signals};
 
 /// Runs the node to its end.
-pub fn run(settings: &Settings, plan: Plan, data: Option<DataDir>, args: &NodeArgs) -> Outcome {
-    let ended = actix_rt::System::new().block_on(live(settings, plan, data, args));
+pub fn run(settings: Settings, plan: &Plan, data: Option<DataDir>, source: &Source) -> Outcome {
+    let ended = actix_rt::System::new().block_on(live(settings, plan, data, source));
     // Threads that hang on purpose or by mistake must not hold up the end of the process.
-    match &ended {
-        Ok(()) => {}
-        Err(failure) if failure.text.is_empty() => {}
-        Err(failure) => out::complain(&failure.text),
+    if let Err(failure) = &ended {
+        out::complain(&failure.text);
     }
     std::process::exit(ended.err().map_or(0, |failure| failure.code as i32));
 }
 
-async fn live(settings: &Settings, plan: Plan, data: Option<DataDir>, args: &NodeArgs) -> Outcome {
+async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source: &Source) -> Outcome {
     let mut signals = Signals::take()?;
-    let mut settings = settings.clone();
     let mut node = Node::start(&settings, data).await?;
     let root = node.root.clone();
     let asked = tokio::select! {
-        started = node.start_tiers(&plan) => started.map(|()| false),
+        started = node.start_tiers(plan) => started.map(|()| false),
         () = signals.stop() => Ok(true),
         reason = root.exited() => Err(gave_up(reason)),
     };
@@ -49,7 +45,7 @@ async fn live(settings: &Settings, plan: Plan, data: Option<DataDir>, args: &Nod
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return node.drain(&settings, &mut signals).await,
-                Asked::Reload => reload::reload(&mut settings, args),
+                Asked::Reload => reload::reload(&mut settings, source),
             },
             reason = root.exited() => return Err(gave_up(reason)),
         }

@@ -59,14 +59,28 @@ impl Up {
         up
     }
 
+    /// Starts it ready, with more arguments and no `STANDFAST_LOG`.
+    pub fn spawn_quietly(directory: &Path, more: &[&str]) -> Self {
+        let mut up = Self::spawn_with(directory, more, |command| {
+            command.env_remove("STANDFAST_LOG");
+        });
+        up.wait_ready();
+        up
+    }
+
     /// Starts it with more arguments.
     pub fn spawn(directory: &Path, more: &[&str]) -> Self {
+        Self::spawn_with(directory, more, |_| ())
+    }
+
+    fn spawn_with(directory: &Path, more: &[&str], change: impl Fn(&mut Command)) -> Self {
         let data = directory.join("data");
         let file = |name: &str| std::fs::File::create(directory.join(name)).expect("the directory is ours");
         let free = "127.0.0.1:0";
         let mut command =
             standfast(&["up", "--node", "test", "--listen", free, "--console", free, "--database", free]);
         command.arg("--data").arg(data).args(more).stdout(file("stdout")).stderr(file("stderr"));
+        change(&mut command);
         let child = Some(command.spawn().expect("the binary starts"));
         Self { child, directory: directory.to_owned(), url: String::new(), console: String::new() }
     }
@@ -121,6 +135,7 @@ impl Up {
 }
 
 impl Drop for Up {
+    #[allow(clippy::print_stdout, reason = "this is the report of a failed test")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
