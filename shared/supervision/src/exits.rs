@@ -51,7 +51,7 @@ impl World {
         turn.fx.todo.push_back(parent);
         if remove {
             self.go(id, State::Stopped, Some(exit), turn.now, &mut turn.fx);
-            self.remove(id, &mut turn.fx);
+            self.remove(id, turn.now, &mut turn.fx);
         } else if self.sup(parent).pool.is_some() && !self.is_stopping_children(parent, 0) {
             // The pool grew again while this one was on its way out.
             self.go(id, State::Restarting, Some(exit), turn.now, &mut turn.fx);
@@ -81,7 +81,7 @@ impl World {
             let error = StartError::Exited(format!("{} did not start: {}", self.node(id).path, exit.detail));
             turn.fx.firsts.push((first, Err(error)));
             self.go(id, State::Stopped, Some(exit), turn.now, &mut turn.fx);
-            return self.remove(id, &mut turn.fx);
+            return self.remove(id, turn.now, &mut turn.fx);
         }
         let index = self.index_in(parent, id);
         if self.is_stopping_children(parent, index) {

@@ -1,5 +1,6 @@
 //! Starting and stopping, in order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -369,16 +370,29 @@ impl World {
         id
     }
 
-    /// Gives a pool as many children as its size says; only ever adds.
+    /// Gives a pool its children number 1 to its size; only ever adds.
     fn fill_pool(&mut self, id: NodeId) {
         let Some(pool) = &self.sup(id).pool else { return };
         let (row, start, size) = (pool.row, pool.start, pool.size);
         let above = Arc::clone(&self.node(id).path);
-        for number in self.sup(id).children.len()..size {
-            let role = Role::Worker(Box::new(Worker::new(row, start)));
-            let name = format!("{}-{}", row.id, number + 1);
+        // One that is on its way out keeps its number until it has gone, so these need not be the first ones.
+        let taken: HashSet<usize> =
+            self.children_from(id, 0).into_iter().map(|child| self.number(child)).collect();
+        for number in (1..=size).filter(|number| !taken.contains(number)) {
+            let role = Role::Worker(Box::new(Worker { number, ..Worker::new(row, start) }));
+            let name = format!("{}-{number}", row.id);
             let child = self.insert(Node::new(Some((id, &above)), &name, row.restart, row.shutdown, role));
             self.node_mut(child).pending = true;
+        }
+        let mut children = self.children_from(id, 0);
+        children.sort_by_key(|&child| self.number(child));
+        self.sup_mut(id).children = children;
+    }
+
+    fn number(&self, id: NodeId) -> usize {
+        match &self.node(id).role {
+            Role::Worker(worker) => worker.number,
+            Role::Supervisor(_) => 0,
         }
     }
 
@@ -388,20 +402,17 @@ impl World {
         pool.size = size;
         let row = pool.row;
         self.sup_mut(id).budget.set_intensity(pool_intensity(&row, size));
-        let before = self.sup(id).children.len();
         self.fill_pool(id);
-        for (index, child) in self.children_from(id, 0).into_iter().enumerate() {
-            self.node_mut(child).remove = index >= size;
-            if index >= size {
-                if self.node(child).life.is_some() {
-                    self.stop(child, turn);
-                } else {
-                    self.remove(child, &mut turn.fx);
-                }
+        for child in self.children_from(id, 0) {
+            let surplus = self.number(child) > size;
+            self.node_mut(child).remove = surplus;
+            if surplus && self.node(child).life.is_some() {
+                self.stop(child, turn);
+            } else if surplus {
+                self.remove(child, turn.now, &mut turn.fx);
             }
         }
-        let sup = self.sup_mut(id);
-        if size > before && sup.op.is_none() && self.node(id).life.is_some() {
+        if self.sup(id).op.is_none() && self.node(id).life.is_some() {
             self.sup_mut(id).op = Some(Op { from: 0, stage: Stage::Starting });
         }
         turn.fx.todo.push_back(id);
@@ -425,6 +436,7 @@ impl Worker {
             pinged_at: None,
             answered_at: clock::now(),
             probe: 0,
+            number: 0,
         }
     }
 }

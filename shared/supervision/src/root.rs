@@ -157,7 +157,7 @@ impl Root {
             let above = world.child_named(ROOT, tier)?;
             let id = world.child_named(above, instance)?;
             if world.node(id).life.is_none() {
-                world.remove(id, &mut turn.fx);
+                world.remove(id, turn.now, &mut turn.fx);
                 return Some(false);
             }
             let node = world.node_mut(id);

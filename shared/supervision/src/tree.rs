@@ -86,6 +86,8 @@ pub(crate) struct Worker {
     pub pinged_at: Option<Instant>,
     pub answered_at: Instant,
     pub probe: u64,
+    /// Of a pool's child: its number in it, from 1.
+    pub number: usize,
 }
 
 pub(crate) struct Supervisor {
@@ -242,14 +244,15 @@ impl World {
         id
     }
 
-    /// Takes a stopped node and all below it out of the tree.
-    pub(crate) fn remove(&mut self, id: NodeId, fx: &mut Effects) {
+    /// Takes a node without a life, and all below it, out of the tree.
+    pub(crate) fn remove(&mut self, id: NodeId, now: Instant, fx: &mut Effects) {
         self.close_mailboxes(id, fx);
         if let Some(parent) = self.node(id).parent {
             self.sup_mut(parent).children.retain(|&child| child != id);
         }
         for node in self.subtree(id) {
             self.set_due(node, None, fx);
+            self.go(node, State::Stopped, None, now, fx);
             if let Some(gone) = self.nodes[node.0 as usize].take() {
                 self.free.push(node);
                 match gone.role {

@@ -148,7 +148,7 @@ fn any_exit() -> impl Strategy_<Value = (usize, How)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_exits_end_as_in_otp(
