@@ -8,6 +8,7 @@ const kinds = document.body.dataset.kinds.split(" ").map((word) => word.split(":
 const FLASH_MS = 1600, INCIDENTS_MAX = 50, PANELS_EVERY_MS = 2000;
 let at = document.body.dataset.at;
 let byPath = index();
+let flashes = 0; // shown so far: for those who test this
 
 function index() {
   const found = new Map();
@@ -17,64 +18,83 @@ function index() {
 
 // ---- the tree ----
 
-function part(el, name) {
-  const row = el.matches(".cell") ? null : el.querySelector(".row");
-  return row && row.querySelector("." + name);
+const part = (el, name) => el.querySelector(".row ." + name);
+
+// A crash of one child can restart hundreds: transitions are gathered, the last of each child counts, and the
+// page is touched once per frame. Nothing here asks for a layout.
+const pending = new Map();
+let drawing = false;
+
+function take(t) {
+  const before = pending.get(t.path);
+  pending.set(t.path, before && before.exit && !t.exit ? { ...t, exit: before.exit } : t);
+  incident(t);
+  if (drawing) return;
+  drawing = true;
+  document.hidden ? setTimeout(draw, 500) : requestAnimationFrame(draw); // a hidden page gets no frames
+}
+
+function draw() {
+  drawing = false;
+  let unknown = false;
+  for (const t of pending.values()) unknown = !apply(t) || unknown;
+  pending.clear();
+  recount();
+  if (unknown) refetchTree();
 }
 
 function apply(t) {
   const el = byPath.get(t.path);
-  if (!el) return refetchTree();
+  if (!el) return false;
   el.dataset.state = t.to;
   el.dataset.restarts = t.restarts;
-  const state = part(el, "state"), back = part(el, "back");
-  if (state) {
-    state.textContent = t.to === "running" ? "" : t.waiting_for ? "waiting for " + t.waiting_for : t.to;
-    part(el, "life").textContent = t.incarnation > 1 ? "#" + t.incarnation : "";
-    if (t.exit) part(el, "life").title = `${t.restarts} restarts; the last life ended: ${t.exit.reason}: ${t.exit.detail}`;
-    if (t.recovered_us != null) back.textContent = micros(t.recovered_us);
+  const ended = t.exit ? `${t.restarts} restarts; the last life ended: ${t.exit.reason}: ${t.exit.detail}` : "";
+  const recovered = t.recovered_us != null ? micros(t.recovered_us) : "";
+  if (el.matches(".cell")) {
+    el.title = `${leaf(t.path)}: ${t.to}, life ${t.incarnation}` + (recovered && `, back in ${recovered}`);
   } else {
-    el.title = `${leaf(t.path)}: ${t.to}, life ${t.incarnation}` +
-      (t.recovered_us != null ? `, back in ${micros(t.recovered_us)}` : "");
+    part(el, "state").textContent = t.to === "running" ? "" : t.waiting_for ? "waiting for " + t.waiting_for : t.to;
+    part(el, "life").textContent = t.incarnation > 1 ? "#" + t.incarnation : "";
+    if (ended) part(el, "life").title = ended;
+    if (recovered) part(el, "back").textContent = recovered;
   }
-  if (t.exit || t.recovered_us != null) flash(el);
-  incident(t);
-  recount();
+  if (ended || recovered) flash(el.querySelector(".row") || el);
+  return true;
 }
+
+const scheme = matchMedia("(prefers-color-scheme: dark)"), calmly = matchMedia("(prefers-reduced-motion: reduce)");
+let color;
+const readColor = () => { color = getComputedStyle(document.documentElement).getPropertyValue("--flash"); };
+readColor();
+scheme.onchange = readColor;
 
 function flash(el) {
-  el.classList.remove("flash");
-  void el.offsetWidth; // starts the animation anew
-  el.classList.add("flash");
-  clearTimeout(el.flashing);
-  el.flashing = setTimeout(() => el.classList.remove("flash"), FLASH_MS);
+  const calm = calmly.matches;
+  const from = calm ? { outline: "2px solid " + color } : { backgroundColor: color, boxShadow: "0 0 0 3px " + color };
+  el.animate(calm ? [from, from] : [from, {}], { duration: FLASH_MS, easing: "ease-out" });
+  flashes++;
 }
 
-let recounting = false;
 function recount() {
-  if (recounting) return;
-  recounting = true;
-  requestAnimationFrame(() => {
-    recounting = false;
-    let running = 0, other = 0, restarts = 0;
-    for (const el of byPath.values()) {
-      if (el.dataset.kind !== "worker") continue;
-      restarts += Number(el.dataset.restarts);
-      el.dataset.state === "running" ? running++ : other++;
-    }
-    for (const [id, n] of [["running", running], ["other", other], ["restarts", restarts]]) {
-      $("n-" + id).textContent = $("n-" + id).dataset.n = n;
-    }
-    for (const cells of tree.querySelectorAll(".cells")) {
-      let n = 0;
-      for (const cell of cells.children) n += Number(cell.dataset.restarts);
-      cells.previousElementSibling.querySelector(".sum-restarts").textContent = n + (n === 1 ? " restart" : " restarts");
-    }
-  });
+  let running = 0, other = 0, restarts = 0;
+  for (const el of byPath.values()) {
+    if (el.dataset.kind !== "worker") continue;
+    restarts += Number(el.dataset.restarts);
+    el.dataset.state === "running" ? running++ : other++;
+  }
+  for (const [id, n] of [["running", running], ["other", other], ["restarts", restarts]]) {
+    $("n-" + id).textContent = $("n-" + id).dataset.n = n;
+  }
+  for (const cells of tree.querySelectorAll(".cells")) {
+    let n = 0;
+    for (const cell of cells.children) n += Number(cell.dataset.restarts);
+    cells.previousElementSibling.querySelector(".sum-restarts").textContent = n + (n === 1 ? " restart" : " restarts");
+  }
 }
 
-let fetching = false;
+let fetching = false, again = false;
 async function refetchTree() {
+  again = fetching;
   if (fetching) return;
   fetching = true;
   try {
@@ -85,16 +105,25 @@ async function refetchTree() {
     hideTools();
     recount();
   } catch { /* the next snapshot tries again */ } finally {
-    setTimeout(() => { fetching = false; }, 500);
+    setTimeout(() => {
+      fetching = false;
+      if (again) refetchTree();
+    }, 500);
   }
 }
 
 // ---- what happened ----
 
+const down = new Map(); // path → the list's entry of a child that is not back yet
+for (const li of $("incidents").children) if (li.querySelector(".down")) down.set(li.dataset.of, li);
+
 function incident(t) {
-  const list = $("incidents");
-  const open = [...list.children].find((li) => li.dataset.of === t.path && li.querySelector(".down"));
-  if (t.exit && !["normal", "shutdown"].includes(t.exit.reason) && !open && t.to !== "running") {
+  const open = down.get(t.path);
+  if (t.to === "running" && open) {
+    down.delete(t.path);
+    open.querySelector(".back").textContent =
+      t.recovered_us != null ? "back in " + micros(t.recovered_us) : "back as #" + t.incarnation;
+  } else if (t.exit && !open && t.to !== "running" && !["normal", "shutdown"].includes(t.exit.reason)) {
     const li = document.createElement("li");
     li.dataset.of = t.path;
     const time = document.createElement("time");
@@ -104,12 +133,14 @@ function incident(t) {
     const back = span("back", "");
     back.append(span("down", "down"));
     li.append(time, " ", span("reason", t.exit.reason), " ", what, back);
-    list.prepend(li);
-    while (list.children.length > INCIDENTS_MAX) list.lastElementChild.remove();
-  } else if (t.to === "running" && open) {
-    open.querySelector(".back").textContent =
-      t.recovered_us != null ? "back in " + micros(t.recovered_us) : "back as #" + t.incarnation;
-    flash(open);
+    $("incidents").prepend(li);
+    down.set(t.path, li);
+    while ($("incidents").children.length > INCIDENTS_MAX) {
+      const oldest = $("incidents").lastElementChild;
+      if (down.get(oldest.dataset.of) === oldest) down.delete(oldest.dataset.of);
+      oldest.remove();
+    }
+    flash(li);
   }
 }
 
@@ -140,7 +171,7 @@ function follow() {
     if (events.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
   };
   events.addEventListener("snapshot", (e) => { at = e.lastEventId; refetchTree(); });
-  events.addEventListener("transition", (e) => { at = e.lastEventId; apply(JSON.parse(e.data)); });
+  events.addEventListener("transition", (e) => { at = e.lastEventId; take(JSON.parse(e.data)); });
 }
 
 // ---- breaking things ----
@@ -233,15 +264,19 @@ document.addEventListener("click", (e) => {
 
 // ---- the panels ----
 
+const faultIds = () => [...document.querySelectorAll("[data-fault]")].map((li) => li.dataset.fault).join();
+
 async function panels() {
   try {
     const text = await (await fetch("/fragments/panels")).text();
     const fresh = new DOMParser().parseFromString(text, "text/html").body;
-    for (const panel of fresh.children) {
+    const before = faultIds();
+    for (const panel of [...fresh.children]) {
       const old = $(panel.dataset.panel);
       if (old.innerHTML !== panel.innerHTML) old.replaceChildren(...panel.childNodes);
     }
-  } catch { /* shown by the event stream's state */ }
+    if (faultIds() !== before) refetchTree(); // the tree shows who has a fault
+  } catch { /* the event stream says that the console is away */ }
 }
 
 setInterval(() => { if (!document.hidden) panels(); }, PANELS_EVERY_MS);
