@@ -55,7 +55,11 @@ function apply(t) {
   } else {
     part(el, "state").textContent = t.to === "running" ? "" : t.waiting_for ? "waiting for " + t.waiting_for : t.to;
     part(el, "life").textContent = t.incarnation > 1 ? "#" + t.incarnation : "";
-    if (ended) part(el, "life").title = ended;
+    if (ended) {
+      part(el, "life").title = ended;
+      // The other faults end with the life they hit.
+      for (const fault of el.querySelectorAll(".row .fault")) if (fault.textContent !== "slow") fault.remove();
+    }
     if (recovered) part(el, "back").textContent = recovered;
   }
   if (ended || recovered) flash(el.querySelector(".row") || el);

@@ -207,15 +207,14 @@ fn not_running_in(node: &Node, into: &mut Vec<String>) {
 
 /// `GET /`.
 pub async fn page(console: Data<Console>) -> Answer {
-    let at = console.feed.at();
+    let (incidents, at) = console.feed.incidents();
     let (tree, panels) = futures_util::future::join(console.fleet.tree(), panels(&console)).await;
-    Ok(html(page::whole(&tree, &at, &panels)))
+    Ok(html(page::whole(&tree, &incidents, &panels, &at)))
 }
 
 /// `GET /fragments/tree`.
 pub async fn tree_fragment(console: Data<Console>) -> Answer {
-    let at = console.feed.at();
-    Ok(html(page::tree_fragment(&console.fleet.tree().await, &at)))
+    Ok(html(page::tree_fragment(&console.fleet.tree().await)))
 }
 
 /// `GET /fragments/panels`.
@@ -242,7 +241,6 @@ async fn panels(console: &Console) -> Panels {
     let (jobs, faults) = futures_util::future::join(page, console.fleet.faults()).await;
     Panels {
         faults,
-        incidents: console.feed.incidents(),
         services: console.registry.snapshot().to_vec(),
         jobs: jobs.map(|page| page.jobs).map_err(|error| {
             tracing::debug!(%error, "the last jobs cannot be read");

@@ -102,10 +102,11 @@ impl Feed {
         self.0.followers.available_permits()
     }
 
-    /// What went down and came back, newest first.
+    /// What went down and came back, newest first, and the id of the last event that is in it.
     #[must_use]
-    pub fn incidents(&self) -> Vec<Incident> {
-        self.state().incidents.iter().cloned().collect()
+    pub fn incidents(&self) -> (Vec<Incident>, String) {
+        let state = self.state();
+        (state.incidents.iter().cloned().collect(), self.id(state.ring.last()))
     }
 
     /// Takes in a transition.

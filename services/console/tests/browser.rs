@@ -38,7 +38,7 @@ fn row(path: &str, part: &str) -> String {
 
 /// Somebody points at a child, breaks it with a button, and sees it come back.
 #[actix::test]
-async fn a_restart_is_seen_as_it_happens_and_a_button_causes_it() {
+async fn the_browser_shows_a_restart_as_it_happens_and_a_button_causes_it() {
     let stack = stack().await;
     let mut browser = Browser::start().await;
     browser.open(&stack.url, 1400, 900).await;
@@ -55,6 +55,7 @@ async fn a_restart_is_seen_as_it_happens_and_a_button_causes_it() {
     browser.until("flashes > 0").await;
     browser.until("document.querySelector('#incidents li .back').textContent.startsWith('back in')").await;
     browser.until("document.getElementById('n-restarts').textContent === '1'").await;
+    assert_eq!(browser.value("document.querySelectorAll('#incidents li').length").await, 1, "told once");
     browser.picture("restarted").await;
     // One of the other node, and one of the 256.
     for path in ["/cellar/jobs/jobs-2/workers/workers-1", "/laptop/jobs/jobs-1/workers/workers-200"] {
@@ -69,7 +70,7 @@ async fn a_restart_is_seen_as_it_happens_and_a_button_causes_it() {
 }
 
 #[actix::test]
-async fn faults_in_force_are_listed_and_cleared_with_a_button() {
+async fn the_browser_lists_faults_in_force_and_a_button_clears_them() {
     let stack = stack().await;
     let asked = Request { for_ms: Some(60_000), ..Request::new("/cellar/jobs/**", Kind::Slow) };
     let fault = asked.check(stack.two.agent.limits()).expect("in range");
@@ -88,7 +89,7 @@ async fn faults_in_force_are_listed_and_cleared_with_a_button() {
 
 /// The page's own worker is killed under it: the browser comes back and shows what it missed.
 #[actix::test]
-async fn the_page_survives_the_death_of_the_console_that_serves_it() {
+async fn the_page_in_a_browser_survives_the_death_of_what_serves_it() {
     let stack = stack().await;
     let mut browser = Browser::start().await;
     browser.open(&stack.url, 1400, 900).await;
@@ -103,7 +104,7 @@ async fn the_page_survives_the_death_of_the_console_that_serves_it() {
 }
 
 #[actix::test]
-async fn without_script_the_tree_is_there() {
+async fn a_browser_without_script_has_the_tree() {
     let stack = stack().await;
     let mut browser = Browser::start().await;
     browser.without_script().await;

@@ -64,10 +64,23 @@ impl Agent {
         &self.0.limits
     }
 
-    /// This node's tree as it is now.
+    /// This node's tree as it is now, each instance with the faults of its link.
     #[must_use]
     pub fn tree(&self) -> view::Node {
-        self.0.root.snapshot()
+        let mut tree = self.0.root.snapshot();
+        let mut table = self.table();
+        let now = clock::now();
+        if table.len(now) > 0 {
+            let all = table.in_force(now, |_, _| true);
+            for fault in all.iter().filter(|f| f.kind.hits() == Hits::Link && !f.kind.strikes_once()) {
+                for path in &fault.matched {
+                    if let Some(instance) = find_mut(&mut tree, path) {
+                        instance.faults.push(fault.kind.to_string());
+                    }
+                }
+            }
+        }
+        tree
     }
 
     /// This node's root: its events, above all.
@@ -108,7 +121,7 @@ impl Agent {
         if table.len(now) == 0 {
             return Vec::new();
         }
-        let tree = self.tree();
+        let tree = self.0.root.snapshot();
         table.in_force(now, |fault, path| match fault.kind.hits() {
             Hits::Child => find(&tree, path).is_some_and(|child| !child.faults.is_empty()),
             Hits::Link => !fault.kind.strikes_once(),
@@ -175,7 +188,7 @@ impl Agent {
             _ => Intervention::Slow(amount(fault)),
         };
         let mut workers = Vec::new();
-        collect_workers(&self.tree(), &fault.target, &mut workers);
+        collect_workers(&self.0.root.snapshot(), &fault.target, &mut workers);
         workers.retain(|_| chosen(fault.probability));
         workers.retain(|path| !self.0.root.intervene(path, intervention, until).is_empty());
         workers
@@ -205,7 +218,7 @@ impl Agent {
     }
 
     fn hit_node(&self, fault: &Fault) -> Vec<String> {
-        let path = self.tree().path;
+        let path = self.0.root.snapshot().path;
         if !glob::matches(&fault.target, &path) || !chosen(fault.probability) {
             return Vec::new();
         }
@@ -255,4 +268,11 @@ fn find<'a>(node: &'a view::Node, path: &str) -> Option<&'a view::Node> {
         return Some(node);
     }
     node.children.iter().find_map(|child| find(child, path))
+}
+
+fn find_mut<'a>(node: &'a mut view::Node, path: &str) -> Option<&'a mut view::Node> {
+    if node.path == path {
+        return Some(node);
+    }
+    node.children.iter_mut().find_map(|child| find_mut(child, path))
 }

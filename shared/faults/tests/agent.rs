@@ -145,6 +145,8 @@ async fn link_faults_add_up_and_clearing_one_leaves_the_other() {
     assert_eq!(matched, ["/n/toy/toy-1"]);
     stack.agent.set(partition, &fault("/n/**", Kind::Partition, 60_000)).unwrap();
     assert_eq!(stack.agent.list().iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::Delay, Kind::Partition]);
+    let tree = stack.agent.tree();
+    assert_eq!(tree.children[0].children[0].faults, ["delay", "partition"], "the instance shows them");
     assert_eq!(stack.agent.clear(Some(delay)), [delay]);
     assert_eq!(stack.agent.list().iter().map(|f| f.id).collect::<Vec<_>>(), [partition]);
     assert_eq!(stack.agent.clear(None), [partition]);

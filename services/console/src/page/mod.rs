@@ -30,21 +30,20 @@ pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self
 pub struct Panels {
     /// In force now.
     pub faults: Vec<InForce>,
-    /// Newest first.
-    pub incidents: Vec<Incident>,
     /// What discovery knows.
     pub services: Vec<Announcement>,
     /// Newest first, or why they cannot be shown.
     pub jobs: Result<Vec<Job>, String>,
 }
 
-/// The whole page. `at` is the id of the last transition that `root` has in it.
+/// The whole page. `at` is the id of the last event that `incidents` has in it; `root` may be newer.
 #[must_use]
-pub fn whole(root: &Node, at: &str, panels: &Panels) -> String {
+pub fn whole(root: &Node, incidents: &[Incident], panels: &Panels, at: &str) -> String {
     let tree = tree::stack(root);
     let counts = counts(root);
     let kinds = kinds();
-    let Parts { faults, incidents, services, jobs } = parts(panels);
+    let Parts { faults, services, jobs } = parts(panels);
+    let incidents = panels::incidents(incidents);
     let (css, js) = (asset("console.css"), asset("console.js"));
     format!(
         r##"<!doctype html>
@@ -86,14 +85,14 @@ pub fn whole(root: &Node, at: &str, panels: &Panels) -> String {
 
 /// The tree alone, for the script to put in place of the one it has.
 #[must_use]
-pub fn tree_fragment(root: &Node, at: &str) -> String {
-    format!("<div data-at=\"{}\">{}</div>", Esc(at), tree::stack(root))
+pub fn tree_fragment(root: &Node) -> String {
+    format!("<div>{}</div>", tree::stack(root))
 }
 
 /// The panels that the script refreshes as a whole.
 #[must_use]
 pub fn panels_fragment(panels: &Panels) -> String {
-    let Parts { faults, services, jobs, .. } = parts(panels);
+    let Parts { faults, services, jobs } = parts(panels);
     format!(
         "<div data-panel=\"faults\">{faults}</div><div data-panel=\"services\">{services}</div>\
          <div data-panel=\"jobs\">{jobs}</div>"
@@ -109,7 +108,6 @@ pub fn asset(name: &str) -> String {
 
 struct Parts {
     faults: String,
-    incidents: String,
     services: String,
     jobs: String,
 }
@@ -117,7 +115,6 @@ struct Parts {
 fn parts(panels: &Panels) -> Parts {
     Parts {
         faults: panels::faults(&panels.faults),
-        incidents: panels::incidents(panels.incidents.iter()),
         services: panels::services(&panels.services),
         jobs: panels::jobs(&panels.jobs),
     }

@@ -38,7 +38,7 @@ pub fn faults(list: &[InForce]) -> String {
 
 /// What went down and came back, newest first.
 #[must_use]
-pub fn incidents<'a>(list: impl Iterator<Item = &'a Incident>) -> String {
+pub fn incidents(list: &[Incident]) -> String {
     let mut out = String::from("<ol class=\"list\" id=\"incidents\">");
     for i in list {
         let back = match i.back {
@@ -71,22 +71,24 @@ pub fn services(list: &[Announcement]) -> String {
     }
     let mut sorted: Vec<&Announcement> = list.iter().collect();
     sorted.sort_by(|a, b| (&a.tier, &a.instance).cmp(&(&b.tier, &b.instance)));
-    let mut out =
-        String::from("<table><thead><tr><th>instance<th>health<th>address<th>facts</tr></thead><tbody>");
+    let mut out = String::from("<ul class=\"list services\">");
     for a in sorted {
-        let facts: Vec<String> = a.facts.iter().map(|(k, v)| format!("{k} {v}")).collect();
+        let mut facts: Vec<String> = a.facts.iter().map(|(k, v)| format!("{k} {v}")).collect();
+        facts.sort_by_key(|fact| !fact.starts_with("role ")); // who is the primary is what people look for
         let facts = facts.join(", ");
+        let address = a.address.as_deref().unwrap_or_default();
         let _ = write!(
             out,
-            "<tr><td title=\"on {node}\">{instance}<td class=\"health {health}\">{health}<td>{address}<td class=\"facts\" title=\"{facts}\">{facts}</tr>",
+            "<li title=\"on {node}\"><span>{instance}</span><span class=\"{health}\">{health}</span>\
+             <span class=\"facts\" title=\"{facts}\">{facts}</span><span class=\"address\">{address}</span></li>",
             node = Esc(&a.node),
             instance = Esc(&a.instance),
             health = health(a.health),
-            address = Esc(a.address.as_deref().unwrap_or("–")),
             facts = Esc(&facts),
+            address = Esc(address.strip_prefix("http://").unwrap_or(address)),
         );
     }
-    out.push_str("</tbody></table>");
+    out.push_str("</ul>");
     out
 }
 
