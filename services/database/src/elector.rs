@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 use crate::state::{Command, Role, Shared};
 
 /// Pause between two tries to get the lease: the larger part of how long a failover takes.
-const TRY: Duration = Duration::from_millis(40);
+const TRY_UNLED: Duration = Duration::from_millis(40);
+/// The same while another replica is known to be primary; the lease may be free all the same.
+const TRY: Duration = Duration::from_millis(120);
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
@@ -46,10 +48,27 @@ async fn elect(shared: &Arc<Shared>) {
             let _ = shared.commands.put.send(Command::StepDown).await; // never closed: both ends are in `shared`
             drop(lease);
             // The others get a fair chance: this one just failed.
-            tokio::time::sleep(TRY * 2).await;
+            tokio::time::sleep(TRY_UNLED * 2).await;
         }
-        tokio::time::sleep(TRY + Duration::from_millis(rand::random_range(0..10))).await;
+        tokio::select! {
+            () = tokio::time::sleep(TRY) => {}
+            () = unled(shared) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..10))).await;
     }
+}
+
+/// Until discovery knows of no primary: as long as it does, trying often is in vain and costs an idle stack.
+async fn unled(shared: &Shared) {
+    let mut picture = shared.registry.version();
+    let is_led =
+        || shared.registry.snapshot().iter().any(|it| it.facts.get("role").is_some_and(|it| it == "primary"));
+    while is_led() {
+        if picture.changed().await.is_err() {
+            return;
+        }
+    }
+    tokio::time::sleep(TRY_UNLED).await;
 }
 
 /// Whether it makes sense to try: the replica follows the log, has read it to its end, and lives.

@@ -30,7 +30,7 @@ mod sweeper;
 mod telemetry;
 mod worker;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use bus::Bus;
 use dbclient::Database;
@@ -59,7 +59,7 @@ pub static TREE: Tree = Tree {
         worker( "lease_keeper",    lease_keeper::start, Permanent, Within(secs(1))),
         pool(   "workers",         worker::start,       Permanent, Within(secs(30)))
             .on_own_arbiter()                                                         // a handler that blocks stops only itself
-            .with_liveness(Duration::from_millis(500), secs(2))
+            .with_liveness(secs(1), secs(2))
             .with_intensity(Intensity { restarts: 500, period: secs(5) }),            // a bad job ends as poison, not as an outage
         worker( "claimer",         claimer::start,      Permanent, Within(secs(1))),
         worker( "sweeper",         sweeper::start,      Permanent, Within(secs(1))),

@@ -43,7 +43,7 @@ async fn subscribe(life: &Life, bus: &Bus) -> Subscription {
 async fn listen(life: &Life, registry: &Registry, bus: &Bus, subscription: &mut Subscription) {
     let mut state = bus.state();
     state.mark_changed();
-    let mut look = tokio::time::interval(registry.config().interval() / 4);
+    let mut look = tokio::time::interval(registry.config().interval() / 2);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = std::pin::pin!(life.stopping());
     loop {
