@@ -1,4 +1,5 @@
 //! What is recorded on one database makes another equal to it.
+#![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
 
 use changeset::{Conflict, Error, Recorder, apply};
 use proptest::prelude::*;
