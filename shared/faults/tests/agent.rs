@@ -1,5 +1,7 @@
 //! The agent on a small real tree and the embedded bus: what is set is felt, listed, and gone on time.
 
+#![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
+
 use std::time::Duration;
 
 use bus::{Bus, BusConfig, Message};
