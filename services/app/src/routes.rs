@@ -1,5 +1,6 @@
 //! Every route of the front door, once: routing, 405 and 501, metrics labels and the OpenAPI document come from here.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::guard::{self, Guard};
@@ -10,6 +11,7 @@ use http_support::{Error, RouteLabel};
 use supervision::Life;
 
 use crate::api::{bulk, control, events, front, queues, read, submit};
+use crate::intake::Intake;
 use crate::state::{App, Call};
 
 /// What answers a request.
@@ -88,6 +90,7 @@ pub static ROUTES: &[Route] = routes! {
 
 /// Puts the table into an actix-web app.
 pub(crate) fn mount(config: &mut web::ServiceConfig, app: &Arc<App>, life: &Life) {
+    let intake = Intake::new(Arc::clone(app), life.clone());
     let mut paths: Vec<&'static str> = Vec::new();
     for route in ROUTES {
         if !paths.contains(&route.path) {
@@ -99,14 +102,10 @@ pub(crate) fn mount(config: &mut web::ServiceConfig, app: &Arc<App>, life: &Life
         let allow = allow(&methods);
         let mut resource = web::resource(path).app_data(RouteLabel(path));
         for route in methods {
-            let (app, life, handler) = (Arc::clone(app), life.clone(), route.handler);
+            let (app, life, intake) = (Arc::clone(app), life.clone(), Rc::clone(&intake));
             let answer = move |request: HttpRequest, payload: web::Payload| {
-                handler(Call {
-                    app: Arc::clone(&app),
-                    life: life.clone(),
-                    request,
-                    payload: payload.into_inner(),
-                })
+                let (app, life, intake) = (Arc::clone(&app), life.clone(), Rc::clone(&intake));
+                (route.handler)(Call { app, life, intake, request, payload: payload.into_inner() })
             };
             resource = resource.route(web::route().guard(guard_of(route)).to(answer));
         }

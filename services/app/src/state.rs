@@ -1,5 +1,6 @@
 //! What every HTTP worker of an instance shares.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::Config;
 use crate::backlog::Backlog;
 use crate::changes::Changes;
 use crate::idempotency::InFlight;
+use crate::intake::Intake;
 use crate::kinds::Kinds;
 use crate::store_watch::StoreHealth;
 use crate::submission::Rules;
@@ -76,8 +78,9 @@ impl App {
 /// One request on its way to its handler.
 pub struct Call {
     pub app: Arc<App>,
-    /// Of the worker that serves the request.
+    /// Of the worker that serves the request, as is its intake.
     pub life: Life,
+    pub intake: Rc<Intake>,
     pub request: HttpRequest,
     pub payload: Payload,
 }

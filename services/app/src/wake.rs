@@ -1,18 +1,24 @@
-//! Wake-ups for the runners, after the commit and never before it; at most one in flight per queue.
+//! Wake-ups for the runners, after the commit and never before it; at most one per queue and [`GAP`].
 //!
-//! A burst of submits to one queue is one wake-up, or two: whoever commits while one is in flight marks the queue,
-//! and it is told once more. A wake-up is a hint; if it is lost, the runners' sweeper finds the jobs.
+//! The first of a burst goes out at once; whoever commits within the gap marks the queue, and it is told once more.
+//! So a stream of submits costs a thousand wake-ups a second at most, and none waits longer than the gap. A wake-up
+//! is a hint; if it is lost, the runners' sweeper finds the jobs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bus::{Bus, Message};
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use messages::names;
 use supervision::{Life, StartError, Started};
 
 use crate::state::App;
 
+/// Time between two wake-ups of one queue.
+const GAP: Duration = Duration::from_millis(1);
 /// Queues that may have a wake-up in flight at once. Beyond, the sweeper does it.
 const QUEUES_MAX: usize = 1_024;
 
@@ -70,31 +76,30 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     let left: Vec<_> = app.wakes.lock().keys().cloned().collect();
     Ok(Started::task(async move {
         let (bus, wakes) = (&app.bus, &app.wakes);
+        let mut publishing: FuturesUnordered<_> =
+            left.into_iter().map(|queue| publish(bus, wakes, queue)).collect();
         life.ready();
-        for queue in left {
-            publish(bus, wakes, &queue).await;
-        }
         loop {
-            let queue = tokio::select! {
+            tokio::select! {
                 biased;
-                queue = wakes.receive.recv() => queue,
-                () = life.stopping() => break,
-            };
-            let Ok(queue) = queue else { break };
-            publish(bus, wakes, &queue).await;
+                Ok(queue) = wakes.receive.recv() => publishing.push(publish(bus, wakes, queue)),
+                Some(()) = publishing.next() => {}
+                () = life.stopping() => return Ok(()),
+            }
         }
-        Ok(())
     }))
 }
 
-async fn publish(bus: &Bus, wakes: &Wakes, queue: &str) {
-    let topic = names::topic(names::JOBS_WAKE, queue);
+/// Publishes now, and again after each gap in which it was asked for.
+async fn publish(bus: &Bus, wakes: &Wakes, queue: Arc<str>) {
+    let topic = names::topic(names::JOBS_WAKE, &queue);
     loop {
         // Without the bus the sweeper finds the jobs, so a failure is told once, and by the bus itself.
         if let Err(error) = bus.broadcast(&topic, Message::new(Bytes::new())).await {
-            tracing::debug!(queue, %error, "wake-up not published");
+            tracing::debug!(%queue, %error, "wake-up not published");
         }
-        if !wakes.published(queue) {
+        tokio::time::sleep(GAP).await;
+        if !wakes.published(&queue) {
             return;
         }
     }

@@ -23,7 +23,7 @@ pub use error::Error;
 pub use json::{BodyReader, depth_within, parse, parse_object, read_body, require_json, require_media_type};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
-pub use observe::{RequestContext, RouteLabel};
+pub use observe::{RouteLabel, trace_of};
 pub use prefer::Prefer;
 pub use serve::serve;
 pub use sse::{Event, LastEventId, event_stream};

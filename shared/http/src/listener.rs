@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,6 +19,56 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     socket: Arc<TcpListener>,
     address: SocketAddr,
+    load: Arc<Load>,
+}
+
+/// How the connections are spread over those who accept. Only a hint: it evens out, it refuses nothing.
+#[derive(Debug, Default)]
+struct Load {
+    workers: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// One worker's part of the load.
+#[derive(Debug)]
+pub(crate) struct Share {
+    load: Arc<Load>,
+    own: AtomicUsize,
+}
+
+/// One connection's part of a worker's share.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<Share>);
+
+/// A worker may have so many connections more than its even share before it lets others go first.
+const SHARE_SLACK: usize = 4;
+
+impl Share {
+    /// Counts a connection until what is returned is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Held {
+        self.own.fetch_add(1, Relaxed);
+        self.load.connections.fetch_add(1, Relaxed);
+        Held(Arc::clone(self))
+    }
+
+    /// Whether others should have a go at the next connection.
+    pub(crate) fn is_over(&self) -> bool {
+        let (own, workers) = (self.own.load(Relaxed), self.load.workers.load(Relaxed));
+        workers > 1 && own > self.load.connections.load(Relaxed) / workers + SHARE_SLACK
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.load.workers.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.own.fetch_sub(1, Relaxed);
+        self.0.load.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A listening socket could not be had.
@@ -45,7 +96,7 @@ impl Listener {
             socket.listen(BACKLOG)?;
             let socket = TcpListener::from(socket);
             let address = socket.local_addr()?;
-            Ok(Self { socket: Arc::new(socket), address })
+            Ok(Self { socket: Arc::new(socket), address, load: Arc::default() })
         };
         listen().map_err(|source| BindError { address, source })
     }
@@ -70,6 +121,12 @@ impl Listener {
         format!("http://{address}")
     }
 
+    /// Joins those who accept.
+    pub(crate) fn share(&self) -> Arc<Share> {
+        self.load.workers.fetch_add(1, Relaxed);
+        Arc::new(Share { load: Arc::clone(&self.load), own: AtomicUsize::new(0) })
+    }
+
     /// The same socket, registered with the reactor of the calling thread.
     ///
     /// # Errors
@@ -82,6 +139,18 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_with_more_than_its_share_lets_others_go_first() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = listener.share();
+        let held: Vec<_> = (0..10).map(|_| first.hold()).collect();
+        assert!(!first.is_over(), "it is alone");
+        let second = listener.share();
+        assert!(first.is_over() && !second.is_over(), "10 of 10, even would be 5, and 4 are tolerated");
+        drop(held);
+        assert!(!first.is_over());
+    }
 
     #[test]
     fn a_taken_port_is_one_clear_error() {

@@ -28,25 +28,10 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Clone, Copy, Debug)]
 pub struct RouteLabel(pub &'static str);
 
-/// What a request carries from hop to hop.
-#[derive(Clone, Debug)]
-pub struct RequestContext {
-    /// `X-Request-Id` of the client if it is sane, else one of ours; in the answer, problems and the log.
-    pub request_id: Rc<str>,
-}
-
-impl RequestContext {
-    /// Of a request that `serve` serves; elsewhere the id is empty.
-    #[must_use]
-    pub fn of(request: &HttpRequest) -> Self {
-        request.extensions().get::<Self>().cloned().unwrap_or_else(|| Self { request_id: Rc::from("") })
-    }
-
-    /// The caller's trace continued by one span, or a new one (W3C Trace Context section 4.3).
-    #[must_use]
-    pub fn trace(request: &HttpRequest) -> Trace {
-        Trace::continued(request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok()))
-    }
+/// The caller's trace continued by one span, or a new one (W3C Trace Context section 4.3).
+#[must_use]
+pub fn trace_of(request: &HttpRequest) -> Trace {
+    Trace::continued(request.headers().get(&TRACEPARENT).and_then(|value| value.to_str().ok()))
 }
 
 /// Per worker: makes request ids and keeps the handles of its metric series.
@@ -97,15 +82,15 @@ impl Observer {
         }
     }
 
-    /// The client's id if it cannot hurt a log, else the next of ours.
-    fn request_id(&self, headers: &HeaderMap) -> Rc<str> {
+    /// `X-Request-Id`, in the answer, problems and the log: the client's id if it cannot hurt a log, else the next of ours.
+    fn request_id(&self, headers: &HeaderMap) -> String {
         let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok());
         if let Some(id) = given.filter(|id| is_sane(id)) {
-            return Rc::from(id);
+            return id.to_owned();
         }
         let n = self.next.get() + 1;
         self.next.set(n);
-        Rc::from(format!("{}-{n:x}", self.prefix))
+        format!("{}-{n:x}", self.prefix)
     }
 
     fn count(&self, route: &'static str, method: &Method, status: StatusCode, took: Duration) {
@@ -167,7 +152,6 @@ where
         let started = clock::now();
         let observer = Rc::clone(&self.observer);
         let request_id = observer.request_id(request.headers());
-        request.extensions_mut().insert(RequestContext { request_id: Rc::clone(&request_id) });
         let answer = self.inner.call(request);
         Box::pin(async move {
             Ok(match answer.await {
@@ -249,8 +233,8 @@ mod tests {
             headers.insert(REQUEST_ID, HeaderValue::from_static(value));
             observer.request_id(&headers)
         };
-        assert_eq!(&*with("abc-1.2:3_X"), "abc-1.2:3_X");
-        assert_ne!(&*with("a b"), "a b");
+        assert_eq!(with("abc-1.2:3_X"), "abc-1.2:3_X");
+        assert_ne!(with("a b"), "a b");
         assert_ne!(with(""), with(""));
         assert!(is_sane(&observer.request_id(&HeaderMap::new())));
     }

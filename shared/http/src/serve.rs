@@ -21,6 +21,8 @@ use crate::{Limits, Listener};
 
 /// How long a connection that was answered early may take to close, before it is dropped.
 const LINGER: Duration = Duration::from_secs(1);
+/// A worker with more than its share of the connections pauses so long before it accepts the next one.
+const LET_OTHERS: Duration = Duration::from_millis(1);
 /// Pause after the process ran out of file descriptors: connections wait in the backlog meanwhile.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,17 +67,22 @@ where
 
     let socket = listener.on_this_thread()?;
     let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let share = listener.share();
     life.ready();
     let accept = async {
         loop {
             let (stream, peer, slot) = next_connection(&socket, &slots).await;
+            let held = (slot, share.hold());
             let connection = connections.call((Connection::new(stream), Protocol::Http1, Some(peer)));
             life.spawn_linked(async move {
-                let _slot = slot;
+                let _held = held;
                 if let Err(error) = connection.await {
                     tracing::debug!(%peer, %error, "connection ended early");
                 }
             });
+            if share.is_over() {
+                tokio::time::sleep(LET_OTHERS).await;
+            }
         }
     };
     tokio::select! {

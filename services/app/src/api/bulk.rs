@@ -15,13 +15,13 @@ use bytes::Bytes;
 use clock::WallMs;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use http_support::{BodyReader, Error, RequestContext};
+use http_support::{BodyReader, Error, trace_of};
 use jobstore::{Error as StoreError, NewJob};
-use messages::job::State;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Answer, submit};
 use crate::error::to_http;
+use crate::intake::store_all;
 use crate::lines::{Line, Lines};
 use crate::state::{App, Call};
 use crate::submission;
@@ -35,7 +35,7 @@ const PIECES_MAX: usize = 65_536;
 
 /// See the module.
 pub async fn many(call: Call) -> Answer {
-    let Call { app, life, request, payload } = call;
+    let Call { app, life, request, payload, .. } = call;
     require_ndjson(request.headers())?;
     if request.headers().contains_key("idempotency-key") {
         let detail = "`Idempotency-Key` is for one job; here the outcome of each line is told";
@@ -45,8 +45,7 @@ pub async fn many(call: Call) -> Answer {
         let detail = format!("{} bulk requests are being read already", app.config.bulk_streams_max);
         return Err(Error::too_many("too-many-bulk-requests", detail, 1));
     };
-    let traceparent =
-        request.headers().contains_key("traceparent").then(|| RequestContext::trace(&request).to_string());
+    let traceparent = request.headers().contains_key("traceparent").then(|| trace_of(&request).to_string());
     let (outcomes, mut pieces) = Outcomes::channel(app.config.bulk_outcomes_bytes_max);
     let reader = BodyReader::new(payload, &app.limits);
     life.spawn_linked(async move {
@@ -272,7 +271,6 @@ fn error_line(text: &mut String, line: u64, error: &Error) -> std::fmt::Result {
 
 /// Stores the jobs of a batch in one transaction, and follows up on the commit.
 async fn store(app: Arc<App>, batch: Vec<Checked>) -> Stored {
-    let now = WallMs::now();
     let mut jobs = Vec::with_capacity(batch.len());
     let mut lines = Vec::with_capacity(batch.len());
     for Checked { line, job } in batch {
@@ -282,19 +280,6 @@ async fn store(app: Arc<App>, batch: Vec<Checked>) -> Stored {
     if jobs.is_empty() {
         return Stored { lines, outcome: Ok(()) };
     }
-    let outcome = submit::insistently(&app, || app.jobs.submit(jobs.clone(), now)).await.map(drop);
-    if outcome.is_ok() {
-        let mut queues: Vec<(&str, u64, bool)> = Vec::new();
-        for job in &jobs {
-            let wakes = job.state(now) == State::Available;
-            match queues.iter_mut().find(|(queue, ..)| *queue == job.queue) {
-                Some((_, n, any)) => (*n, *any) = (*n + 1, *any || wakes),
-                None => queues.push((&job.queue, 1, wakes)),
-            }
-        }
-        for (queue, n, wakes) in queues {
-            submit::committed(&app, queue, n, wakes);
-        }
-    }
+    let outcome = store_all(&app, &jobs).await.map(drop);
     Stored { lines, outcome }
 }

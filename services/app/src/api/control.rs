@@ -12,10 +12,10 @@ use messages::names;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::submit::insistently;
 use super::{Answer, etag, job_answer, job_id, queue_name};
 use crate::error::to_http;
 use crate::state::{App, Call};
+use crate::store::insistently;
 
 /// Jobs that one redrive takes if not told.
 const REDRIVE_DEFAULT: usize = 1_000;

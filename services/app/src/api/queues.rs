@@ -11,10 +11,10 @@ use messages::sql::Level;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::submit::insistently;
 use super::{Answer, queue_name};
 use crate::error::to_http;
 use crate::state::{App, Call};
+use crate::store::insistently;
 
 /// `GET /v1/queues`: every queue that has settings or jobs.
 pub async fn list(call: Call) -> Answer {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderValue};
 use http_support::{Draining, Error, Prefer};
-use jobstore::{Cursor, Error as StoreError, Filter};
+use jobstore::{Cursor, DbError, Error as StoreError, Filter, Page};
 use messages::job::{Job, State};
 use messages::sql::Level;
 use serde::Deserialize;
@@ -136,8 +136,7 @@ async fn page(app: &App, filter: &Filter, limit: Option<usize>, cursor: Option<&
     }
     let cursor = cursor.map(|text| Cursor::decode(text, filter)).transpose();
     let cursor = cursor.map_err(|error| to_http(&error, "listing"))?;
-    let page = app.jobs.list(filter, limit, cursor, Level::Eventual).await;
-    let page = page.map_err(|error| to_http(&error, "listing"))?;
+    let page = largest_page(app, filter, limit, cursor).await.map_err(|error| to_http(&error, "listing"))?;
     let next = page.next.map(|cursor| cursor.encode(filter));
     let mut answer = HttpResponse::Ok();
     if let Some(cursor) = &next {
@@ -149,6 +148,21 @@ async fn page(app: &App, filter: &Filter, limit: Option<usize>, cursor: Option<&
     Ok(answer
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .json(json!({ "jobs": page.jobs, "next": next })))
+}
+
+/// Jobs may be large, and a page must fit into one answer of the database: then it has fewer of them.
+async fn largest_page(
+    app: &App,
+    filter: &Filter,
+    mut limit: usize,
+    cursor: Option<Cursor>,
+) -> Result<Page, StoreError> {
+    loop {
+        match app.jobs.list(filter, limit, cursor, Level::Eventual).await {
+            Err(StoreError::Database(DbError::TooLarge(_))) if limit > 1 => limit /= 2,
+            page => return page,
+        }
+    }
 }
 
 /// The query of the next page (RFC 8288 link): the same filters, further on.

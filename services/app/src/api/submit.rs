@@ -5,8 +5,8 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
 use clock::WallMs;
-use http_support::{Draining, Error, Prefer, RequestContext, read_body, require_json};
-use jobstore::{Error as StoreError, Keyed, NewJob};
+use http_support::{Draining, Error, Prefer, read_body, require_json, trace_of};
+use jobstore::{Keyed, NewJob};
 use messages::job::{Job, State};
 use uuid::Uuid;
 
@@ -15,18 +15,17 @@ use super::{Answer, job_answer, job_path};
 use crate::changes::Watch;
 use crate::error::of_submit;
 use crate::idempotency::{IdempotencyKey, fingerprint};
+use crate::intake::{Stored, committed};
 use crate::state::{App, Call};
+use crate::store::insistently;
 use crate::submission;
 
 /// Seconds after which a job that is not finished may be asked for again.
 const POLL_AFTER_S: u64 = 1;
-/// Pauses between two attempts to store.
-const RETRY_FIRST: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Stores a job: 202, or 200 and the finished job if `Prefer: wait` was given and it finished in time.
 pub async fn one(call: Call) -> Answer {
-    let Call { app, request, payload, .. } = call;
+    let Call { app, intake, request, payload, .. } = call;
     require_json(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
     let prefer = Prefer::of(request.headers());
@@ -35,19 +34,18 @@ pub async fn one(call: Call) -> Answer {
     let mut job = submission::read(&body, &app.rules, now)?;
     admit(&app, &job)?;
     if request.headers().contains_key("traceparent") {
-        job.traceparent = Some(RequestContext::trace(&request).to_string());
+        job.traceparent = Some(trace_of(&request).to_string());
     }
     // Registered before the job is stored, so that no change of it is missed.
     let waits = prefer.wait.filter(|wait| !wait.is_zero()).map(|wait| app.granted_wait(wait));
-    let draft = Accepted::new(&job, now);
     let (stored, watch) = match &key {
         None => {
             let watch = waits.and_then(|_| app.changes.watch(job.id));
-            store(&app, job, now).await?;
-            (draft, watch)
+            let Stored { job, at } = intake.store(job).await?;
+            (Accepted::new(&job, at), watch)
         }
         Some(key) => {
-            let stored = store_keyed(&app, job, draft, key, &fingerprint(&body), now).await?;
+            let stored = store_keyed(&app, job, key, &fingerprint(&body), now).await?;
             let watch = waits.and_then(|_| app.changes.watch(stored.id));
             (stored, watch)
         }
@@ -103,48 +101,9 @@ fn finished(job: &Job, applied: &str) -> HttpResponse {
     answer
 }
 
-/// Stores one job, asking again under the same id until the deadline when the answer is lost.
-async fn store(app: &App, job: NewJob, now: WallMs) -> Result<(), Error> {
-    let (id, queue, wakes) = (job.id, job.queue.clone(), job.state(now) == State::Available);
-    insistently(app, || app.jobs.submit(vec![job.clone()], now))
-        .await
-        .map_err(|error| of_submit(&error, id))?;
-    committed(app, &queue, 1, wakes);
-    Ok(())
-}
-
-/// What follows a commit: the counter, and the wake-up if a job may be claimed at once.
-pub fn committed(app: &App, queue: &str, jobs: u64, wakes: bool) {
-    app.backlog.accepted(queue, jobs);
-    if wakes {
-        app.wakes.wake(queue);
-    }
-}
-
-/// Repeats a write that is idempotent by its ids, while it is worth it.
-pub async fn insistently<T, F>(app: &App, write: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let deadline = clock::now() + app.config.submit_deadline();
-    let mut pause = RETRY_FIRST;
-    loop {
-        let limit = tokio::time::timeout_at(deadline.into(), write());
-        match limit.await {
-            Ok(Err(error)) if error.retryable() && clock::now() + pause < deadline => {
-                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-            Ok(outcome) => return outcome,
-            Err(_) => return Err(StoreError::Database(dbclient::DbError::Deadline)),
-        }
-    }
-}
-
 async fn store_keyed(
     app: &App,
     job: NewJob,
-    draft: Accepted,
     key: &IdempotencyKey,
     fingerprint: &str,
     now: WallMs,
@@ -156,7 +115,7 @@ async fn store_keyed(
     match keyed.map_err(|error| of_submit(&error, id))? {
         Keyed::Stored { .. } => {
             committed(app, &queue, 1, wakes);
-            Ok(draft)
+            Ok(Accepted::new(&job, now))
         }
         Keyed::Same { id, .. } => Ok(Accepted::of(&wait::read(app, id).await?)),
         Keyed::Conflict => {
@@ -174,11 +133,11 @@ struct Accepted {
 }
 
 impl Accepted {
-    /// Of a job that is about to be stored. Names were checked, so nothing needs escaping.
+    /// Of a job that was stored at `now`. Names were checked, so nothing needs escaping.
     fn new(job: &NewJob, now: WallMs) -> Self {
         let NewJob { id, kind, queue, priority, run_at, max_attempts, timeout_ms, .. } = job;
-        let (state, now) = (job.state(now).as_str(), now.rfc3339());
-        let run_at = if job.run_at.0 == 0 { now.clone() } else { run_at.rfc3339() };
+        let (state, run_at, now) = (job.state(now).as_str(), (*run_at).max(now), now.rfc3339());
+        let run_at = run_at.rfc3339();
         let body = format!(
             r#"{{"id":"{id}","kind":"{kind}","queue":"{queue}","state":"{state}","attempt":0,"max_attempts":{max_attempts},"priority":{priority},"timeout_ms":{timeout_ms},"inserted_at":"{now}","run_at":"{run_at}","errors":[],"version":1}}"#
         );
