@@ -11,7 +11,7 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Jobs that run at once, each on a worker with a thread of its own. Default 32, range 1 to 1,024.
+    /// Jobs that run at once, each on a worker with a thread of its own. Default 64, range 1 to 1,024.
     /// More help when jobs wait for others (`http`, `command`); CPU work is bounded by the number of cores anyway.
     pub concurrency: usize,
     /// A job whose runner was not heard of for so long is run again. Default 5,000 ms, range 500 to 600,000.
@@ -92,7 +92,7 @@ pub struct Command {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            concurrency: 32,
+            concurrency: 64,
             lease_ms: 5_000,
             sweep_ms: 1_000,
             stop_grace_ms: 5_000,

@@ -1,4 +1,5 @@
 //! What a runner promises, each promise as a scenario.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is surprised")]
 
 mod stack;
 

@@ -1,4 +1,5 @@
 //! A runner on the real database tier: three replicas, one log.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is surprised")]
 
 mod stack;
 

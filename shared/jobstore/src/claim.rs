@@ -147,8 +147,10 @@ impl<D: Sql> Store<D> {
             claim.runner.into(),
         ];
         let done = self.db.execute(vec![Statement::new(format!("{CLAIM}{CLAIMED_COLUMNS}"), params)]).await?;
-        let mut jobs =
-            done.results.first().map_or(Ok(Vec::new()), |out| out.values.iter().map(claimed).collect())?;
+        let mut jobs = done
+            .results
+            .first()
+            .map_or(Ok(Vec::new()), |out| out.values.iter().map(|values| claimed(values)).collect())?;
         jobs.sort_unstable_by_key(|job: &Claimed| (job.priority, job.id));
         Ok(jobs)
     }
@@ -160,7 +162,7 @@ impl<D: Sql> Store<D> {
     pub async fn held_by(&self, runner: &str) -> Result<Vec<Claimed>, Error> {
         let sql = format!("SELECT {CLAIMED_COLUMNS} FROM jobs WHERE state = 'running' AND runner = ?1");
         let out = self.db.query(Statement::new(sql, vec![runner.into()]), Level::Strong, None).await?;
-        out.values.iter().map(claimed).collect()
+        out.values.iter().map(|values| claimed(values)).collect()
     }
 
     /// Extends leases. A lease missing from the answer is lost: its job was rescued, finished or cancelled.
@@ -289,7 +291,7 @@ pub struct Outlook {
     pub available: bool,
 }
 
-fn claimed(values: &Vec<Value>) -> Result<Claimed, Error> {
+fn claimed(values: &[Value]) -> Result<Claimed, Error> {
     let mut r = rows::Row::new(values);
     Ok(Claimed {
         id: r.uuid()?,

@@ -54,7 +54,7 @@ impl<D: Sql> Store<D> {
     /// What the database said.
     pub async fn queues(&self, level: Level, after: Option<&str>) -> Result<Vec<Queue>, Error> {
         let statement = Statement::Plain(format!("{COLUMNS} ORDER BY name"));
-        self.db.query(statement, level, after).await?.values.iter().map(queue).collect()
+        self.db.query(statement, level, after).await?.values.iter().map(|values| queue(values)).collect()
     }
 
     /// Settings of one queue, or nothing if it has none.
@@ -63,7 +63,7 @@ impl<D: Sql> Store<D> {
     /// What the database said.
     pub async fn queue(&self, name: &str, level: Level, after: Option<&str>) -> Result<Option<Queue>, Error> {
         let statement = Statement::new(format!("{COLUMNS} WHERE name = ?1"), vec![name.into()]);
-        self.db.query(statement, level, after).await?.values.first().map(queue).transpose()
+        self.db.query(statement, level, after).await?.values.first().map(|values| queue(values)).transpose()
     }
 
     /// Stores a queue's settings, whole; returns the position of the write.
@@ -140,7 +140,7 @@ impl<D: Sql> Store<D> {
     }
 }
 
-fn queue(values: &Vec<Value>) -> Result<Queue, Error> {
+fn queue(values: &[Value]) -> Result<Queue, Error> {
     let mut r = rows::Row::new(values);
     Ok(Queue {
         name: r.text()?.to_owned(),

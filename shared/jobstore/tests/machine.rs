@@ -1,4 +1,5 @@
 //! The SQL does what [`jobstore::machine`] says: random histories of one job, run on both, agree after every event.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is surprised")]
 
 mod memory;
 
