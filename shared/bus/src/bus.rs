@@ -12,7 +12,8 @@ use crate::faults::LinkFaults;
 use crate::lease::Lease;
 use crate::log::Log;
 use crate::message::Message;
-use crate::queue::{self, Consumer};
+use crate::queue::{Consumer, Kind};
+use crate::rabbit;
 use crate::request::Requests;
 use crate::topic::Subscription;
 
@@ -34,6 +35,7 @@ pub struct Bus {
 #[derive(Clone)]
 pub(crate) enum Backend {
     Embedded(Arc<embedded::Link>),
+    Rabbit(Arc<rabbit::Link>),
 }
 
 impl Bus {
@@ -47,7 +49,8 @@ impl Bus {
             let link = embedded::Link::open(config, node)?;
             return Ok(Self { backend: Backend::Embedded(Arc::new(link)) });
         }
-        Err(BusError::Url { url: config.url.clone(), reason: "not implemented yet".to_owned() })
+        let link = rabbit::Link::open(config, node)?;
+        Ok(Self { backend: Backend::Rabbit(Arc::new(link)) })
     }
 
     /// The same bus seen from the instance at `path` (`/node/tier/instance`): on RabbitMQ a connection of its own,
@@ -56,6 +59,7 @@ impl Bus {
     pub fn link(&self, path: &str) -> Self {
         let backend = match &self.backend {
             Backend::Embedded(link) => Backend::Embedded(Arc::new(link.another(path))),
+            Backend::Rabbit(link) => Backend::Rabbit(Arc::new(link.another(path))),
         };
         Self { backend }
     }
@@ -65,6 +69,7 @@ impl Bus {
     pub fn path(&self) -> &str {
         match &self.backend {
             Backend::Embedded(link) => link.path(),
+            Backend::Rabbit(link) => link.path(),
         }
     }
 
@@ -76,6 +81,7 @@ impl Bus {
         check_name(&spec.name)?;
         match &self.backend {
             Backend::Embedded(link) => link.declare_queue(spec).await,
+            Backend::Rabbit(link) => link.declare_queue(spec).await,
         }
     }
 
@@ -86,6 +92,7 @@ impl Bus {
     pub async fn queue_ready(&self, queue: &str) -> Result<u64, BusError> {
         match &self.backend {
             Backend::Embedded(link) => link.queue_ready(queue).await,
+            Backend::Rabbit(link) => link.queue_ready(queue).await,
         }
     }
 
@@ -114,6 +121,7 @@ impl Bus {
         }
         match &self.backend {
             Backend::Embedded(link) => link.publish(queue, messages).await,
+            Backend::Rabbit(link) => link.publish(queue, &messages).await,
         }
     }
 
@@ -122,11 +130,13 @@ impl Bus {
     /// # Errors
     /// No such queue; the bus is down.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BusError> {
-        match &self.backend {
-            Backend::Embedded(link) => {
-                Ok(Consumer::new(queue::Kind::Embedded(link.consume(queue, prefetch).await?), link.faults()))
+        let kind = match &self.backend {
+            Backend::Embedded(link) => Kind::Embedded(link.consume(queue, prefetch).await?),
+            Backend::Rabbit(link) => {
+                Kind::Rabbit(rabbit::QueueConsumer::open(Arc::clone(link), queue, prefetch).await?)
             }
-        }
+        };
+        Ok(Consumer::new(kind, self.faults()))
     }
 
     /// Tells everybody who is subscribed now. At most once, in memory.
@@ -144,6 +154,7 @@ impl Bus {
         for _ in 0..=usize::from(fate.duplicate) {
             match &self.backend {
                 Backend::Embedded(link) => link.broadcast(topic, &message)?,
+                Backend::Rabbit(link) => link.broadcast(topic, &message).await?,
             }
         }
         Ok(())
@@ -157,6 +168,7 @@ impl Bus {
     pub async fn subscribe(&self, pattern: &str, capacity: usize) -> Result<Subscription, BusError> {
         match &self.backend {
             Backend::Embedded(link) => link.subscribe(pattern, capacity).await,
+            Backend::Rabbit(link) => link.subscribe(pattern, capacity).await,
         }
     }
 
@@ -173,6 +185,7 @@ impl Bus {
     pub async fn serve(&self, address: &str, capacity: usize) -> Result<Requests, BusError> {
         match &self.backend {
             Backend::Embedded(link) => link.serve(address, capacity).await,
+            Backend::Rabbit(link) => link.serve(address, capacity).await,
         }
     }
 
@@ -196,6 +209,7 @@ impl Bus {
             }
             match &self.backend {
                 Backend::Embedded(link) => link.request(address, message).await,
+                Backend::Rabbit(link) => link.request(address, message).await,
             }
         };
         tokio::time::timeout(deadline, ask).await.unwrap_or(Err(RequestError::Deadline))
@@ -208,6 +222,7 @@ impl Bus {
     pub async fn acquire(&self, name: &str) -> Result<Lease, LeaseError> {
         match &self.backend {
             Backend::Embedded(link) => link.acquire(name),
+            Backend::Rabbit(link) => link.acquire(name).await,
         }
     }
 
@@ -216,6 +231,7 @@ impl Bus {
     pub fn state(&self) -> watch::Receiver<LinkState> {
         match &self.backend {
             Backend::Embedded(link) => link.state(),
+            Backend::Rabbit(link) => link.state(),
         }
     }
 
@@ -224,6 +240,7 @@ impl Bus {
     pub fn faults(&self) -> &LinkFaults {
         match &self.backend {
             Backend::Embedded(link) => link.faults(),
+            Backend::Rabbit(link) => link.faults(),
         }
     }
 }

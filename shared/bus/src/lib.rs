@@ -11,6 +11,7 @@
 //! Not promised: exactly-once (recognise duplicates by [`Message::id`]); order in a queue once a message came back;
 //! topics across a lost link (an [`Event::Reconnected`] says that some may be missing); a lease without a fence.
 
+mod backoff;
 mod bus;
 mod config;
 mod embedded;
@@ -21,7 +22,10 @@ mod log;
 mod message;
 mod pattern;
 mod queue;
+mod rabbit;
 mod request;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 
 pub use bus::{Bus, LinkState};

@@ -6,6 +6,7 @@ use crate::embedded;
 use crate::error::{BusError, PublishError};
 use crate::faults::LinkFaults;
 use crate::message::Message;
+use crate::rabbit;
 
 /// Where a reader starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,7 @@ impl Log {
         }
         match &self.bus.backend {
             Backend::Embedded(link) => link.append(&self.name, messages).await,
+            Backend::Rabbit(link) => link.append(&self.name, &messages).await,
         }
     }
 
@@ -78,12 +80,11 @@ impl Log {
     /// The bus is down; the log cannot be opened.
     pub async fn read(&self, from: From) -> Result<LogReader, BusError> {
         check_name(&self.name)?;
-        match &self.bus.backend {
-            Backend::Embedded(link) => {
-                let kind = ReaderKind::Embedded(link.read(&self.name, from).await?);
-                Ok(LogReader { kind, faults: link.faults().clone(), late: None })
-            }
-        }
+        let kind = match &self.bus.backend {
+            Backend::Embedded(link) => ReaderKind::Embedded(link.read(&self.name, from).await?),
+            Backend::Rabbit(link) => ReaderKind::Rabbit(link.read(&self.name, from).await?),
+        };
+        Ok(LogReader { kind, faults: self.bus.faults().clone(), late: None })
     }
 
     /// Which offsets there are.
@@ -94,6 +95,7 @@ impl Log {
         check_name(&self.name)?;
         match &self.bus.backend {
             Backend::Embedded(link) => link.bounds(&self.name).await,
+            Backend::Rabbit(link) => link.bounds(&self.name).await,
         }
     }
 
@@ -106,6 +108,7 @@ impl Log {
         check_name(&self.name)?;
         match &self.bus.backend {
             Backend::Embedded(link) => link.truncate_before(&self.name, offset).await,
+            Backend::Rabbit(link) => link.truncate_before(&self.name, offset).await,
         }
     }
 
@@ -117,6 +120,7 @@ impl Log {
         check_name(&self.name)?;
         match &self.bus.backend {
             Backend::Embedded(link) => link.delete_log(&self.name).await,
+            Backend::Rabbit(link) => link.delete_log(&self.name).await,
         }
     }
 }
@@ -131,6 +135,7 @@ pub struct LogReader {
 
 enum ReaderKind {
     Embedded(embedded::LogReader),
+    Rabbit(rabbit::LogReader),
 }
 
 impl LogReader {
@@ -143,6 +148,7 @@ impl LogReader {
             Some(entry) => entry,
             None => match &mut self.kind {
                 ReaderKind::Embedded(reader) => reader.next().await?,
+                ReaderKind::Rabbit(reader) => reader.next().await?,
             },
         };
         if !self.faults.any() {
@@ -165,6 +171,7 @@ impl LogReader {
         }
         match &mut self.kind {
             ReaderKind::Embedded(reader) => reader.take_ready(max),
+            ReaderKind::Rabbit(reader) => reader.take_ready(max),
         }
     }
 }

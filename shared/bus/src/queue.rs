@@ -3,6 +3,7 @@
 use crate::embedded;
 use crate::faults::LinkFaults;
 use crate::message::Message;
+use crate::rabbit;
 
 /// A consumer of one queue. Dropped, it gives back what it holds unacked.
 pub struct Consumer {
@@ -16,6 +17,7 @@ pub struct Consumer {
 
 pub(crate) enum Kind {
     Embedded(embedded::QueueConsumer),
+    Rabbit(rabbit::QueueConsumer),
 }
 
 impl Consumer {
@@ -72,12 +74,14 @@ impl Kind {
     async fn next(&mut self) -> Delivery {
         match self {
             Self::Embedded(consumer) => consumer.next().await,
+            Self::Rabbit(consumer) => consumer.next().await,
         }
     }
 
     fn try_next(&mut self) -> Option<Delivery> {
         match self {
             Self::Embedded(consumer) => consumer.try_next(),
+            Self::Rabbit(consumer) => consumer.try_next(),
         }
     }
 }
@@ -99,6 +103,7 @@ pub struct Delivery {
 #[derive(Debug)]
 pub(crate) enum Settle {
     Embedded(embedded::Held),
+    Rabbit(rabbit::Held),
 }
 
 impl Delivery {
@@ -107,6 +112,7 @@ impl Delivery {
     pub fn ack(self) {
         match self.settle {
             Settle::Embedded(held) => held.ack(false),
+            Settle::Rabbit(held) => held.ack(false),
         }
     }
 
@@ -114,6 +120,7 @@ impl Delivery {
     pub fn ack_through(self) {
         match self.settle {
             Settle::Embedded(held) => held.ack(true),
+            Settle::Rabbit(held) => held.ack(true),
         }
     }
 
@@ -121,6 +128,7 @@ impl Delivery {
     pub fn nack(self, requeue: bool) {
         match self.settle {
             Settle::Embedded(held) => held.nack(requeue),
+            Settle::Rabbit(held) => held.nack(requeue),
         }
     }
 

@@ -4,6 +4,7 @@ use async_channel::Receiver;
 use tokio::sync::oneshot;
 
 use crate::message::Message;
+use crate::rabbit;
 
 /// The requests to one address; serving ends when dropped.
 pub struct Requests {
@@ -31,6 +32,7 @@ pub struct Request {
 
 pub(crate) enum ReplyTo {
     Embedded(oneshot::Sender<Message>),
+    Rabbit(rabbit::Asker),
 }
 
 impl Request {
@@ -38,6 +40,7 @@ impl Request {
     pub fn reply(self, message: Message) {
         match self.reply {
             ReplyTo::Embedded(asker) => drop(asker.send(message)),
+            ReplyTo::Rabbit(asker) => asker.reply(&message),
         }
     }
 }

@@ -16,6 +16,11 @@ macro_rules! conformance {
                 crate::$module::$promise(crate::stage::Stage::embedded()).await;
             })+)+
         }
+        mod rabbitmq {
+            $($(#[tokio::test] async fn $promise() {
+                crate::$module::$promise(crate::stage::Stage::rabbitmq()).await;
+            })+)+
+        }
     };
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bus::testing::Broker;
 use bus::{Bus, BusConfig, Message};
 
 /// How long anything that should happen may take.
@@ -12,6 +13,7 @@ pub struct Stage {
     pub config: BusConfig,
     pub embedded: bool,
     _dir: Option<tempfile::TempDir>,
+    _broker: Option<Broker>,
 }
 
 impl Stage {
@@ -24,7 +26,13 @@ impl Stage {
             confirm_deadline_ms: 1_000,
             ..BusConfig::embedded(dir.path().join("bus"))
         };
-        Self { config, embedded: true, _dir: Some(dir) }
+        Self { config, embedded: true, _dir: Some(dir), _broker: None }
+    }
+
+    pub fn rabbitmq() -> Self {
+        let broker = Broker::shared().unwrap_or_else(|error| panic!("{error}"));
+        let config = BusConfig { confirm_deadline_ms: 1_000, ..BusConfig::amqp(broker.vhost().unwrap()) };
+        Self { config, embedded: false, _dir: None, _broker: Some(broker) }
     }
 
     /// Opens the bus; on the embedded one only after the one before is dropped.

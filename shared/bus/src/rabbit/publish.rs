@@ -1,0 +1,116 @@
+//! Publishing with confirms: a channel is borrowed to send and given back before the confirm comes, so that a few
+//! channels carry many publishes in flight.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation, PublisherConfirm};
+use tokio::time::{Instant, timeout_at};
+
+use super::envelope::{self, properties};
+use super::link::{Link, Live, Shared};
+use crate::error::{PublishError, Refusal};
+use crate::message::Message;
+
+/// How far a publish got.
+enum Outcome {
+    Done(Result<(), PublishError>),
+    /// The link was lost: before anything was sent, or after.
+    Lost {
+        sent: bool,
+    },
+}
+
+impl Link {
+    /// See [`crate::Bus::publish_all`]. What is unconfirmed when the link is lost is sent again, under the same ids.
+    pub async fn publish(&self, queue: &str, messages: &[Message]) -> Result<(), PublishError> {
+        let shared = &self.shared;
+        check(shared, messages)?;
+        let deadline = shared.deadline();
+        let mut sent = false;
+        loop {
+            let Ok(live) = shared.live(deadline).await else { break };
+            match timeout_at(deadline, attempt(shared, &live, queue, messages)).await {
+                Ok(Outcome::Done(outcome)) => return outcome,
+                Ok(Outcome::Lost { sent: now }) => sent |= now,
+                // It hung: while sending, or while waiting for the confirm.
+                Err(_) => return Err(PublishError::Unknown),
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            // The channel can be lost a moment before the link is known to be.
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        Err(if sent { PublishError::Unknown } else { PublishError::Down })
+    }
+}
+
+async fn attempt(shared: &Shared, live: &Live, queue: &str, messages: &[Message]) -> Outcome {
+    let Ok(channel) = shared.pool.get().await else { return Outcome::Lost { sent: false } };
+    let confirms = send(&channel, queue, messages).await;
+    drop(channel);
+    let (confirms, whole) = match confirms {
+        Ok(confirms) => (confirms, true),
+        Err(confirms) => (confirms, false),
+    };
+    let sent = !confirms.is_empty();
+    if !whole {
+        return Outcome::Lost { sent };
+    }
+    tokio::select! {
+        outcome = confirmed(queue, confirms) => outcome,
+        () = live.gone() => Outcome::Lost { sent: true },
+    }
+}
+
+/// Sends them in order. `Err`: the channel was lost after these.
+pub async fn send(
+    channel: &Channel,
+    queue: &str,
+    messages: &[Message],
+) -> Result<Vec<PublisherConfirm>, Vec<PublisherConfirm>> {
+    // Mandatory: a queue that does not exist is an error, not a black hole.
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let mut confirms = Vec::with_capacity(messages.len());
+    for message in messages {
+        let published =
+            channel.basic_publish("".into(), queue.into(), options, &message.body, properties(message)).await;
+        match published {
+            Ok(confirm) => confirms.push(confirm),
+            Err(_) => return Err(confirms),
+        }
+    }
+    Ok(confirms)
+}
+
+async fn confirmed(queue: &str, confirms: Vec<PublisherConfirm>) -> Outcome {
+    let Ok(answers) = try_join_all(confirms).await else { return Outcome::Lost { sent: true } };
+    Outcome::Done(answers.into_iter().map(|answer| verdict(queue, answer)).collect())
+}
+
+/// What the broker's answer to one message means.
+pub fn verdict(queue: &str, answer: Confirmation) -> Result<(), PublishError> {
+    match answer {
+        Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),
+        Confirmation::Ack(Some(_)) => Err(PublishError::Refused(Refusal::NoQueue(queue.to_owned()))),
+        // `reject-publish`: the queue is full.
+        Confirmation::Nack(_) => Err(PublishError::Refused(Refusal::Full(queue.to_owned()))),
+    }
+}
+
+/// Refuses what cannot be sent, before anything is.
+pub fn check(shared: &Arc<Shared>, messages: &[Message]) -> Result<(), PublishError> {
+    let limit = shared.config.message_bytes_max;
+    for message in messages {
+        if message.body.len() > limit {
+            let bytes = message.body.len();
+            return Err(PublishError::Refused(Refusal::TooLarge { bytes, limit }));
+        }
+        if let Some(reason) = envelope::misfit(message) {
+            return Err(PublishError::Refused(Refusal::Other(reason.to_owned())));
+        }
+    }
+    Ok(())
+}
