@@ -302,6 +302,9 @@ fn wait_until_up(dir: &Path, ports: Ports, child: &mut Child) -> io::Result<()> 
 }
 
 fn eval(dir: &Path, ports: Ports, expression: &str) -> io::Result<String> {
+    // Callers all have the same node name by default, and a node talks to one of a name.
+    let one_at_a_time = File::create(dir.join("eval"))?;
+    one_at_a_time.lock()?;
     let mut child = Command::new("erl_call")
         .args(["-c", COOKIE, "-sname", NODE, "-e"])
         .envs(environment(dir, ports))

@@ -27,6 +27,7 @@ const ACKS_MAX: usize = 64;
 
 /// One life of a consumer: one channel. Answers to its deliveries go to it or, when it is gone, nowhere.
 pub struct Session {
+    live: Arc<Live>,
     channel: Channel,
     acks: Mutex<Acks>,
     waiting: Notify,
@@ -35,9 +36,9 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(channel: Channel, prefetch: u16) -> Arc<Self> {
+    pub fn new(live: Arc<Live>, channel: Channel, prefetch: u16) -> Arc<Self> {
         let enough = (usize::from(prefetch) / 4).clamp(1, ACKS_MAX);
-        Arc::new(Self { channel, acks: Mutex::default(), waiting: Notify::new(), enough })
+        Arc::new(Self { live, channel, acks: Mutex::default(), waiting: Notify::new(), enough })
     }
 
     fn lock(&self) -> MutexGuard<'_, Acks> {
@@ -63,7 +64,7 @@ impl Session {
 
     fn nack(&self, tag: u64, requeue: bool) {
         let mut acks = self.lock();
-        if acks.nack(tag) {
+        if acks.nack(tag) && !self.live.is_gone() {
             let options = BasicNackOptions { requeue, multiple: false };
             // As in `send`: the frame is queued at the first poll.
             let _ = self.channel.basic_nack(tag, options).now_or_never();
@@ -79,6 +80,10 @@ impl Session {
 
     fn send(&self, acks: &mut Acks) {
         for ack in acks.flush() {
+            if self.live.is_gone() {
+                // The connection is given up, and its deliveries with it, even if its socket still takes bytes.
+                return;
+            }
             // The frame is queued when the future is first polled; what it then waits for is the socket, and a lost
             // ack is a message delivered again. So acks need no task and no await.
             let _ =
@@ -141,7 +146,7 @@ impl QueueConsumer {
             FieldTable::default(),
         );
         let stream = consumed.await.map_err(|e| super::link::broker(&e))?;
-        let session = Session::new(channel, self.prefetch);
+        let session = Session::new(Arc::clone(&live), channel, self.prefetch);
         self.link.shared.handle.spawn(flush_late(Arc::downgrade(&session)));
         Ok(Attached { live, session, stream })
     }

@@ -44,7 +44,11 @@ impl Link {
             Err(error) if reply_code(&error) == Some(RESOURCE_LOCKED) => {
                 Err(LeaseError::Held(name.to_owned()))
             }
-            Ok(_) | Err(_) => Err(LeaseError::Down),
+            Ok(_) => Err(LeaseError::Down),
+            Err(error) => {
+                tracing::debug!(lease = %name, %error, "the broker did not give a lease");
+                Err(LeaseError::Down)
+            }
         }
     }
 }

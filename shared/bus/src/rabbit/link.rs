@@ -298,17 +298,19 @@ async fn supervise(shared: Arc<Shared>) {
 async fn lost(shared: &Arc<Shared>, live: &Arc<Live>) -> String {
     let mut events = live.connection.events_listener();
     let failed = async {
+        let mut last = "the connection is closed".to_owned();
         loop {
             match events.next().await {
-                Some(Event::Error(error)) => return error.to_string(),
+                // Also told of a channel that the broker closed, which is not the connection's end.
+                Some(Event::Error(error)) => last = error.to_string(),
                 Some(Event::ConnectionBlocked(reason)) => {
                     tracing::warn!(link = %shared.path, reason, "the broker blocks publishing");
                 }
                 Some(_) => {}
-                None => return "its task ended".to_owned(),
+                None => return last,
             }
             if !live.connection.status().connected() {
-                return "the connection is closed".to_owned();
+                return last;
             }
         }
     };

@@ -207,7 +207,7 @@ impl LogReader {
         let consumed =
             channel.basic_consume(queue(&self.name).into(), "".into(), options, consume_from(offset));
         let stream = consumed.await.map_err(|e| broker(&e))?;
-        let session = Session::new(channel, PREFETCH);
+        let session = Session::new(Arc::clone(&live), channel, PREFETCH);
         self.link.shared.handle.spawn(flush_late(Arc::downgrade(&session)));
         Ok(Attached { live, session, stream, ready: VecDeque::new() })
     }

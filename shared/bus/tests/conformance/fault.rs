@@ -37,7 +37,7 @@ pub async fn a_partition_stops_a_link_and_no_other_and_ends_by_itself(stage: Sta
     let (cut, whole) = (bus.link("/node/jobs/jobs-1"), bus.link("/node/jobs/jobs-2"));
     let mut consumer = cut.consume("q", 10).await.unwrap();
     let mut reader = cut.log("l").read(From::First).await.unwrap();
-    cut.faults().set(LinkFault::Partition, after(4_000));
+    cut.faults().set(LinkFault::Partition, after(2 * stage.config.confirm_deadline_ms + 2_000));
     assert_eq!(cut.publish("q", Message::new("no")).await, Err(PublishError::Down), "waits, then says so");
     assert_eq!(cut.log("l").append(numbered(0..1)).await, Err(PublishError::Down));
     let asked = cut.request("x", Message::new("x"), Duration::from_secs(1)).await;

@@ -6,12 +6,11 @@ use bus::testing::Broker;
 use bus::{Bus, BusConfig, Message};
 
 /// How long anything that should happen may take.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// A fresh place for a bus: a directory, or a vhost.
 pub struct Stage {
     pub config: BusConfig,
-    pub embedded: bool,
     _dir: Option<tempfile::TempDir>,
     _broker: Option<Broker>,
 }
@@ -26,13 +25,13 @@ impl Stage {
             confirm_deadline_ms: 1_000,
             ..BusConfig::embedded(dir.path().join("bus"))
         };
-        Self { config, embedded: true, _dir: Some(dir), _broker: None }
+        Self { config, _dir: Some(dir), _broker: None }
     }
 
     pub fn rabbitmq() -> Self {
         let broker = Broker::shared().unwrap_or_else(|error| panic!("{error}"));
-        let config = BusConfig { confirm_deadline_ms: 1_000, ..BusConfig::amqp(broker.vhost().unwrap()) };
-        Self { config, embedded: false, _dir: None, _broker: Some(broker) }
+        let config = BusConfig { confirm_deadline_ms: 3_000, ..BusConfig::amqp(broker.vhost().unwrap()) };
+        Self { config, _dir: None, _broker: Some(broker) }
     }
 
     /// Opens the bus; on the embedded one only after the one before is dropped.
