@@ -1,5 +1,7 @@
 //! Random histories of several replicas, of which some are primary, some only believe it: all read the log alike.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics with what went wrong")]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

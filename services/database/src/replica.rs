@@ -103,6 +103,9 @@ impl Drop for Down {
     }
 }
 
+/// An entry on its way into the log.
+type Appending = Pin<Box<dyn Future<Output = (What, Result<(), PublishError>)>>>;
+
 /// See the module.
 struct Replica {
     fold: Fold,
@@ -112,7 +115,7 @@ struct Replica {
     mine: Option<Mine>,
     /// Waits to hear that the campaign is won.
     won: Option<oneshot::Sender<()>>,
-    appending: FuturesUnordered<Pin<Box<dyn Future<Output = (What, Result<(), PublishError>)>>>>,
+    appending: FuturesUnordered<Appending>,
     /// The group that is in the log or on its way there; SQLite's transaction is open.
     pending: Option<Pending>,
     /// The barrier on its way, and who waits for it; and who came later and needs the next one.
@@ -203,7 +206,10 @@ impl Replica {
                     self.strong(strong);
                     Ok(())
                 }
-                _ = beat.tick() => Ok(self.refuse_if_not_primary()),
+                _ = beat.tick() => {
+                    self.refuse_if_not_primary();
+                    Ok(())
+                }
             };
             self.shared.beat();
             if let Err(left) = step {

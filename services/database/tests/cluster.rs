@@ -1,5 +1,7 @@
 //! Replicas in one process on the embedded bus: replication, failover, read levels.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics with what went wrong")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Concurrent clients record a history while replicas are killed, hung, cut off and restarted; the history is proved.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics with what went wrong")]
+
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -39,7 +41,7 @@ async fn prove(bus: &BusConfig, dir: &std::path::Path) {
     let clients: Vec<_> =
         (0..12).map(|id| tokio::spawn(client(id, seed, target.clone(), stop.clone()))).collect();
     for half in 0..2 {
-        let cluster = Cluster::start_on(bus, dir, 3, |c| database_config(c)).await;
+        let cluster = Cluster::start_on(bus, dir, 3, database_config).await;
         if half == 0 {
             set_up(&cluster.client).await;
         }

@@ -31,7 +31,7 @@ pub(crate) fn endpoint(all: &[Endpoint], need: Need, attempt: usize, seed: usize
     let primary = all.iter().find(|e| e.primary).filter(|_| need == Need::Primary);
     match primary {
         // Every other try goes back to the primary: it may be the one of our replicas that answers soonest.
-        Some(primary) if attempt % 2 == 0 => Some(primary),
+        Some(primary) if attempt.is_multiple_of(2) => Some(primary),
         Some(_) => Some(&all[(seed + attempt / 2) % all.len()]),
         None => Some(&all[(seed + attempt) % all.len()]),
     }

@@ -44,16 +44,17 @@ impl Replica {
         if let Some(mine) = mine {
             self.writer.take_up(Duty::Primary).map_err(Left::Storage)?;
             self.role = Role::Primary;
-            if let Some(won) = self.won.take() {
-                // If the elector has given up, the command to step down is on its way.
-                drop(won.send(()));
-            }
             self.shared.telemetry.promoted(&at, clock::now() - mine.since);
         } else {
             // A group that is on its way comes after this epoch in the log, if at all: it surely counts for nobody.
             self.demote("another replica is primary", WriteError::NotPrimary);
         }
         self.publish();
+        // After the role is published: the elector watches it from here on. If it has given up, the command to step
+        // down is on its way.
+        if let Some(won) = self.won.take_if(|_| self.role == Role::Primary) {
+            let _ = won.send(());
+        }
         Ok(())
     }
 

@@ -86,7 +86,7 @@ enum Ended {
     /// Rolled back to before it; the others are not concerned.
     Failed(Vec<Outcome>),
     /// It ended SQLite's transaction, and so undid the others' work: they are run again without it.
-    EndedAll(String),
+    All(String),
     Storage(StoreError),
 }
 
@@ -206,7 +206,7 @@ impl Writer {
                     self.rollback();
                     return Err(error);
                 }
-                Err((which, Ended::EndedAll(error))) => {
+                Err((which, Ended::All(error))) => {
                     self.rollback();
                     expelled.insert(which, error);
                 }
@@ -282,7 +282,7 @@ impl Writer {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Failed::Storage(error)) => return Err(Ended::Storage(error.into())),
                 Err(Failed::Statement(error)) if self.conn.is_autocommit() => {
-                    return Err(Ended::EndedAll(error));
+                    return Err(Ended::All(error));
                 }
                 Err(Failed::Statement(error)) => {
                     outcomes.push(Outcome::failed(error));

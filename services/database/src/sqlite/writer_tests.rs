@@ -1,5 +1,7 @@
 //! Groups of transactions on a primary, applied to a replica that must end equal.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics with what went wrong")]
+
 use proptest::prelude::*;
 
 use super::*;
