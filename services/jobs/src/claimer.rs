@@ -15,6 +15,8 @@ use crate::runner::{Patience, Runner};
 
 /// A claim whose answer was lost may still be waiting at the primary for so long.
 const LATE_COMMIT: Duration = Duration::from_secs(10);
+/// Until then the database is asked so often what it holds for us.
+const RECHECK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     let runner = life.env::<Runner>();
@@ -22,11 +24,7 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
         let mut claimer = Claimer { runner, life: life.clone(), uncertain_until: Some(clock::now()) };
         life.ready();
         claimer.runner.board.kick();
-        let stopping = life.stopping();
-        tokio::select! {
-            () = stopping => {}
-            () = claimer.run() => {}
-        }
+        claimer.run().await;
         // The workers stop after this child, one by one; told here, they all finish at the same time.
         if !life.is_revoked() {
             claimer.runner.board.set_stopping(true);
@@ -44,13 +42,18 @@ struct Claimer {
 }
 
 impl Claimer {
+    /// Claims until it is asked to stop. A claim that is on its way then is waited for: what it brings is run or handed
+    /// back, and would otherwise be missed only when its lease ends.
     async fn run(&mut self) {
         let board = self.runner.board.clone();
+        let mut stop = std::pin::pin!(self.life.stopping());
         let mut patience = Patience::new();
         loop {
             let free = tokio::select! {
+                biased;
+                () = &mut stop => break,
                 free = board.room() => free,
-                () = tokio::time::sleep(Duration::from_millis(500)), if self.uncertain_until.is_some() => 0,
+                () = tokio::time::sleep(RECHECK_EVERY), if self.uncertain_until.is_some() => 0,
             };
             match self.step(free).await {
                 Ok(claimed) => {
@@ -64,9 +67,17 @@ impl Claimer {
                     self.runner.telemetry.trouble("claim", &error);
                     self.life.waiting("database");
                     board.kick();
-                    patience.wait(&self.runner).await;
+                    tokio::select! {
+                        () = &mut stop => break,
+                        () = patience.wait(&self.runner) => {}
+                    }
                 }
             }
+        }
+        if self.uncertain_until.is_some()
+            && let Err(error) = self.step(0).await
+        {
+            self.runner.telemetry.trouble("claim", &error);
         }
     }
 

@@ -61,7 +61,7 @@ pub static TREE: Tree = Tree {
             .on_own_arbiter()                                                         // a handler that blocks stops only itself
             .with_liveness(secs(1), secs(2))
             .with_intensity(Intensity { restarts: 500, period: secs(5) }),            // a bad job ends as poison, not as an outage
-        worker( "claimer",         claimer::start,      Permanent, Within(secs(1))),
+        worker( "claimer",         claimer::start,      Permanent, Within(secs(6))),  // waits for the claim that is on its way
         worker( "sweeper",         sweeper::start,      Permanent, Within(secs(1))),
         worker( "wake_listener",   listeners::wakes,    Permanent, Within(secs(1))),
         worker( "cancel_listener", listeners::cancels,  Permanent, Within(secs(1))),
@@ -91,7 +91,7 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     config.validate()?;
     let mut handlers = kinds::built_in(&config)?;
     handlers.extend(on.handlers);
-    let announcer = on.registry.announce(Identity::new("jobs", &on.instance));
+    let announcer = on.registry.announce(Identity::new("jobs", &on.instance).over(on.bus.clone()));
     let workers = PoolSize("workers", config.concurrency);
     let store = Store::new(on.database);
     let runner =

@@ -10,6 +10,7 @@ use crate::board::{Lost, Outcome, Report};
 pub(crate) struct Telemetry {
     transitions: Counters<2>,
     stale: Counters<0>,
+    leases_lost: Counters<0>,
     hints_dropped: Counters<0>,
     troubles: Counters<1>,
     start_latency: Histograms<0>,
@@ -28,6 +29,11 @@ impl Telemetry {
             stale: m.counters(
                 "jobs_stale_reports",
                 "Reports refused because the attempt was no longer the latest.",
+                [],
+            ),
+            leases_lost: m.counters(
+                "jobs_leases_lost",
+                "Attempts abandoned because another had the job.",
                 [],
             ),
             hints_dropped: m.counters("jobs_hints_dropped", "Change hints that were not sent.", []),
@@ -105,6 +111,7 @@ impl Telemetry {
     }
 
     pub(crate) fn lease_lost(&self, lease: Lease) {
+        self.leases_lost.with::<&str>([]).inc();
         tracing::warn!(job = %lease.id, token = lease.token, "lease lost, attempt abandoned");
     }
 

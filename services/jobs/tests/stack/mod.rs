@@ -35,7 +35,7 @@ pub fn config() -> Config {
     let retry = jobstore::retry::Backoff { base_ms: 20, cap_ms: 100 };
     Config {
         concurrency: 4,
-        lease_ms: 900,
+        lease_ms: 3_000,
         sweep_ms: 200,
         stop_grace_ms: 300,
         cancel_grace_ms: 100,
