@@ -1,6 +1,8 @@
 //! A console over a made-up stack in which something crashes now and then: to work on the page.
 //! `cargo run -p standfast-console --example preview -- 127.0.0.1:7071`
 
+#![allow(clippy::print_stdout, reason = "it is for people")]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 

@@ -1,5 +1,7 @@
 //! The operating API over real sockets, on a made-up stack of two nodes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::time::Duration;
