@@ -82,7 +82,7 @@ pub struct Deps {
 pub fn env(config: Config, instance: &str, deps: Deps) -> Result<Env, BindError> {
     let Deps { agent, bus, registry, database } = deps;
     let listener = Listener::bind(config.listen)?;
-    let url = config.advertise.clone().unwrap_or_else(|| listener.url());
+    let url = config.advertise.clone().unwrap_or_else(|| listener.bound_url());
     let announcer = registry.announce(Identity::new("console", instance).at(url).over(bus.clone()));
     let fleet = fleet::Fleet::new(agent.clone(), bus.clone(), registry.clone(), config.node_deadline());
     let feed = feed::Feed::new(config.ring, config.followers_max);

@@ -107,6 +107,13 @@ impl Listener {
         self.address
     }
 
+    /// `http://<address>` as it was bound: discovery puts a host in place of the wildcard address, so that other
+    /// machines can reach it.
+    #[must_use]
+    pub fn bound_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// `http://<address>`, with the wildcard address replaced by loopback so that it can be connected to.
     #[must_use]
     pub fn url(&self) -> String {

@@ -106,7 +106,7 @@ impl Node {
         }
         let built = app::env(config, link.clone(), self.database(), self.registry.clone());
         let (env, listener) = built.map_err(|error| refused(instance, &error))?;
-        let identity = Identity::new("app", instance).at(listener.url()).over(link);
+        let identity = Identity::new("app", instance).at(listener.bound_url()).over(link);
         let _ = self.registry.announce(identity);
         self.add("app", instance, &app::TREE, env).await
     }
