@@ -1,7 +1,7 @@
 //! Crash → replacement answers, and restarts per second. `infra/bench/supervision` runs it beside Erlang/OTP doing
 //! the same (`infra/bench/supervision.escript`) and prints the ratios.
 //!
-//! Output: one line per case, `case p50_us p99_us` or `case per_second`.
+//! Output: one line per case, `case p50_us p99_us` or `case value`.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -13,8 +13,8 @@ use supervision::Restart::Permanent;
 use supervision::Shutdown::Within;
 use supervision::Strategy::{OneForAll, OneForOne};
 use supervision::{
-    ActorRef, Backoff, Child, Env, Intensity, Life, Root, RootOptions, StartError, Started, Tree, secs,
-    worker,
+    ActorRef, Backoff, Child, Env, Intensity, Life, PoolSize, Root, RootOptions, StartError, Started, Tree,
+    pool, secs, worker,
 };
 use tokio::sync::oneshot;
 
@@ -188,6 +188,62 @@ async fn restarts_per_second(root: &Root, lives: u32) {
     root.remove_instance("bench", "bombs").await;
 }
 
+/// CPU this process has used, in clock ticks of 10 ms, and its resident memory in bytes.
+fn used() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<u64> = stat.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+    (fields[13] + fields[14], fields[23] * 4096)
+}
+
+static POOL: Tree = Tree {
+    name: "pool",
+    strategy: OneForOne,
+    intensity: MANY,
+    children: &[pool("w", start, Permanent, Within(secs(5)))],
+};
+
+/// What `count` children that have nothing to do cost, with the default liveness checks.
+async fn idle(root: &Root, count: usize) {
+    let before = used();
+    root.add_instance("bench", "idle", &POOL, Env::new().with(PoolSize("w", count))).await.expect("starts");
+    let started = used();
+    tokio::time::sleep(secs(5)).await;
+    let percent = (used().0 - started.0) as f64 / 5.0; // 100 ticks a second are 100 %
+    println!("idle_percent_of_a_core_{count} {percent:.2}");
+    println!("bytes_per_actor_{count} {}", (started.1 - before.1) / count as u64);
+    root.remove_instance("bench", "idle").await;
+}
+
+/// A question and its answer on one arbiter, without any crash.
+async fn round_trips(root: &Root) {
+    root.add_instance("bench", "asks", &ALONE, Env::new()).await.expect("starts");
+    let actor = root.actor::<Worker>("/n/bench/asks/w-1").expect("is there");
+    let (done, took) = oneshot::channel();
+    actor.try_send(Asks { actor: actor.clone(), done }).expect("there is room");
+    println!("ask_ns_same_arbiter {}", took.await.expect("measured"));
+    root.remove_instance("bench", "asks").await;
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Asks {
+    actor: ActorRef<Worker>,
+    done: oneshot::Sender<u64>,
+}
+
+impl Handler<Asks> for Worker {
+    type Result = ();
+    fn handle(&mut self, Asks { actor, done }: Asks, _: &mut Self::Context) {
+        actix::spawn(async move {
+            let from = clock::now();
+            for _ in 0..200_000 {
+                assert_eq!(actor.send(Ask).await, Ok(1));
+            }
+            let _ = done.send(u64::try_from(from.elapsed().as_nanos()).unwrap_or(u64::MAX) / 200_000);
+        });
+    }
+}
+
 fn main() {
     actix::System::new().block_on(async {
         let root = Root::start("n", RootOptions::default());
@@ -196,6 +252,8 @@ fn main() {
         latency(&root, "one_for_one_own_arbiter", &OWN, ROUNDS / 4, false).await;
         latency(&root, "one_for_all_10", &ALL, ROUNDS / 4, true).await;
         restarts_per_second(&root, 200_000).await;
+        round_trips(&root).await;
+        idle(&root, 300).await;
         root.stop().await;
     });
 }

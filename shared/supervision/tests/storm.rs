@@ -27,7 +27,7 @@ fn moody(life: Life) -> Result<Started, StartError> {
     }
     Ok(Started::task(async move {
         tokio::time::sleep(Duration::from_micros(mood % 5 * 300)).await;
-        if mood % 3 == 0 {
+        if mood.is_multiple_of(3) {
             life.waiting("the sun");
             tokio::time::sleep(Duration::from_micros(300)).await;
         }
