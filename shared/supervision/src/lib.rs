@@ -89,7 +89,9 @@ mod driver;
 mod events;
 mod exits;
 mod intervene;
+mod lookup;
 mod ops;
+mod plant;
 mod root;
 mod tree;
 // The test that every table passes.
