@@ -12,10 +12,12 @@ use tokio::sync::oneshot;
 
 use crate::state::{Command, Role, Shared};
 
-/// Pause between two tries to get the lease: the larger part of how long a failover takes.
-const TRY_UNLED: Duration = Duration::from_millis(40);
-/// The same while another replica is known to be primary; the lease may be free all the same.
-const TRY: Duration = Duration::from_millis(120);
+/// Pause between two tries to get the lease while another has it. On RabbitMQ each try costs a channel.
+const TRY: Duration = Duration::from_millis(250);
+/// Pause after news of another replica: a primary that says it is none any more is about to give the lease back.
+const TRY_SOON: Duration = Duration::from_millis(20);
+/// How many tries follow news at that pace.
+const TRIES: u32 = 10;
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
@@ -39,6 +41,9 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 async fn elect(shared: &Arc<Shared>) {
+    let mut news = shared.registry.version();
+    // A fresh stack has no primary yet: do not wait for news of it.
+    let mut soon = TRIES;
     loop {
         if may_campaign(shared)
             && let Ok(lease) = shared.bus.acquire(DATABASE_LEASE).await
@@ -48,27 +53,17 @@ async fn elect(shared: &Arc<Shared>) {
             let _ = shared.commands.put.send(Command::StepDown).await; // never closed: both ends are in `shared`
             drop(lease);
             // The others get a fair chance: this one just failed.
-            tokio::time::sleep(TRY_UNLED * 2).await;
+            tokio::time::sleep(TRY_SOON * 3).await;
+            soon = TRIES;
         }
+        soon = soon.saturating_sub(1);
+        let pause = if soon > 0 { TRY_SOON } else { TRY };
+        let pause = pause + pause.mul_f64(rand::random_range(0.0..0.3));
         tokio::select! {
-            () = tokio::time::sleep(TRY) => {}
-            () = unled(shared) => {}
-        }
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..10))).await;
-    }
-}
-
-/// Until discovery knows of no primary: as long as it does, trying often is in vain and costs an idle stack.
-async fn unled(shared: &Shared) {
-    let mut picture = shared.registry.version();
-    let is_led =
-        || shared.registry.snapshot().iter().any(|it| it.facts.get("role").is_some_and(|it| it == "primary"));
-    while is_led() {
-        if picture.changed().await.is_err() {
-            return;
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = news.changed(), if soon == 0 => soon = TRIES,
         }
     }
-    tokio::time::sleep(TRY_UNLED).await;
 }
 
 /// Whether it makes sense to try: the replica follows the log, has read it to its end, and lives.

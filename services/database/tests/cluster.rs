@@ -107,3 +107,35 @@ fn any_replica_takes_any_request() {
         cluster.stop().await;
     });
 }
+
+#[test]
+fn a_new_replica_and_one_that_was_away_take_a_snapshot_and_follow() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let small =
+            bus::BusConfig { segment_bytes: 64 << 10, ..bus::BusConfig::embedded(dir.path().join("bus")) };
+        let tune = |c: database::Config| database::Config { log_margin: 0, ..c };
+        let mut cluster = Cluster::start_on(&small, dir.path(), 1, tune).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await;
+        for _ in 0..20 {
+            let rows = (0..50).map(|_| vec![json!("x".repeat(200))]).collect();
+            let insert = Statement::many("INSERT INTO t (v) VALUES (?)", rows);
+            cluster.client.execute(vec![insert]).await.unwrap();
+        }
+        // The keeper does this every ten seconds; here it is done at once, up to where everybody is.
+        let log = cluster.bus.log("database.log.1");
+        let next = log.bounds().await.unwrap().next;
+        log.truncate_before(next - 1).await.unwrap();
+        assert!(log.bounds().await.unwrap().first > 0, "the beginning is gone");
+        cluster.add("database-2", dir.path().join("database-2"), &tune).await;
+        cluster.exec("INSERT INTO t (v) VALUES ('after the snapshot')").await;
+        cluster.converged().await;
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(1001));
+        let backup = cluster.http.post(format!("{}/db/backup", cluster.urls[1])).send().await.unwrap();
+        let file = dir.path().join("backup.sqlite");
+        std::fs::write(&file, backup.bytes().await.unwrap()).unwrap();
+        let copy = rusqlite::Connection::open(&file).unwrap();
+        assert_eq!(database::digest::content(&copy).unwrap(), common::digest(&cluster.dirs[0]));
+        cluster.stop().await;
+    });
+}

@@ -31,6 +31,16 @@ fn no_acknowledged_write_is_lost_and_nothing_forks_whatever_is_broken() {
     });
 }
 
+/// The same on a real broker, whose streams confirm without fsync and whose leases are queues.
+#[test]
+fn rabbitmq_no_acknowledged_write_is_lost_and_nothing_forks_whatever_is_broken() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = bus::testing::Broker::shared().unwrap_or_else(|error| panic!("{error}"));
+        prove(&BusConfig::amqp(broker.vhost().unwrap()), dir.path()).await;
+    });
+}
+
 async fn prove(bus: &BusConfig, dir: &std::path::Path) {
     let seed = seed();
     println!("STANDFAST_SEED={seed}");

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 
 use clock::WallMs;
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -16,13 +17,14 @@ use crate::config::{Config, Format};
 use crate::format::{Fields, Style, line};
 
 /// Libraries whose `info` is our `debug`.
-const QUIET: [(&str, tracing::Level); 6] = [
-    ("lapin", tracing::Level::ERROR),
-    ("actix_server", tracing::Level::WARN),
-    ("actix_http", tracing::Level::ERROR),
-    ("hyper_util", tracing::Level::WARN),
-    ("reqwest", tracing::Level::WARN),
-    ("mio", tracing::Level::WARN),
+const QUIET: [(&str, LevelFilter); 6] = [
+    // It calls it an error that a lease is held by another, several times a second; `bus` tells what matters itself.
+    ("lapin", LevelFilter::OFF),
+    ("actix_server", LevelFilter::WARN),
+    ("actix_http", LevelFilter::ERROR),
+    ("hyper_util", LevelFilter::WARN),
+    ("reqwest", LevelFilter::WARN),
+    ("mio", LevelFilter::WARN),
 ];
 
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
@@ -124,7 +126,7 @@ fn parse(key: &'static str, value: &str) -> Result<Targets, InitError> {
 }
 
 fn is_level(word: &str) -> bool {
-    word.parse::<tracing::level_filters::LevelFilter>().is_ok()
+    word.parse::<LevelFilter>().is_ok()
 }
 
 /// Writes each event as one line; remembers the fields of spans in the style of the line.
