@@ -35,28 +35,35 @@ impl Intervention {
 /// Whether `path` is meant by `glob`: `*` is any text within one level, `**` any number of levels.
 #[must_use]
 pub fn glob_matches(glob: &str, path: &str) -> bool {
-    let glob: Vec<&str> = glob.trim_matches('/').split('/').collect();
-    let path: Vec<&str> = path.trim_matches('/').split('/').collect();
-    levels_match(&glob, &path)
+    let levels: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let globs: Vec<&str> = glob.trim_matches('/').split('/').collect();
+    matches(
+        &globs,
+        &levels,
+        |glob| *glob == "**",
+        |glob, level| matches(glob.as_bytes(), level.as_bytes(), |byte| *byte == b'*', |a, b| a == b),
+    )
 }
 
-fn levels_match(glob: &[&str], path: &[&str]) -> bool {
-    match glob.split_first() {
-        None => path.is_empty(),
-        Some((&"**", rest)) => (0..=path.len()).any(|skip| levels_match(rest, &path[skip..])),
-        Some((first, rest)) => path
-            .split_first()
-            .is_some_and(|(level, below)| level_matches(first, level) && levels_match(rest, below)),
+/// Matches left to right; at a mismatch the last star takes one more. No earlier star needs another try, so the
+/// work is bounded by the product of the lengths, whoever wrote the glob.
+fn matches<T>(glob: &[T], text: &[T], is_star: impl Fn(&T) -> bool, fits: impl Fn(&T, &T) -> bool) -> bool {
+    let (mut g, mut t) = (0, 0);
+    let mut last_star = None;
+    while t < text.len() {
+        if g < glob.len() && is_star(&glob[g]) {
+            last_star = Some((g, t));
+            g += 1;
+        } else if g < glob.len() && fits(&glob[g], &text[t]) {
+            (g, t) = (g + 1, t + 1);
+        } else if let Some((star, taken)) = last_star {
+            (g, t) = (star + 1, taken + 1);
+            last_star = Some((star, taken + 1));
+        } else {
+            return false;
+        }
     }
-}
-
-fn level_matches(glob: &str, level: &str) -> bool {
-    match glob.split_once('*') {
-        None => glob == level,
-        Some((before, after)) => level.strip_prefix(before).is_some_and(|rest| {
-            (0..=rest.len()).any(|i| rest.is_char_boundary(i) && level_matches(after, &rest[i..]))
-        }),
-    }
+    glob[g..].iter().all(is_star)
 }
 
 #[cfg(test)]
@@ -72,6 +79,7 @@ mod tests {
             "/**",
             "**/worker-*",
             "/laptop/**/worker-3",
+            "/**/jobs/**/w*k*-*",
         ] {
             assert!(glob_matches(glob, worker), "{glob}");
         }

@@ -98,6 +98,7 @@ impl World {
         node.ready = false;
         node.pending = false;
         node.killing = None;
+        node.waiting_for = None;
         node.started_at = turn.now;
         self.go(id, State::Starting, None, turn.now, &mut turn.fx);
         if self.node(id).sup().is_some() {

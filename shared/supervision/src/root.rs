@@ -391,6 +391,7 @@ impl Shared {
     /// The last handle has gone: all lives are revoked, all threads stopped, without waiting.
     fn close(&self) {
         let mut homes = Vec::new();
+        let mut queued = Vec::new(); // dropped outside the lock: that tells the callers
         let lives = self.with(|world| {
             world.closed = true;
             let mut lives = Vec::new();
@@ -398,6 +399,7 @@ impl Shared {
                 node.life = None;
                 match &mut node.role {
                     Role::Worker(worker) => {
+                        queued.extend(worker.mailbox.as_ref().map(|mailbox| mailbox.close()));
                         lives.extend(worker.life.take());
                         homes.extend(worker.home.take());
                     }
