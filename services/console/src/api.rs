@@ -3,7 +3,7 @@
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use faults::Request;
+use faults::{Fault, Injected, Request};
 use futures_util::stream::{self, Stream};
 use http_support::{Error, Event, LastEventId, Limits, event_stream, parse_object, read_body, require_json};
 use jobstore::Filter;
@@ -107,26 +107,26 @@ pub async fn inject(
     })?;
     let done = console.fleet.set(&fault).await.map_err(|why| Error::too_many("too-many-faults", why, 5))?;
     if done.matched.is_empty() {
-        let what = match fault.kind.hits() {
-            faults::Hits::Child => "a child",
-            faults::Hits::Link => "an instance (/node/tier/instance) that uses the bus",
-            faults::Hits::Node => "a node (/node)",
-        };
-        let mut detail = format!(
-            "{} hits {what}, and {} matches none; GET /v1/tree has the paths",
-            fault.kind, fault.target
-        );
-        if !done.unreachable.is_empty() {
-            detail = format!(
-                "no node that answers has a match for {}; silent: {}",
-                fault.target,
-                done.unreachable.join(", ")
-            );
-        }
-        return Err(Error::not_found(detail));
+        return Err(nothing_hit(&fault, &done));
     }
     let place = format!("/v1/faults/{}", done.id);
     Ok(HttpResponse::Created().insert_header((header::LOCATION, place)).json(done))
+}
+
+/// Why a fault hit nothing: no such path, or whoever may have it is silent.
+fn nothing_hit(fault: &Fault, done: &Injected) -> Error {
+    if !done.unreachable.is_empty() {
+        let silent = done.unreachable.join(", ");
+        let detail = format!("no node that answers has a match for {}; silent: {silent}", fault.target);
+        return Error::unavailable("node-silent", detail, 1);
+    }
+    let what = match fault.kind.hits() {
+        faults::Hits::Child => "a child",
+        faults::Hits::Link => "an instance (/node/tier/instance) that uses the bus",
+        faults::Hits::Node => "a node (/node)",
+    };
+    let (kind, target) = (fault.kind, &fault.target);
+    Error::not_found(format!("{kind} hits {what}, and {target} matches none; GET /v1/tree has the paths"))
 }
 
 /// `GET /v1/faults`.

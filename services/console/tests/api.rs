@@ -154,6 +154,8 @@ async fn the_tree_has_every_node_and_names_a_silent_one() {
         .await;
     let page = stack.send(Method::GET, "/", None).await.text().await.unwrap();
     assert!(page.contains("none within 500 ms"), "the page says so too");
+    let silent = stack.refused(Method::POST, "/v1/faults", fault("/two/**", "panic")).await;
+    assert_eq!((silent.0, silent.1.as_str()), (503, "node-silent"));
     stack.two.root.clear("/two/**");
     stack.until("two is back", async || stack.tree().await["state"] == "running").await;
 }
