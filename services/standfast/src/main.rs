@@ -1,7 +1,7 @@
 //! `standfast`: the whole stack, one tier of it, or a command for a running one. The one crate that knows every tier.
 //!
-//! Read in this order: [`cli`] (what can be typed), [`node`] (how a process becomes a node of the stack), [`settings`]
-//! (the composed configuration), [`client`] (the commands that talk to a running stack).
+//! Read in this order: `cli` (what can be typed), `node` (how a process becomes a node of the stack), `settings`
+//! (the composed configuration), `client` (the commands that talk to a running stack).
 
 mod cli;
 mod client;
