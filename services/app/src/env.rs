@@ -9,6 +9,7 @@ use supervision::{Env, PoolSize};
 
 use crate::config::{Config, ConfigError};
 use crate::state::App;
+use crate::store::attempt_deadline;
 
 /// An app instance cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,7 @@ pub fn env(
     config.validate()?;
     let listener = Listener::bind(config.listen)?;
     let workers = PoolSize("http", config.http_workers);
+    let database = database.with_deadline(attempt_deadline(&config));
     let app = App::new(config, listener.clone(), Store::new(database), bus, registry);
     Ok((Env::new().with(app).with(workers), listener))
 }

@@ -1,4 +1,5 @@
 //! Every status code of the jobs API, one test a route.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

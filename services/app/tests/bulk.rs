@@ -1,4 +1,5 @@
 //! `POST /v1/jobs:bulk`.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The supervision tree of an app instance behaves as its table says.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use app::Config;
 use bus::{Bus, BusConfig};

@@ -1,4 +1,5 @@
 //! Waiting for jobs: `Prefer: wait`, long polls, server-sent events; hints that come, hints that are lost.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
@@ -33,14 +34,13 @@ fn took(began: Instant) -> Duration {
 /// RFC 7240 section 4.3: the result in the answer to the submit.
 #[actix_web::test]
 async fn a_submit_that_waits_is_answered_with_the_finished_job() {
-    let stack = Stack::start().await;
+    let stack = Stack::with(|config| config.reread_ms = 60_000).await; // so only the hint can wake it
     let submit = stack.post_with("/v1/jobs", digest(), WAIT);
     let finish = async {
         let id = newest(&stack).await;
         stack.set_state(id, State::Running, false).await;
         stack.set_state(id, State::Completed, false).await;
     };
-    let began = clock::now();
     let (answer, ()) = futures_util::join!(submit, finish);
     let answer = answer.expect(200);
     assert_eq!(
@@ -48,11 +48,6 @@ async fn a_submit_that_waits_is_answered_with_the_finished_job() {
         (Some("completed"), "wait=10")
     );
     assert!(answer.json()["result"]["sha256"].is_string());
-    assert!(
-        took(began) < Duration::from_millis(900),
-        "woken by the hint, not by the re-read: {:?}",
-        took(began)
-    );
     stack.stop().await;
 }
 
@@ -73,7 +68,7 @@ async fn waits_are_bounded() {
     let began = clock::now();
     let answer = stack.post_with("/v1/jobs", digest(), &[("prefer", "wait=100000")]).await.expect(202);
     assert_eq!(answer.header("preference-applied"), "wait=1");
-    assert!(took(began) < secs(5));
+    assert!(took(began) < secs(9));
     stack.stop().await;
 }
 
@@ -98,7 +93,7 @@ async fn nobody_hangs_on_a_lost_hint() {
     assert_eq!(a.expect(200).json()["state"], "completed");
     assert_eq!(b.expect(200).json()["state"], "completed");
     assert!(c.expect(200).text.contains("\"state\":\"completed\""));
-    assert!(took(began) < secs(4), "{:?}", took(began));
+    assert!(took(began) < secs(9), "before the wait was over: {:?}", took(began));
     stack.stop().await;
 }
 
@@ -152,7 +147,7 @@ async fn too_many_waiters_are_answered_without_waiting() {
     let began = clock::now();
     stack.get_with(&format!("/v1/jobs/{id}"), WAIT).await.expect(200);
     stack.post_with("/v1/jobs", digest(), WAIT).await.expect(202);
-    assert!(took(began) < secs(5));
+    assert!(took(began) < secs(9));
     drop(held);
     let deadline = clock::now() + secs(5);
     while stack.get_with(&path, &[("last-event-id", "9")]).await.status == 503 {
@@ -224,6 +219,24 @@ async fn a_stream_outlives_its_worker_by_coming_back() {
     stack.stop().await;
 }
 
+async fn until_hub_is_back(stack: &Stack) {
+    let deadline = clock::now() + secs(10);
+    let is_back = |node: &supervision::view::Node| {
+        node.path.ends_with("/changes_hub")
+            && node.restarts > 0
+            && node.state == supervision::view::State::Running
+    };
+    while !any(&stack.root.snapshot(), &is_back) {
+        assert!(clock::now() < deadline, "the hub is not restarted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await; // it is ready before it has subscribed
+}
+
+fn any(node: &supervision::view::Node, is: &dyn Fn(&supervision::view::Node) -> bool) -> bool {
+    is(node) || node.children.iter().any(|child| any(child, is))
+}
+
 /// The child that hears the hints is restarted: waiters of before are woken by hints of after.
 #[actix_web::test]
 async fn waiters_survive_a_restart_of_the_hub() {
@@ -234,7 +247,7 @@ async fn waiters_survive_a_restart_of_the_hub() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let hit = stack.root.intervene("**/changes_hub", Intervention::Panic, clock::now() + secs(5));
         assert_eq!(hit.len(), 1);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_hub_is_back(&stack).await;
         stack.set_state(id, State::Completed, false).await;
     };
     let (answer, ()) = futures_util::join!(stack.get_with(&path, WAIT), change);

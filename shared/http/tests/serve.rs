@@ -1,4 +1,5 @@
 //! `serve` under a real supervision tree, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::time::Duration;
 
@@ -155,7 +156,7 @@ fn problem(answer: &str) -> (u16, serde_json::Value) {
 /// RFC 9457: whoever refuses — the app, actix-web, or actix-http's parser — the answer is a problem.
 #[actix_web::test]
 async fn every_refusal_is_a_problem() {
-    let stack = stack(1, Limits { head_timeout: secs(1), ..Limits::default() }).await;
+    let stack = stack(1, Limits { head_timeout: secs(2), ..Limits::default() }).await;
     let post = |head: &str, body: &str| {
         format!("POST /json HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{head}\r\n\r\n{body}")
     };
@@ -289,7 +290,7 @@ async fn stopping_drains() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = clock::now();
     stack.root.stop().await;
-    assert!(clock::now() - began < secs(2), "stopping took {:?}", clock::now() - began);
+    assert!(clock::now() - began < secs(8), "stopping took {:?}", clock::now() - began);
     assert_eq!(read_all(&mut idle).await, "", "closed in order");
     let mut answers = Vec::new();
     for stream in &mut streams {
