@@ -48,10 +48,12 @@ impl Topics {
     }
 }
 
+type Server = (Sender<Request>, LinkFaults);
+
 /// Who answers to what.
 #[derive(Default)]
 pub struct Servers {
-    serving: Mutex<HashMap<String, Vec<(Sender<Request>, LinkFaults)>>>,
+    serving: Mutex<HashMap<String, Vec<Server>>>,
     turn: AtomicUsize,
 }
 

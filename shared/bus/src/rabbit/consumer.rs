@@ -129,11 +129,17 @@ impl Drop for Attached {
 impl QueueConsumer {
     /// Attaches, so that a wrong name is told at once.
     pub async fn open(link: Arc<Link>, queue: &str, prefetch: u16) -> Result<Self, BusError> {
-        let live = link.shared.live(link.shared.deadline()).await?;
-        ready(&live, queue).await?;
         let (queue, prefetch) = (queue.to_owned(), prefetch.max(1));
+        let shared = Arc::clone(&link.shared);
         let mut consumer = Self { link, queue, prefetch, attached: None, backoff: Backoff::default() };
-        consumer.attached = Some(consumer.attach(live).await?);
+        let unattached = &consumer;
+        let first = shared.with_live(|live| {
+            Box::pin(async move {
+                ready(Arc::clone(&live), &unattached.queue).await?;
+                unattached.attach(live).await
+            })
+        });
+        consumer.attached = Some(first.await?);
         Ok(consumer)
     }
 
@@ -238,7 +244,7 @@ async fn not_consuming(
     loop {
         tokio::time::sleep(half).await;
         let has_room = session.lock().unanswered() < usize::from(prefetch);
-        let waiting = tokio::time::timeout(half, ready(live, queue)).await;
+        let waiting = tokio::time::timeout(half, ready(Arc::clone(live), queue)).await;
         if has_room && matches!(waiting, Ok(Ok(1..))) {
             suspicious += 1;
         } else {

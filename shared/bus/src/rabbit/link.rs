@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use lapin::options::{BasicQosOptions, ConfirmSelectOptions};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
@@ -203,6 +204,25 @@ impl Shared {
             return Err(BusError::Down);
         }
         self.live(self.deadline()).await
+    }
+
+    /// Does what needs a connection, again on the next one when this one is lost meanwhile, until the deadline.
+    pub async fn with_live<'a, T>(
+        self: &Arc<Self>,
+        act: impl Fn(Arc<Live>) -> BoxFuture<'a, Result<T, BusError>>,
+    ) -> Result<T, BusError> {
+        let again = async {
+            loop {
+                let live = self.live_at_last().await;
+                match act(Arc::clone(&live)).await {
+                    Err(BusError::Down) => {}
+                    outcome => return outcome,
+                }
+                // The error can come a moment before the link is known to be lost.
+                drop(timeout(Duration::from_millis(50), live.gone()).await);
+            }
+        };
+        timeout_at(self.deadline(), again).await.unwrap_or(Err(BusError::Down))
     }
 
     fn start(self: &Arc<Self>) {

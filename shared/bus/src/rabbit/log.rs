@@ -103,8 +103,6 @@ impl Link {
 
     /// See [`crate::Log::read`].
     pub async fn read(self: &Arc<Self>, name: &str, from: From) -> Result<LogReader, BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        self.declare_log(&live, name).await?;
         let mut reader = LogReader {
             link: Arc::clone(self),
             name: name.to_owned(),
@@ -112,16 +110,26 @@ impl Link {
             attached: None,
             backoff: Backoff::default(),
         };
-        reader.attached = Some(reader.attach(live).await?);
+        let unattached = &reader;
+        let first = self.shared.with_live(|live| {
+            Box::pin(async move {
+                self.declare_log(&live, name).await?;
+                unattached.attach(live).await
+            })
+        });
+        reader.attached = Some(first.await?);
         Ok(reader)
     }
 
     /// See [`crate::Log::bounds`]. By reading: the broker's counters lag behind.
     pub async fn bounds(&self, name: &str) -> Result<Bounds, BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        self.declare_log(&live, name).await?;
-        let first = edge(&live, name, "first").await?;
-        let last = edge(&live, name, "last").await?;
+        let edges = self.shared.with_live(|live| {
+            Box::pin(async move {
+                self.declare_log(&live, name).await?;
+                Ok((edge(&live, name, "first").await?, edge(&live, name, "last").await?))
+            })
+        });
+        let (first, last) = edges.await?;
         let first_offset = first.map_or(0, |(first, _)| first);
         Ok(Bounds { first: first_offset, next: last.map_or(first_offset, |(_, last)| last + 1) })
     }
@@ -134,12 +142,17 @@ impl Link {
 
     /// See [`crate::Log::delete`].
     pub async fn delete_log(&self, name: &str) -> Result<(), BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        let channel = live.channel().await?;
-        let deleted = channel.queue_delete(queue(name).into(), QueueDeleteOptions::default()).await;
+        let deleted = self.shared.with_live(|live| {
+            Box::pin(async move {
+                let channel = live.channel().await?;
+                let deleted = channel.queue_delete(queue(name).into(), QueueDeleteOptions::default()).await;
+                deleted.map_err(|e| broker(&e))
+            })
+        });
+        let deleted = deleted.await;
         // An appender's channel would go on publishing to what is no more.
         *self.shared.appender(name).lock().await = None;
-        deleted.map(drop).map_err(|e| broker(&e))
+        deleted.map(drop)
     }
 }
 

@@ -87,7 +87,7 @@ pub async fn send(
 
 async fn confirmed(queue: &str, confirms: Vec<PublisherConfirm>) -> Outcome {
     let Ok(answers) = try_join_all(confirms).await else { return Outcome::Lost { sent: true } };
-    Outcome::Done(answers.into_iter().map(|answer| verdict(queue, answer)).collect())
+    Outcome::Done(answers.into_iter().try_for_each(|answer| verdict(queue, answer)))
 }
 
 /// What the broker's answer to one message means.

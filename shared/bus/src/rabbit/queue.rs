@@ -19,33 +19,33 @@ pub const PRECONDITION_FAILED: u16 = 406;
 impl Link {
     /// See [`crate::Bus::declare_queue`].
     pub async fn declare_queue(&self, spec: &QueueSpec) -> Result<(), BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        // A refusal closes the channel it came on, so it gets one of its own.
-        let channel = live.channel().await?;
-        let declared = channel
-            .queue_declare(spec.name.as_str().into(), QueueDeclareOptions::durable(), arguments(spec))
-            .await;
-        match declared {
-            Ok(_) => {
-                drop(channel.close(200, "".into()).await);
-                Ok(())
-            }
-            Err(error) if reply_code(&error) == Some(PRECONDITION_FAILED) => {
-                Err(BusError::Mismatch { name: spec.name.clone(), detail: error.to_string() })
-            }
-            Err(error) => Err(broker(&error)),
-        }
+        self.shared.with_live(|live| Box::pin(declare(live, spec))).await
     }
 
     /// See [`crate::Bus::queue_ready`].
     pub async fn queue_ready(&self, queue: &str) -> Result<u64, BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        ready(&live, queue).await
+        self.shared.with_live(|live| Box::pin(ready(live, queue))).await
+    }
+}
+
+async fn declare(live: Arc<Live>, spec: &QueueSpec) -> Result<(), BusError> {
+    // A refusal closes the channel it came on, so it gets one of its own.
+    let channel = live.channel().await?;
+    let options = QueueDeclareOptions::durable();
+    match channel.queue_declare(spec.name.as_str().into(), options, arguments(spec)).await {
+        Ok(_) => {
+            drop(channel.close(200, "".into()).await);
+            Ok(())
+        }
+        Err(error) if reply_code(&error) == Some(PRECONDITION_FAILED) => {
+            Err(BusError::Mismatch { name: spec.name.clone(), detail: error.to_string() })
+        }
+        Err(error) => Err(broker(&error)),
     }
 }
 
 /// How many messages are ready; an error if there is no such queue.
-pub async fn ready(live: &Arc<Live>, queue: &str) -> Result<u64, BusError> {
+pub async fn ready(live: Arc<Live>, queue: &str) -> Result<u64, BusError> {
     let channel = live.channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {

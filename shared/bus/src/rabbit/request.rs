@@ -84,8 +84,9 @@ impl Link {
 
     /// See [`crate::Bus::serve`].
     pub async fn serve(self: &Arc<Self>, address: &str, capacity: usize) -> Result<Requests, BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        let first = attach(&live, address).await?;
+        let first =
+            self.shared.with_live(|live| Box::pin(async move { Ok((attach(&live, address).await?, live)) }));
+        let (first, live) = first.await?;
         // One is held by the sending task; the broker holds the rest.
         let (sender, waiting) = async_channel::bounded(capacity.max(1));
         let task = take_requests(Arc::clone(self), address.to_owned(), sender, live, first);

@@ -44,8 +44,9 @@ impl Link {
         pattern: &str,
         capacity: usize,
     ) -> Result<Subscription, BusError> {
-        let live = self.shared.live(self.shared.deadline()).await?;
-        let first = attach(&live, pattern).await?;
+        let first =
+            self.shared.with_live(|live| Box::pin(async move { Ok((attach(&live, pattern).await?, live)) }));
+        let (first, live) = first.await?;
         let buffer = Arc::new(EventBuffer::new(capacity));
         let task = listen(Arc::clone(self), pattern.to_owned(), Arc::clone(&buffer), live, first);
         let task = self.shared.handle.spawn(task);
