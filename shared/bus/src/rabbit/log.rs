@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use futures_util::{FutureExt, StreamExt};
@@ -84,7 +85,12 @@ impl Link {
                 () = live.gone() => Err(PublishError::Unknown),
             }
         });
-        let answers = answers.await.map_err(|_| PublishError::Unknown)??;
+        let Ok(Ok(answers)) = answers.await else {
+            // A channel that knew a stream's leader before a broker's restart may wait for it for ever: the next
+            // append gets a new one.
+            *appenders.lock().await = None;
+            return Err(PublishError::Unknown);
+        };
         answers.into_iter().try_for_each(|answer| verdict(name, answer))
     }
 
@@ -103,6 +109,11 @@ impl Link {
 
     /// See [`crate::Log::read`].
     pub async fn read(self: &Arc<Self>, name: &str, from: From) -> Result<LogReader, BusError> {
+        // The end is made an offset now, so that a reader that has seen nothing yet misses nothing over a reconnect.
+        let from = match from {
+            From::End => From::Offset(self.bounds(name).await?.next),
+            other => other,
+        };
         let mut reader = LogReader {
             link: Arc::clone(self),
             name: name.to_owned(),
@@ -239,6 +250,7 @@ impl LogReader {
                 biased;
                 () = attached.live.gone() => None,
                 arrived = attached.stream.next() => arrived.and_then(Result::ok),
+                () = not_reading(&self.link, &attached.live, &self.name, self.from) => None,
             };
             match arrived {
                 Some(delivery) => attached.ready.extend(entry(&attached.session, self.from, delivery)),
@@ -286,6 +298,31 @@ impl LogReader {
                     tokio::time::sleep(wait).await;
                 }
             }
+        }
+    }
+}
+
+/// Resolves when the log has had an entry for this reader for a while and none came. RabbitMQ 3.10 forgets a stream's
+/// consumer that attaches while the broker starts: the stream's process is replaced after it.
+async fn not_reading(link: &Link, live: &Live, name: &str, from: From) {
+    let wanted = match from {
+        From::Offset(offset) => offset,
+        From::First | From::End => 0,
+    };
+    let longest = Duration::from_millis(link.shared.config.probe_deadline_ms / 2);
+    let (mut wait, mut suspicious) = (Duration::from_millis(500).min(longest), 0);
+    loop {
+        tokio::time::sleep(wait).await;
+        let last = tokio::time::timeout(longest, edge(live, name, "last")).await;
+        if matches!(last, Ok(Ok(Some((_, last)))) if last >= wanted) {
+            suspicious += 1;
+        } else {
+            suspicious = 0;
+            wait = (wait * 2).min(longest);
+        }
+        if suspicious >= 2 {
+            tracing::warn!(log = name, wanted, "connected but not consuming; reading again");
+            return;
         }
     }
 }
