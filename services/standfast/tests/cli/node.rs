@@ -133,7 +133,7 @@ fn a_second_signal_stops_at_once() {
     let asked = clock::now();
     up.signal(Signal::SIGTERM);
     let code = up.ended().code();
-    assert!(clock::now() - asked < Duration::from_secs(5));
+    assert!(clock::now() - asked < Duration::from_secs(25), "sooner than the time that a drain may take");
     // It had drained already, or it was cut off and says so.
     assert!(code == Some(0) || up.read("stderr").contains("stopped at once, by a second signal"), "{code:?}");
     let _ = watching.kill();
