@@ -88,10 +88,10 @@ machine() {
         "$(date -u +%Y-%m-%d), commit $(git -C "$root" rev-parse --short HEAD)"
 }
 
-# The release binary; built if it is not there. STANDFAST_BIN names another.
+# The release binary; built if it is not there. TEST_STANDFAST_BIN names another.
 standfast_binary() {
-    if [ -z "${STANDFAST_BIN-}" ]; then
+    if [ -z "${TEST_STANDFAST_BIN-}" ]; then
         (cd "$root" && cargo build --release --locked) >&2
-        STANDFAST_BIN=${CARGO_TARGET_DIR:-$root/target}/release/standfast
+        TEST_STANDFAST_BIN=${CARGO_TARGET_DIR:-$root/target}/release/standfast
     fi
 }

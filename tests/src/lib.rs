@@ -3,7 +3,7 @@
 //!
 //! A [`TestStack`] starts the real binary, as one process or one process per tier on a private RabbitMQ. It ends only
 //! what it started, also when a test panics, and prints the log of every node then. It needs the binary:
-//! `cargo test --workspace` builds it; alone, `cargo build -p standfast` first. `STANDFAST_BIN` names another.
+//! `cargo test --workspace` builds it; alone, `cargo build -p standfast` first. `TEST_STANDFAST_BIN` names another.
 
 mod broker;
 mod chaos;

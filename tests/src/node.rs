@@ -35,14 +35,16 @@ impl Node {
     /// When it is not built.
     #[must_use]
     pub fn binary() -> PathBuf {
-        if let Some(path) = std::env::var_os("STANDFAST_BIN") {
+        if let Some(path) = std::env::var_os("TEST_STANDFAST_BIN") {
             return path.into();
         }
         // target/<profile>/deps/<this test> → target/<profile>/standfast
         let here = std::env::current_exe().expect("a running program has a path");
         let found =
             here.ancestors().skip(1).take(2).map(|dir| dir.join("standfast")).find(|path| path.is_file());
-        found.expect("the binary is not built: `cargo build -p standfast`, or name one with STANDFAST_BIN")
+        found.expect(
+            "the binary is not built: `cargo build -p standfast`, or name one with TEST_STANDFAST_BIN",
+        )
     }
 
     /// Starts its process.

@@ -21,26 +21,43 @@ pub async fn every_job_completed_once_and_right(
     assert_eq!(ids.len(), accepted.len(), "each acknowledged task is a job of its own");
 
     let mut http = stack.front(0);
+    let jobs = all_completed(&mut http).await;
+    assert_eq!(jobs.len(), accepted.len(), "no job is there that nobody was told of");
     let mut attempts = 0;
     for (n, id) in accepted {
-        let job = completed(&mut http, id).await;
+        let job = jobs.get(id).unwrap_or_else(|| panic!("job {id} was acknowledged and is not there"));
         right(&work.tasks[*n], &job["result"]).unwrap_or_else(|why| panic!("job {id}: {why}: {job}"));
-        attempts += attempts_are_honest(&mut http, id, &job).await;
+        attempts += attempts_are_honest(&mut http, id, job).await;
     }
-    let listed = count_jobs(&mut http).await;
-    assert_eq!(listed, accepted.len(), "no job is there that nobody was told of");
     println!("{} jobs completed exactly once, in {attempts} attempts", accepted.len());
 }
 
-async fn completed(http: &mut Http, id: &str) -> Value {
-    until(&format!("job {id} is completed"), SETTLE, async || {
-        let answer = http.get(&format!("/v1/jobs/{id}")).await.map_err(|e| e.to_string())?;
-        let job: Value = answer.json().map_err(|e| format!("{e}: {}", answer.brief()))?;
-        let state = job["state"].as_str().unwrap_or_default();
-        assert!(!matches!(state, "discarded" | "cancelled"), "job {id} was given up: {job}");
-        if state == "completed" { Ok(job) } else { Err(answer.brief()) }
+/// Waits until no job is anything but completed; answers all of them by id.
+async fn all_completed(http: &mut Http) -> HashMap<String, Value> {
+    until("every job is completed", SETTLE, async || {
+        let jobs = list(http).await?;
+        let given_up = jobs.values().find(|job| job["state"] == "discarded" || job["state"] == "cancelled");
+        assert!(given_up.is_none(), "a job was given up: {given_up:?}");
+        let open: Vec<&Value> = jobs.values().filter(|job| job["state"] != "completed").collect();
+        if open.is_empty() { Ok(jobs) } else { Err(format!("{} are open, as {}", open.len(), open[0])) }
     })
     .await
+}
+
+/// Every job, page by page.
+async fn list(http: &mut Http) -> Result<HashMap<String, Value>, String> {
+    let (mut all, mut cursor) = (HashMap::new(), String::new());
+    loop {
+        let answer = http.get(&format!("/v1/jobs?limit=500{cursor}")).await.map_err(|e| e.to_string())?;
+        let page: Value = answer.json().map_err(|e| format!("{e}: {}", answer.brief()))?;
+        for job in page["jobs"].as_array().ok_or_else(|| answer.brief())? {
+            all.insert(job["id"].as_str().unwrap_or_default().to_owned(), job.clone());
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(all),
+        }
+    }
 }
 
 fn right(task: &Task, result: &Value) -> Result<(), String> {
@@ -87,19 +104,6 @@ async fn attempts_are_honest(http: &mut Http, id: &str, job: &Value) -> usize {
     assert_eq!(numbers, (1..=counted).collect(), "job {id} counts {counted} attempts: {list:?}");
     assert_eq!(completed(&list), 1, "job {id} completed more than once: {list:?}");
     list.len()
-}
-
-async fn count_jobs(http: &mut Http) -> usize {
-    let (mut count, mut cursor) = (0, String::new());
-    loop {
-        let answer = http.get(&format!("/v1/jobs?limit=500{cursor}")).await.expect("a list");
-        let page: Value = answer.json().expect("a list is JSON");
-        count += page["jobs"].as_array().unwrap_or_else(|| panic!("{}", answer.brief())).len();
-        match page["next"].as_str().or(page["next_cursor"].as_str()).or(page["cursor"].as_str()) {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return count,
-        }
-    }
 }
 
 /// No fault outlives its time, and none is left over.

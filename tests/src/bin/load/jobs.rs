@@ -95,10 +95,10 @@ async fn drain(http: &mut Http, jobs: usize) -> f64 {
 async fn open_jobs(http: &mut Http) -> Result<u64, String> {
     let answer = http.get("/v1/queues").await.map_err(|e| e.to_string())?;
     let body: Value = answer.json().map_err(|e| e.to_string())?;
-    let queues = body["queues"].as_array().or(body["items"].as_array()).ok_or_else(|| answer.brief())?;
+    let queues = body["queues"].as_array().ok_or_else(|| answer.brief())?;
     let queue = queues.iter().find(|q| q["name"] == "bench").ok_or("no such queue")?;
-    let counts = queue.get("counts").unwrap_or(queue);
-    Ok(["available", "running", "retryable", "scheduled"].iter().filter_map(|s| counts[s].as_u64()).sum())
+    let count = |state: &str| queue["jobs"][state].as_u64().ok_or_else(|| answer.brief());
+    Ok(count("available")? + count("running")? + count("retryable")? + count("scheduled")?)
 }
 
 /// Milliseconds from before the request to the handler's start.
