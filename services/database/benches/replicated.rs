@@ -57,6 +57,8 @@ async fn bench(options: Options) {
         url => BusConfig::amqp(url),
     };
     let bus = Bus::open(&config, "bench").unwrap();
+    // A broker keeps the log of the run before, and these replicas begin empty: they would replay it first.
+    bus.log("database.log.1").delete().await.unwrap();
     let registry = Registry::standalone("bench");
     let root = Root::start("bench", RootOptions::default());
     root.add_tier("database", Intensity { restarts: 1000, period: Duration::from_secs(1) }).await;
@@ -204,20 +206,16 @@ fn print(mut times: Vec<Duration>, rows: u64, seconds: u64) {
 
 async fn failover(root: &Root, registry: &Registry, client: &Database) {
     let mut times = vec![];
+    let mut events = root.events();
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let (instance, _) = primary(registry);
+        let path = format!("/bench/database/{}/replica", primary(registry).0);
+        root.intervene(&path, Intervention::Panic, clock::now() + Duration::from_secs(5));
+        while !events.recv().await.is_ok_and(|event| event.path == path && event.exit.is_some()) {}
         let began = clock::now();
-        root.intervene(
-            &format!("/bench/database/{instance}/replica"),
-            Intervention::Panic,
-            began + Duration::from_secs(1),
-        );
-        // A write that was answered by the primary that is about to die does not count: ask until another one answers.
         loop {
             let insert = Statement::new("INSERT INTO t (v) VALUES (?)", vec![json!(VALUE)]);
-            let done = client.execute(vec![insert]).await;
-            if done.is_ok() && root_restarted(root, &instance, began) {
+            if client.execute(vec![insert]).await.is_ok() {
                 break;
             }
         }
@@ -225,13 +223,8 @@ async fn failover(root: &Root, registry: &Registry, client: &Database) {
     }
     times.sort();
     println!(
-        "failover_ms p50={} max={}",
+        "failover_ms={} max_ms={}",
         times[times.len() / 2].as_millis(),
         times[times.len() - 1].as_millis()
     );
-}
-
-/// Whether the panic has happened: the child has been in its present state for less than this test.
-fn root_restarted(_: &Root, _: &str, began: Instant) -> bool {
-    clock::now() - began > Duration::from_millis(2)
 }

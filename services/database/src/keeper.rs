@@ -23,7 +23,9 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     let shared = life.env::<Shared>();
     Ok(Started::task(async move {
         let announcer = shared.registry.announce(
-            Identity::new(TIER, &shared.config.instance).at(shared.listener.bound_url()).over(shared.bus.clone()),
+            Identity::new(TIER, &shared.config.instance)
+                .at(shared.listener.bound_url())
+                .over(shared.bus.clone()),
         );
         life.ready();
         let stopping = life.stopping();
