@@ -10,7 +10,10 @@ use messages::names::DATABASE_LEASE;
 use supervision::{BoxError, Life, StartError, Started};
 use tokio::sync::oneshot;
 
+use crate::peers;
+use crate::position::Token;
 use crate::state::{Command, Role, Shared};
+use crate::succession;
 
 /// Pause between two tries to get the lease while another has it. On RabbitMQ each try costs a channel.
 const TRY: Duration = Duration::from_millis(250);
@@ -18,6 +21,8 @@ const TRY: Duration = Duration::from_millis(250);
 const TRY_SOON: Duration = Duration::from_millis(20);
 /// How many tries follow news at that pace.
 const TRIES: u32 = 10;
+/// Before the first campaign of a life: newcomers to discovery are told of the others at once.
+const HEAR: Duration = Duration::from_millis(120);
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
@@ -42,6 +47,10 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 
 async fn elect(shared: &Arc<Shared>) {
     let mut news = shared.registry.version();
+    // A history that began earlier: first hear whether somebody has more of it than the log. (An empty one needs no ear.)
+    if shared.status().borrow().token.seq > 0 {
+        tokio::time::sleep(HEAR).await;
+    }
     // A fresh stack has no primary yet: do not wait for news of it.
     let mut soon = TRIES;
     loop {
@@ -66,14 +75,17 @@ async fn elect(shared: &Arc<Shared>) {
     }
 }
 
-/// Whether it makes sense to try: the replica follows the log, has read it to its end, and lives.
+/// Whether it makes sense to try: the replica follows the log, has read it to its end, lives, and nobody has more than
+/// the log.
 fn may_campaign(shared: &Shared) -> bool {
     let status = shared.status();
     let status = status.borrow();
+    let Token { generation, seq } = status.token;
     shared.config.electable
         && status.role == Role::Follower
         && status.caught_up
         && shared.silent_for() < SILENCE_MAX
+        && succession::may_lead(generation, seq, &peers::peers(shared))
 }
 
 /// From the lease to its loss.

@@ -4,7 +4,8 @@
 //! - A write is answered when it is fsynced in the primary's file and was READ BACK from the log with the primary's epoch
 //!   still current: an acknowledged write is in the one history that every replica applies.
 //! - One history: a primary that hung or was cut off may still append; what it appends after another's epoch counts for
-//!   nobody, itself included ([`fold`]). Entries are chained, so a log that lost its end is noticed, never applied.
+//!   nobody, itself included ([`fold`]). Entries are chained, so a log that lost its end is noticed, never applied;
+//!   the history then goes on in a new log from where the longest replica is ([`succession`]).
 //! - `strong` reads are linearizable: answered after the primary read its own barrier back. `session` reads see the
 //!   writes before their offset and never go back. `eventual` reads take any replica as it is.
 //! - Effects are replicated, not statements: `random()`, `datetime('now')`, triggers and foreign keys are safe.
@@ -13,9 +14,10 @@
 //!   size limit, every queue a bound.
 //!
 //! Not promised: row ids of tables whose key is not INTEGER PRIMARY KEY (they differ between replicas); that a write
-//! whose outcome is unknown did not happen; that a log on a broker that loses confirmed messages keeps the newest ones.
+//! whose outcome is unknown did not happen; that entries which the log lost survive if the replica that has them comes back
+//! only after another became primary without it (its file is then kept aside, and the log says so).
 //!
-//! Read in this order: [`position`], [`entry`], [`fold`] (pure); [`sqlite`]; `replica`, `elector`, `keeper`; `http`.
+//! Read in this order: [`position`], [`entry`], [`fold`], [`succession`] (pure); [`sqlite`]; `replica`, `elector`, `keeper`; `http`.
 
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ pub mod position;
 mod replica;
 pub mod sqlite;
 mod state;
+pub mod succession;
 mod telemetry;
 pub mod wire;
 

@@ -10,6 +10,7 @@ use supervision::BoxError;
 use crate::position::Token;
 use crate::sqlite::store;
 use crate::state::Shared;
+use crate::succession::Peer;
 
 /// Tier's name in discovery.
 pub const TIER: &str = "database";
@@ -39,6 +40,17 @@ pub(crate) fn fact(of: &Announcement, key: &str) -> Option<u64> {
     of.facts.get(key)?.parse().ok()
 }
 
+/// What the other replicas say of themselves, as far as they have said it.
+pub(crate) fn peers(shared: &Shared) -> Vec<Peer> {
+    let all = others(shared).into_iter();
+    let peer = |it: Announcement| {
+        let primary = it.facts.get("role").is_some_and(|role| role == "primary");
+        let (generation, seq) = (fact(&it, "generation")?, fact(&it, "seq")?);
+        Some(Peer { instance: it.instance, generation, seq, primary })
+    };
+    all.filter_map(peer).collect()
+}
+
 /// Address of the primary: of the one that the log says, else of the one that says so itself in the latest epoch.
 pub(crate) fn primary(shared: &Shared) -> Option<String> {
     let named = shared.status().borrow().primary.clone();
@@ -49,8 +61,12 @@ pub(crate) fn primary(shared: &Shared) -> Option<String> {
     by_log.or_else(by_word).and_then(|it| it.address.clone())
 }
 
-/// Writes a snapshot of the replica that has most, and more than `mine`, to `file`, and says whose it is.
-pub(crate) async fn fetch_snapshot(shared: &Shared, mine: Token, file: &Path) -> Result<String, BoxError> {
+/// Writes a snapshot of the replica that has most, and more than `mine` if that is said, to `file`, and says whose it is.
+pub(crate) async fn fetch_snapshot(
+    shared: &Shared,
+    mine: Option<Token>,
+    file: &Path,
+) -> Result<String, BoxError> {
     let mut sources = others(shared);
     sources.retain(|it| it.facts.get("role").is_none_or(|role| role != "diverged" && role != "resyncing"));
     sources.sort_by_key(|it| std::cmp::Reverse((fact(it, "generation"), fact(it, "seq"))));
@@ -65,7 +81,12 @@ pub(crate) async fn fetch_snapshot(shared: &Shared, mine: Token, file: &Path) ->
     Err(last)
 }
 
-async fn fetch(client: &reqwest::Client, address: &str, mine: Token, file: &Path) -> Result<(), BoxError> {
+async fn fetch(
+    client: &reqwest::Client,
+    address: &str,
+    mine: Option<Token>,
+    file: &Path,
+) -> Result<(), BoxError> {
     let response = client.post(format!("{address}/db/backup")).send().await?.error_for_status()?;
     let mut body = response.bytes_stream();
     let mut to = tokio::fs::File::create(file).await?;
@@ -83,9 +104,10 @@ async fn fetch(client: &reqwest::Client, address: &str, mine: Token, file: &Path
         Ok(store::read_position(&conn)?.token())
     };
     let theirs = tokio::task::spawn_blocking(check).await??;
-    if theirs > mine {
-        Ok(())
-    } else {
-        Err(format!("{address} has no more ({theirs}) than this replica ({mine})").into())
+    match mine {
+        Some(mine) if theirs <= mine => {
+            Err(format!("{address} has no more ({theirs}) than this replica ({mine})").into())
+        }
+        _ => Ok(()),
     }
 }

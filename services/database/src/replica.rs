@@ -7,6 +7,7 @@ mod append;
 mod apply;
 mod attach;
 mod lead;
+mod succeed;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -148,6 +149,8 @@ enum Left {
     Gap,
     /// The log is not the one that was followed.
     Diverged(Divergence),
+    /// Another replica follows a later log.
+    Superseded,
     /// The disk takes nothing; try again later.
     Storage(StoreError),
 }
@@ -167,7 +170,8 @@ impl Replica {
                 Left::Gap => {
                     self.resync("the log no longer has the entries that follow this replica's").await
                 }
-                Left::Diverged(why) => self.recover(why).await?,
+                Left::Diverged(why) => self.recover(why).await,
+                Left::Superseded => self.succeed().await,
                 Left::Storage(error) => {
                     tracing::error!(instance = self.instance(), %error, source = ?std::error::Error::source(&error),
                         "the database file cannot be written; trying again");
@@ -208,7 +212,7 @@ impl Replica {
                 }
                 _ = beat.tick() => {
                     self.refuse_if_not_primary();
-                    Ok(())
+                    self.look_for_later_log()
                 }
             };
             self.shared.beat();

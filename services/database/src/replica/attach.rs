@@ -8,8 +8,8 @@ use supervision::BoxError;
 use super::append::log_name;
 use super::{Left, Replica};
 use crate::entry::chain_of;
-use crate::fold::Divergence;
 use crate::peers;
+use crate::position::Token;
 use crate::state::Role;
 
 /// Pause between two tries to reach the log.
@@ -60,7 +60,7 @@ impl Replica {
         let text: std::sync::Arc<str> = why.into();
         self.shared.tell(|status| status.trouble = Some(text));
         loop {
-            match self.fetch_and_install().await {
+            match self.fetch_and_install(Some(self.fold.settled().token())).await {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(instance = self.instance(), %error, "no snapshot yet; trying again");
@@ -71,10 +71,10 @@ impl Replica {
         }
     }
 
-    async fn fetch_and_install(&mut self) -> Result<(), BoxError> {
+    /// Takes the content of the replica that has most, and more than `mine` if that is said.
+    pub(super) async fn fetch_and_install(&mut self, mine: Option<Token>) -> Result<(), BoxError> {
         let file = self.shared.directory.scratch("snapshot.incoming");
         let shared = self.shared.clone();
-        let mine = self.fold.settled().token();
         let fetch = peers::fetch_snapshot(&shared, mine, &file);
         tokio::pin!(fetch);
         // Stay alive in the eyes of others while it arrives.
@@ -89,18 +89,5 @@ impl Replica {
         tracing::info!(instance = self.instance(), from = %found, "snapshot installed");
         self.fold = crate::fold::Fold::new(self.writer.position()?);
         Ok(())
-    }
-
-    /// The log is not what this replica knows. Never guess: wait for a person, or for a decision that all can see.
-    pub(super) async fn recover(&mut self, why: Divergence) -> Result<(), BoxError> {
-        self.role = Role::Diverged;
-        self.shared.telemetry.diverged(self.fold.position(), why);
-        self.publish();
-        let text: std::sync::Arc<str> = why.to_string().into();
-        self.shared.tell(|status| status.trouble = Some(text));
-        self.life.waiting("a log that continues this replica's history");
-        loop {
-            self.rest(Duration::from_secs(1)).await;
-        }
     }
 }
