@@ -1,5 +1,4 @@
 //! What is recorded on one database makes another equal to it.
-#![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics with what went wrong")]
 
 use changeset::{Conflict, Error, Recorder, apply};
