@@ -102,8 +102,12 @@ impl Link {
             Ok(Appender { live: Arc::clone(live), channel })
         };
         opened.await.map_err(|error: BusError| match error {
-            BusError::Down => PublishError::Down,
-            other => PublishError::Refused(Refusal::Other(other.to_string())),
+            BusError::Mismatch { .. } => PublishError::Refused(Refusal::Other(error.to_string())),
+            // A broker that starts answers "not found" until the stream has a leader: nothing was sent, try again.
+            other => {
+                tracing::debug!(log = name, error = %other, "cannot append yet");
+                PublishError::Down
+            }
         })
     }
 

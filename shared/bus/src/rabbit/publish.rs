@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation, PublisherConfirm};
@@ -31,11 +32,9 @@ impl Link {
         let mut sent = false;
         loop {
             let Ok(live) = shared.live(deadline).await else { break };
-            match timeout_at(deadline, attempt(shared, &live, queue, messages)).await {
-                Ok(Outcome::Done(outcome)) => return outcome,
-                Ok(Outcome::Lost { sent: now }) => sent |= now,
-                // It hung: while sending, or while waiting for the confirm.
-                Err(_) => return Err(PublishError::Unknown),
+            match attempt(shared, &live, queue, messages, deadline).await {
+                Outcome::Done(outcome) => return outcome,
+                Outcome::Lost { sent: now } => sent |= now,
             }
             if Instant::now() >= deadline {
                 break;
@@ -47,20 +46,30 @@ impl Link {
     }
 }
 
-async fn attempt(shared: &Shared, live: &Live, queue: &str, messages: &[Message]) -> Outcome {
-    let Ok(channel) = shared.pool.get().await else { return Outcome::Lost { sent: false } };
-    let confirms = send(&channel, queue, messages).await;
-    drop(channel);
-    let (confirms, whole) = match confirms {
-        Ok(confirms) => (confirms, true),
-        Err(confirms) => (confirms, false),
+async fn attempt(
+    shared: &Shared,
+    live: &Live,
+    queue: &str,
+    messages: &[Message],
+    deadline: Instant,
+) -> Outcome {
+    let Ok(Ok(pooled)) = timeout_at(deadline, shared.pool.get()).await else {
+        return Outcome::Lost { sent: false };
     };
-    let sent = !confirms.is_empty();
-    if !whole {
-        return Outcome::Lost { sent };
-    }
+    let channel = Channel::clone(&pooled);
+    let confirms = match timeout_at(deadline, send(&channel, queue, messages)).await {
+        Ok(Ok(confirms)) => confirms,
+        Ok(Err(confirms)) => return Outcome::Lost { sent: !confirms.is_empty() },
+        Err(_) => return Outcome::Done(Err(PublishError::Unknown)),
+    };
+    drop(pooled);
     tokio::select! {
-        outcome = confirmed(queue, confirms) => outcome,
+        outcome = timeout_at(deadline, confirmed(queue, confirms)) => outcome.unwrap_or_else(|_| {
+            // A channel that knew a queue's leader before a broker's restart may wait for it for ever. Closed, it is
+            // not taken from the pool again, and what else waits on it is sent again.
+            let _ = channel.close(200, "no confirm".into()).now_or_never();
+            Outcome::Done(Err(PublishError::Unknown))
+        }),
         () = live.gone() => Outcome::Lost { sent: true },
     }
 }
