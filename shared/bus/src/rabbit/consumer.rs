@@ -202,7 +202,7 @@ impl QueueConsumer {
     async fn attach_again(&mut self) {
         loop {
             let live = self.link.shared.live_at_last().await;
-            match self.attach(live).await {
+            match live.ask(self.attach(Arc::clone(&live))).await {
                 Ok(attached) => {
                     self.attached = Some(attached);
                     self.backoff.succeeded();

@@ -34,9 +34,11 @@ impl Link {
         }
         let mut held =
             Held { link: Arc::clone(self), name: name.to_owned(), channel: None, lost: lost.clone() };
-        let channel = live.channel().await.map_err(|_| LeaseError::Down)?;
+        let channel = live.ask(live.channel()).await.map_err(|_| LeaseError::Down)?;
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
-        match channel.queue_declare(queue(name).into(), options, FieldTable::default()).await {
+        let declare = channel.queue_declare(queue(name).into(), options, FieldTable::default());
+        let declared = live.ask(async { Ok(declare.await) }).await.map_err(|_| LeaseError::Down)?;
+        match declared {
             Ok(_) if !live.is_gone() => {
                 held.channel = Some(channel);
                 Ok(Lease { name: name.to_owned(), lost, _held: Box::new(held) })

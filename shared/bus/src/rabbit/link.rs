@@ -76,6 +76,16 @@ impl Live {
         *self.gone.borrow()
     }
 
+    /// Waits for answers of the broker, and no longer than this connection lives: what was asked over a connection
+    /// that is cut may never be answered.
+    pub async fn ask<T>(&self, asked: impl Future<Output = Result<T, BusError>>) -> Result<T, BusError> {
+        tokio::select! {
+            biased;
+            () = self.gone() => Err(BusError::Down),
+            answer = timeout(CONNECT, asked) => answer.unwrap_or(Err(BusError::Down)),
+        }
+    }
+
     /// A new channel.
     pub async fn channel(&self) -> Result<Channel, BusError> {
         self.connection.create_channel().await.map_err(|e| broker(&e))
@@ -214,7 +224,7 @@ impl Shared {
         let again = async {
             loop {
                 let live = self.live_at_last().await;
-                match act(Arc::clone(&live)).await {
+                match live.ask(act(Arc::clone(&live))).await {
                     Err(BusError::Down) => {}
                     outcome => return outcome,
                 }

@@ -101,7 +101,7 @@ impl Link {
             channel.confirm_select(Default::default()).await.map_err(|e| broker(&e))?;
             Ok(Appender { live: Arc::clone(live), channel })
         };
-        opened.await.map_err(|error: BusError| match error {
+        live.ask(opened).await.map_err(|error: BusError| match error {
             BusError::Mismatch { .. } => PublishError::Refused(Refusal::Other(error.to_string())),
             // A broker that starts answers "not found" until the stream has a leader: nothing was sent, try again.
             other => {
@@ -290,7 +290,7 @@ impl LogReader {
     async fn attach_again(&mut self) {
         loop {
             let live = self.link.shared.live_at_last().await;
-            match self.attach(live).await {
+            match live.ask(self.attach(Arc::clone(&live))).await {
                 Ok(attached) => {
                     self.attached = Some(attached);
                     self.backoff.succeeded();

@@ -169,7 +169,7 @@ async fn take_requests(
         }
         attached = loop {
             live = link.shared.live_at_last().await;
-            match attach(&live, &address).await {
+            match live.ask(attach(&live, &address)).await {
                 Ok(attached) => break attached,
                 Err(error) => tracing::debug!(%address, %error, "cannot serve yet"),
             }

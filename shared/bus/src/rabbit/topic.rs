@@ -110,7 +110,7 @@ async fn listen(
         }
         attached = loop {
             live = link.shared.live_at_last().await;
-            match attach(&live, &pattern).await {
+            match live.ask(attach(&live, &pattern)).await {
                 Ok(attached) => break attached,
                 Err(error) => tracing::debug!(%pattern, %error, "cannot subscribe yet"),
             }

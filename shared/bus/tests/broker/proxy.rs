@@ -30,6 +30,7 @@ impl Proxy {
                 all.lock().unwrap().push(Arc::clone(&connection));
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", broker)).await else { return };
+                    client.set_nodelay(true).and(server.set_nodelay(true)).unwrap();
                     let (mut client_reads, client_writes) = client.into_split();
                     let (server_reads, mut server_writes) = server.into_split();
                     tokio::select! {
@@ -66,8 +67,7 @@ async fn frames(
         let mut rest = vec![0; size + 1];
         from.read_exact(&mut rest).await?;
         if head[0] == 8 || !connection.mute.load(SeqCst) {
-            to.write_all(&head).await?;
-            to.write_all(&rest).await?;
+            to.write_all(&[&head[..], &rest[..]].concat()).await?;
         }
     }
 }
