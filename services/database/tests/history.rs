@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bus::testing::Broker;
 use bus::{BusConfig, LinkFault};
 use common::history::{Event, Final, Target, What, check, client, read_final, set_up};
 use common::{Cluster, run};
@@ -27,21 +28,21 @@ fn seed() -> u64 {
 fn no_acknowledged_write_is_lost_and_nothing_forks_whatever_is_broken() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        prove(&BusConfig::embedded(dir.path().join("bus")), dir.path()).await;
+        prove(&BusConfig::embedded(dir.path().join("bus")), dir.path(), None).await;
     });
 }
 
-/// The same on a real broker, whose streams confirm without fsync and whose leases are queues.
+/// The same on a real broker, whose streams confirm without fsync and whose leases are queues; it is killed as well.
 #[test]
 fn rabbitmq_no_acknowledged_write_is_lost_and_nothing_forks_whatever_is_broken() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = bus::testing::Broker::shared().unwrap_or_else(|error| panic!("{error}"));
-        prove(&BusConfig::amqp(broker.vhost().unwrap()), dir.path()).await;
+        let broker = Arc::new(Broker::start().unwrap_or_else(|error| panic!("{error}")));
+        prove(&BusConfig::amqp(broker.vhost().unwrap()), dir.path(), Some(broker)).await;
     });
 }
 
-async fn prove(bus: &BusConfig, dir: &std::path::Path) {
+async fn prove(bus: &BusConfig, dir: &std::path::Path, broker: Option<Arc<Broker>>) {
     let seed = seed();
     println!("STANDFAST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
@@ -58,6 +59,14 @@ async fn prove(bus: &BusConfig, dir: &std::path::Path) {
         cluster.primary().await;
         *target.urls.lock().unwrap() = cluster.urls.clone();
         break_things(&cluster, &mut rng).await;
+        if let Some(broker) = broker.clone().filter(|_| half == 0) {
+            println!("the broker is killed");
+            let again =
+                tokio::task::spawn_blocking(move || broker.kill().and_then(|()| broker.start_again()));
+            again.await.unwrap().unwrap();
+            cluster.primary().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         if half == 1 {
             stop.store(true, Relaxed);
             let mut events: Vec<Event> = vec![];

@@ -119,7 +119,8 @@ impl Cluster {
 
     /// Index of the primary; waits for one.
     pub async fn primary(&self) -> usize {
-        for _ in 0..1000 {
+        // A broker that starts again takes a while.
+        for _ in 0..6000 {
             for i in 0..self.urls.len() {
                 if self.status(i).await["role"] == "primary" {
                     return i;
