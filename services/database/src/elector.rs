@@ -109,6 +109,6 @@ async fn reign(shared: &Shared, lease: &Lease) {
     tokio::select! {
         () = lease.lost() => {}
         () = demoted => {}
-        () = silent => {}
+        () = silent => shared.give_up_on_replica(),
     }
 }

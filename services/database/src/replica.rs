@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::fold::{Divergence, Fold};
 use crate::sqlite::writer::{StoreError, Writer};
-use crate::state::{Command, Role, Shared, Write, WriteError};
+use crate::state::{Command, Role, Shared, Write};
 
 pub(crate) use append::log_name;
 use append::{Barrier, Pending, What};
@@ -86,6 +86,11 @@ async fn open(life: &Life, shared: &Shared) -> Result<Writer, BoxError> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// What lies below an error, for the log.
+fn cause(error: &StoreError) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -173,7 +178,7 @@ impl Replica {
                 Left::Diverged(why) => self.recover(why).await,
                 Left::Superseded => self.succeed().await,
                 Left::Storage(error) => {
-                    tracing::error!(instance = self.instance(), %error, source = ?std::error::Error::source(&error),
+                    tracing::error!(instance = self.instance(), %error, cause = cause(&error),
                         "the database file cannot be written; trying again");
                     self.life.waiting("the disk");
                     self.rest(Duration::from_secs(1)).await;
@@ -240,12 +245,7 @@ impl Replica {
         if self.role == Role::Primary {
             return;
         }
-        while let Ok(write) = self.shared.writes.take.try_recv() {
-            drop(write.reply.send(Err(WriteError::NotPrimary)));
-        }
-        while let Ok(strong) = self.shared.strong.take.try_recv() {
-            let _ = strong.send(Err(WriteError::NotPrimary));
-        }
+        self.shared.refuse_waiting();
     }
 
     /// Waits, and stays alive in the eyes of others.

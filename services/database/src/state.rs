@@ -149,6 +149,9 @@ impl<T> Queue<T> {
     }
 }
 
+/// What a replica that steps down needs to answer all who wait.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
 /// See the module.
 pub struct Shared {
     /// As configured.
@@ -226,6 +229,43 @@ impl Shared {
     /// Tells everybody.
     pub(crate) fn tell(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
+    }
+
+    /// The replica hangs as primary: send nobody there any more, and let go who waits in its queues; nothing of theirs was
+    /// done. If it wakes, it says itself what it is.
+    pub(crate) fn give_up_on_replica(&self) {
+        self.tell(|status| (status.role, status.caught_up) = (Role::Starting, false));
+        self.refuse_waiting();
+    }
+
+    /// Tells everybody who waits for the primary that there is none here.
+    pub(crate) fn refuse_waiting(&self) {
+        while let Ok(write) = self.writes.take.try_recv() {
+            drop(write.reply.send(Err(WriteError::NotPrimary)));
+        }
+        while let Ok(strong) = self.strong.take.try_recv() {
+            let _ = strong.send(Err(WriteError::NotPrimary));
+        }
+    }
+
+    /// Waits for what the replica answers, at most as long as is configured, and hardly any longer when it is not
+    /// primary any more: one that steps down answers at once, one that hangs does not.
+    pub(crate) async fn answer<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, WriteError>>,
+    ) -> Result<T, WriteError> {
+        let mut status = self.status();
+        let deposed = async {
+            let _ = status.wait_for(|s| s.role != Role::Primary).await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            biased;
+            // Dropped without an answer: the replica died with it in hand.
+            answer = answer => answer.unwrap_or(Err(WriteError::Unknown)),
+            () = deposed => Err(WriteError::Unknown),
+            () = tokio::time::sleep(self.config.wait()) => Err(WriteError::Unknown),
+        }
     }
 
     /// The replica is alive: said several times a second.

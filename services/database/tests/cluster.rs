@@ -139,3 +139,32 @@ fn a_new_replica_and_one_that_was_away_take_a_snapshot_and_follow() {
         cluster.stop().await;
     });
 }
+
+#[test]
+fn a_hung_primary_is_replaced_before_it_wakes_and_is_a_replica_then() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 3).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY)").await;
+        let hung = cluster.primary().await;
+        let began = clock::now();
+        let path = format!("/test/database/database-{}/replica", hung + 1);
+        cluster.root.intervene(&path, Intervention::Hang, began + Duration::from_secs(4));
+        let insert =
+            |k: i64| vec![Statement::new("INSERT INTO t VALUES (?) ON CONFLICT DO NOTHING", vec![json!(k)])];
+        let patient = cluster.client.with_deadline(Duration::from_secs(30));
+        // What the hung one has in hand ends as unknown; the same again is harmless.
+        while let Err(error) = patient.execute(insert(1)).await {
+            assert!(error.retryable(), "{error}");
+        }
+        println!("hung primary → first write acknowledged: {:?}", clock::now() - began);
+        assert_ne!(cluster.primary().await, hung, "another took over while it hung");
+        while cluster.status(hung).await["role"] != "replica" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        patient.execute(insert(2)).await.unwrap();
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(2));
+        cluster.converged().await;
+        cluster.stop().await;
+    });
+}

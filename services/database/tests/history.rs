@@ -17,7 +17,7 @@ use supervision::Intervention;
 
 /// Seconds of each of the two halves; longer by `STANDFAST_CHECK_SECONDS`.
 fn seconds() -> u64 {
-    std::env::var("STANDFAST_CHECK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(6)
+    std::env::var("STANDFAST_CHECK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4)
 }
 
 fn seed() -> u64 {

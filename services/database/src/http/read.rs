@@ -102,10 +102,11 @@ async fn still_primary(shared: &Shared) -> Result<(), Error> {
         Err(TrySendError::Full(_)) => return Err(problem::busy()),
         Err(TrySendError::Closed(_)) => return Err(problem::no_primary()),
     }
-    let answer = tokio::time::timeout(shared.config.wait(), answer).await;
-    // A read changes nothing, so nothing is unknown.
-    let answer = answer.unwrap_or(Ok(Err(WriteError::NotPrimary))).unwrap_or(Err(WriteError::NotPrimary));
-    answer.map(drop).map_err(Error::from)
+    match shared.answer(answer).await {
+        // A read changes nothing, so nothing is unknown.
+        Err(WriteError::Unknown) => Err(problem::no_primary()),
+        answer => answer.map(drop).map_err(Error::from),
+    }
 }
 
 async fn read(state: &State, statements: Vec<Statement>, associative: bool) -> Result<Answer, Error> {

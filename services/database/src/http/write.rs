@@ -72,8 +72,5 @@ async fn write(shared: &Shared, transactions: Vec<Transaction>) -> Result<Writte
         Err(TrySendError::Full(_)) => return Err(problem::busy()),
         Err(TrySendError::Closed(_)) => return Err(WriteError::NotPrimary.into()),
     }
-    let answer = tokio::time::timeout(shared.config.wait(), answer).await;
-    // Neither an answer nor a refusal: the writer died with the group in hand, or is still at it.
-    let answer = answer.unwrap_or(Ok(Err(WriteError::Unknown))).unwrap_or(Err(WriteError::Unknown));
-    answer.map_err(Error::from)
+    shared.answer(answer).await.map_err(Error::from)
 }

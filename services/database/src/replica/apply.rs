@@ -92,7 +92,7 @@ impl Replica {
         }
         self.writer.apply(&data.ops).map_err(|error| {
             tracing::error!(instance = self.instance(), seq = data.seq, %error,
-                source = ?std::error::Error::source(&error), "an entry was not applied");
+                cause = super::cause(&error), "an entry was not applied");
             let fits_not = error.conflict();
             self.writer.rollback();
             *open = false;

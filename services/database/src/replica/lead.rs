@@ -167,7 +167,7 @@ impl Replica {
     }
 
     fn storage_failed(&mut self, group: Vec<Write>, error: &StoreError) {
-        tracing::error!(instance = self.instance(), %error, source = ?std::error::Error::source(error), "a group was refused by the storage");
+        tracing::error!(instance = self.instance(), %error, cause = super::cause(error), "a group was refused by the storage");
         for write in group {
             drop(write.reply.send(Err(WriteError::Refused(Refusal::Disk))));
         }
