@@ -13,6 +13,9 @@ pub enum BusError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A setting is out of its range.
+    #[error("bus: {0}")]
+    Config(String),
     /// Another process has the data directory open.
     #[error("{} is in use by another process ({holder}); stop it, or choose another --data", dir.display())]
     Locked {

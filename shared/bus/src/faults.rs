@@ -137,10 +137,9 @@ impl LinkFaults {
         fate
     }
 
-    /// When the last fault that loses messages ends; now, if there is none.
-    pub(crate) fn drops_until(&self) -> Instant {
-        let ends = self.active().into_iter().filter(|(f, _)| matches!(f, LinkFault::Drop { .. }));
-        ends.map(|(_, until)| until).max().unwrap_or_else(clock::now)
+    /// Whether a fault that loses messages is active.
+    pub(crate) fn drops(&self) -> bool {
+        self.active().iter().any(|(fault, _)| matches!(fault, LinkFault::Drop { .. }))
     }
 
     /// Whether the link is cut now.

@@ -1,9 +1,14 @@
 //! Consuming a queue.
 
+use std::time::Duration;
+
 use crate::embedded;
 use crate::faults::LinkFaults;
 use crate::message::Message;
 use crate::rabbit;
+
+/// How soon deliveries that a fault lost are given back after its end.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A consumer of one queue. Dropped, it gives back what it holds unacked.
 pub struct Consumer {
@@ -44,12 +49,13 @@ impl Consumer {
             if !self.faults.any() && self.lost.is_empty() {
                 return self.kind.next().await;
             }
-            let until = tokio::time::Instant::from_std(self.faults.drops_until());
+            if !self.lost.is_empty() && !self.faults.drops() {
+                self.lost.drain(..).for_each(|delivery| delivery.nack(true));
+            }
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(until), if !self.lost.is_empty() => {
-                    self.lost.drain(..).for_each(|delivery| delivery.nack(true));
-                }
+                // Looks again now and then, because a fault may be cleared before its deadline.
+                () = tokio::time::sleep(LOOK_AGAIN), if !self.lost.is_empty() => {}
                 delivery = self.kind.next() => {
                     if self.faults.judge().drop {
                         self.lost.push(delivery);

@@ -70,7 +70,7 @@ impl Drop for Shared {
 
 impl Shared {
     fn open(config: &BusConfig) -> Result<Self, BusError> {
-        config.validate().map_err(|reason| BusError::Url { url: config.url.clone(), reason })?;
+        config.validate().map_err(BusError::Config)?;
         let dir = &config.data_dir;
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         let shared = Self {

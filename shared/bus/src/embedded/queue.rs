@@ -62,17 +62,25 @@ pub(super) struct Body {
 
 impl Inner {
     /// Adds a stored message.
-    pub fn add(&mut self, seq: Seq, place: Place, message: Message, priority: u8, returns: u32, again: bool) {
+    pub fn add(
+        &mut self,
+        seq: Seq,
+        place: Place,
+        message: Option<Message>,
+        priority: u8,
+        returns: u32,
+        again: bool,
+    ) {
         let bytes = place.len as usize;
-        let keep = self.cached_bytes + bytes <= self.cache_bytes;
-        if keep {
+        let message = message.filter(|_| self.cached_bytes + bytes <= self.cache_bytes);
+        if message.is_some() {
             self.cached_bytes += bytes;
         }
         if let Some((_, wanted)) = self.segments.get_mut(&place.segment) {
             *wanted += 1;
         }
         self.wanted_bytes += u64::from(place.len);
-        self.bodies.insert(seq, Body { place, message: keep.then_some(message) });
+        self.bodies.insert(seq, Body { place, message });
         self.state.put(seq, priority, returns, again);
     }
 
@@ -120,7 +128,7 @@ impl DiskQueue {
     /// # Errors
     /// See [`super::journal::Journal::open`].
     pub fn open(dir: &Path, spec: QueueSpec, config: &BusConfig) -> Result<Arc<Self>, BusError> {
-        let (journal, recovered) = queue_writer::recover(dir, config.segment_bytes)?;
+        let (journal, recovered) = queue_writer::recover(dir, config.segment_bytes, config.cache_bytes)?;
         let mut inner = Inner {
             state: QueueState::new(spec.delivery_limit),
             bodies: HashMap::new(),
@@ -133,7 +141,7 @@ impl DiskQueue {
         };
         let Recovered { messages, next_seq } = recovered;
         for (seq, put) in messages {
-            let priority = if spec.priorities { put.message.priority } else { 0 };
+            let priority = if spec.priorities { put.priority } else { 0 };
             inner.add(seq, put.place, put.message, priority, put.returns, true);
         }
         let queue = Arc::new_cyclic(|me| Self {

@@ -81,7 +81,9 @@ impl Done {
 pub struct Put {
     pub place: Place,
     pub returns: u32,
-    pub message: Message,
+    pub priority: u8,
+    /// While there is room; otherwise it is read again when its turn comes.
+    pub message: Option<Message>,
 }
 
 /// What a journal says is in the queue.
@@ -96,7 +98,8 @@ pub struct Recovered {
 ///
 /// # Errors
 /// See [`Journal::open`].
-pub fn recover(dir: &Path, segment_bytes: u64) -> Result<(Journal, Recovered), BusError> {
+pub fn recover(dir: &Path, segment_bytes: u64, cache_bytes: usize) -> Result<(Journal, Recovered), BusError> {
+    let mut cached = 0;
     let mut messages: BTreeMap<Seq, Put> = BTreeMap::new();
     let mut next_seq = 0;
     let journal = Journal::open(dir, Kind::Queue, segment_bytes, false, &mut |found| {
@@ -108,7 +111,10 @@ pub fn recover(dir: &Path, segment_bytes: u64) -> Result<(Journal, Recovered), B
                 let len = u32::try_from(RECORD_HEADER + found.payload.len()).unwrap_or(u32::MAX);
                 let place = Place { segment: found.segment, at: found.at, len };
                 if let Some(message) = queue::decode(payload) {
-                    messages.insert(seq, Put { place, returns, message });
+                    // What is acked later in the file counts too: the bound is what matters, not the last byte of it.
+                    cached += len as usize;
+                    let (priority, keep) = (message.priority, cached <= cache_bytes);
+                    messages.insert(seq, Put { place, returns, priority, message: keep.then_some(message) });
                 }
             }
             Ok(ACKED) => {
@@ -251,7 +257,7 @@ impl Writer {
             if let Ok((segment, mut at)) = stored {
                 for (seq, len, message) in puts {
                     let priority = if self.queue.spec.priorities { message.priority } else { 0 };
-                    inner.add(seq, Place { segment, at, len }, message, priority, 0, false);
+                    inner.add(seq, Place { segment, at, len }, Some(message), priority, 0, false);
                     at += u64::from(len);
                 }
             }

@@ -128,7 +128,7 @@ impl Drop for Link {
 impl Link {
     pub fn open(config: &BusConfig, node: &str) -> Result<Self, BusError> {
         let refuse = |reason: String| BusError::Url { url: without_password(&config.url), reason };
-        config.validate().map_err(refuse)?;
+        config.validate().map_err(BusError::Config)?;
         let mut uri: AMQPUri = config.url.parse().map_err(refuse)?;
         uri.query.heartbeat = Some(config.heartbeat_s);
         uri.query.connection_timeout = Some(CONNECT.as_millis().try_into().unwrap_or(u64::MAX));

@@ -175,8 +175,8 @@ async fn a_broker_killed_and_started_again_in_mid_flow_loses_nothing() {
     let broker = Arc::new(Broker::start().unwrap_or_else(|error| panic!("{error}")));
     let url = broker.vhost().unwrap();
     let restart = async {
-        // Not sooner: RabbitMQ 3.10 keeps the register of its Raft logs in a file that it saves after half a second of
-        // rest, and a broker killed before that does not find a new queue's log again (seen: index 0, no leader).
+        // Not sooner: a 3.10 broker killed half a second after the queue was declared was seen to start again with the
+        // queue's Raft log empty (index 0, term 0) and no leader, for ever. That is the broker's to fix.
         tokio::time::sleep(Duration::from_secs(4)).await;
         let broker = Arc::clone(&broker);
         let restarted = tokio::task::spawn_blocking(move || {

@@ -30,7 +30,7 @@ impl Stage {
 
     pub fn rabbitmq() -> Self {
         let broker = Broker::shared().unwrap_or_else(|error| panic!("{error}"));
-        let config = BusConfig { confirm_deadline_ms: 3_000, ..BusConfig::amqp(broker.vhost().unwrap()) };
+        let config = BusConfig { confirm_deadline_ms: 5_000, ..BusConfig::amqp(broker.vhost().unwrap()) };
         Self { config, _dir: None, _broker: Some(broker) }
     }
 
