@@ -18,7 +18,7 @@ pub async fn welcome(call: Call) -> Answer {
             .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
             .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
             .insert_header((header::VARY, "accept"))
-            .body(page(console.as_deref())));
+            .body(page(call.request.connection_info().host(), console.as_deref())));
     }
     Ok(HttpResponse::Ok().insert_header((header::VARY, "accept")).json(json!({
         "name": "standfast",
@@ -32,12 +32,13 @@ pub async fn welcome(call: Call) -> Answer {
     })))
 }
 
-fn page(console: Option<&str>) -> String {
+/// `host`: as the caller names us, so that the command it is shown works where it is.
+fn page(host: &str, console: Option<&str>) -> String {
     let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     let console = console.map(escaped).map_or(String::new(), |url| {
         format!(r#"<p>The live tree, faults and the last jobs are at the <a href="{url}">console</a>.</p>"#)
     });
-    include_str!("welcome.html").replace("<!-- console -->", &console)
+    include_str!("welcome.html").replace("HOST", &escaped(host)).replace("<!-- console -->", &console)
 }
 
 /// `GET /healthz`: this process answers.
