@@ -78,14 +78,14 @@ impl Telemetry {
                 tracing::debug!(job = %job.id, kind = job.kind, attempt = job.attempt, duration_ms, "job completed");
             }
             Outcome::Ended { reason, detail, .. } if state == State::Discarded => {
-                self.count(state, reason_label(*reason));
+                self.count(state, reason.as_str());
                 tracing::warn!(job = %job.id, kind = job.kind, queue = job.queue, attempt = job.attempt,
-                    reason = reason_label(*reason), detail, duration_ms, "job discarded");
+                    reason = reason.as_str(), detail, duration_ms, "job discarded");
             }
             Outcome::Ended { reason, detail, .. } => {
-                self.count(state, reason_label(*reason));
+                self.count(state, reason.as_str());
                 tracing::info!(job = %job.id, kind = job.kind, queue = job.queue, attempt = job.attempt,
-                    reason = reason_label(*reason), detail, state = state.as_str(), duration_ms, "attempt ended");
+                    reason = reason.as_str(), detail, state = state.as_str(), duration_ms, "attempt ended");
             }
         }
     }
@@ -101,12 +101,12 @@ impl Telemetry {
     }
 
     pub(crate) fn left_behind(&self, job: &Expired, state: State) {
-        self.count(state, reason_label(Reason::WorkerCrashed));
+        self.count(state, Reason::WorkerCrashed.as_str());
         tracing::warn!(job = %job.lease.id, runner = job.runner, state = state.as_str(), "job of an earlier life rescued");
     }
 
     pub(crate) fn expired(&self, job: &Expired, state: State) {
-        self.count(state, reason_label(Reason::LeaseExpired));
+        self.count(state, Reason::LeaseExpired.as_str());
         tracing::warn!(job = %job.lease.id, runner = job.runner, state = state.as_str(), "lease expired, job rescued");
     }
 
@@ -126,20 +126,6 @@ impl Telemetry {
     pub(crate) fn trouble(&self, call: &'static str, error: &Error) {
         self.troubles.with([call]).inc();
         tracing::warn!(call, error = %Chain(error), "database call failed, will be repeated");
-    }
-}
-
-fn reason_label(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Failed => "failed",
-        Reason::Refused => "refused",
-        Reason::TimedOut => "timed_out",
-        Reason::WorkerCrashed => "worker_crashed",
-        Reason::LeaseExpired => "lease_expired",
-        Reason::Poison => "poison",
-        Reason::Postponed => "postponed",
-        Reason::Cancelled => "cancelled",
-        Reason::RunnerStopped => "runner_stopped",
     }
 }
 

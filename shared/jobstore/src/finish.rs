@@ -182,7 +182,7 @@ fn ending(e: &Ending, now: WallMs) -> Vec<Value> {
     vec![
         rows::id(e.lease.id),
         e.lease.token.into(),
-        rows::reason(e.reason).into(),
+        e.reason.as_str().into(),
         cut(&e.detail).into(),
         e.retry_at.0.into(),
         now.0.into(),

@@ -11,20 +11,6 @@ pub(crate) fn id(id: Uuid) -> Value {
     Value::String(id.hyphenated().to_string())
 }
 
-pub(crate) fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Failed => "failed",
-        Reason::Refused => "refused",
-        Reason::TimedOut => "timed_out",
-        Reason::WorkerCrashed => "worker_crashed",
-        Reason::LeaseExpired => "lease_expired",
-        Reason::Poison => "poison",
-        Reason::Postponed => "postponed",
-        Reason::Cancelled => "cancelled",
-        Reason::RunnerStopped => "runner_stopped",
-    }
-}
-
 pub(crate) fn parse_reason(text: &str) -> Result<Reason, Error> {
     serde_json::from_value(Value::String(text.to_owned())).map_err(|e| Error::Row(e.to_string()))
 }

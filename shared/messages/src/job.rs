@@ -146,6 +146,24 @@ pub enum Reason {
     RunnerStopped,
 }
 
+impl Reason {
+    /// The word that the API, the database and the metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::WorkerCrashed => "worker_crashed",
+            Self::LeaseExpired => "lease_expired",
+            Self::Poison => "poison",
+            Self::Postponed => "postponed",
+            Self::Cancelled => "cancelled",
+            Self::RunnerStopped => "runner_stopped",
+        }
+    }
+}
+
 /// A job as `GET /v1/jobs/{id}` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
