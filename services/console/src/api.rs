@@ -11,6 +11,7 @@ use messages::sql::Level;
 use serde::Serialize;
 use serde_json::json;
 use supervision::view::{Kind, Node, State};
+use telemetry::Exposition;
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
@@ -172,13 +173,16 @@ pub async fn openapi() -> Answer {
     Ok(json_of(&routes::openapi()))
 }
 
-/// `GET /metrics`.
-pub async fn metrics(console: Data<Console>) -> Answer {
+/// `GET /metrics`: as OpenMetrics for who asks for it, as Prometheus' text for everybody else.
+pub async fn metrics(console: Data<Console>, request: HttpRequest) -> Answer {
     let followers = console.config.followers_max - console.feed.places().min(console.config.followers_max);
     console.followers.with::<&str>([]).set(i64::try_from(followers).unwrap_or(i64::MAX));
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let exposition = Exposition::accepted(accept.unwrap_or_default());
     Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, telemetry::CONTENT_TYPE))
-        .body(telemetry::render()))
+        .insert_header((header::CONTENT_TYPE, exposition.content_type()))
+        .insert_header((header::VARY, "accept"))
+        .body(telemetry::render(exposition)))
 }
 
 /// `GET /healthz`: that this answers is the answer.

@@ -2,7 +2,7 @@
 //!
 //! - [`init`] sets up the log: a line for people on a terminal, one JSON object a line otherwise. Every field is
 //!   size-capped, so that no payload can flood the log.
-//! - [`metrics`] is the process's one registry, shown by [`render`] in the OpenMetrics text format. A family that is
+//! - [`metrics`] is the process's one registry, shown by [`render`] to Prometheus. A family that is
 //!   asked for twice is the same family, so that two instances in one process count together.
 //! - [`Trace`] is the position of a piece of work in a distributed trace (W3C Trace Context, level 1). It crosses
 //!   HTTP and bus in the `traceparent` header: request → bus → attempt.
@@ -19,7 +19,7 @@ mod trace;
 pub use config::{Config, Format};
 pub use log::{InitError, init, init_with, set_filter};
 pub use metrics::{
-    CONTENT_TYPE, Counters, DURATION_SECONDS, Gauges, Histograms, Metrics, SERIES_MAX, SHORT_SECONDS,
-    metrics, render,
+    Counters, DURATION_SECONDS, Exposition, Gauges, Histograms, Metrics, SERIES_MAX, SHORT_SECONDS, metrics,
+    render,
 };
 pub use trace::{InvalidTraceparent, Trace};

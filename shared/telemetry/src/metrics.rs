@@ -28,8 +28,31 @@ pub const SHORT_SECONDS: &[f64] = &[
 /// A family holds at most so many series; further label values are counted under `other`.
 pub const SERIES_MAX: usize = 1000;
 
-/// Media type of what [`render`] returns.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How metrics are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposition {
+    /// OpenMetrics 1.0: what a Prometheus server asks for.
+    OpenMetrics,
+    /// Prometheus' older text format, version 0.0.4: what people and most tools read.
+    Text,
+}
+
+impl Exposition {
+    /// The one that a request with this `Accept` field is to get.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// Its media type.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 
@@ -40,10 +63,34 @@ pub fn metrics() -> &'static Metrics {
     &METRICS
 }
 
-/// All metrics of the process in the OpenMetrics text format; see [`CONTENT_TYPE`].
+/// All metrics of the process.
 #[must_use]
-pub fn render() -> String {
-    metrics().render()
+pub fn render(exposition: Exposition) -> String {
+    let text = metrics().render();
+    match exposition {
+        Exposition::OpenMetrics => text,
+        Exposition::Text => older_text(&text),
+    }
+}
+
+/// OpenMetrics as the older format: there a counter's description names it as its samples do, with `_total`, and
+/// there is neither a unit nor an end mark.
+fn older_text(openmetrics: &str) -> String {
+    let is_counter = |name: &str| openmetrics.contains(&format!("# TYPE {name} counter\n"));
+    let mut text = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let mut words = line.splitn(4, ' ');
+        let (Some("#"), Some(what), Some(name), Some(rest)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        };
+        let suffix = if is_counter(name) { "_total" } else { "" };
+        text.push_str(&format!("# {what} {name}{suffix} {rest}\n"));
+    }
+    text
 }
 
 /// A set of metric families.
@@ -239,6 +286,29 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
         assert!(text.contains("standfast_process_resident_memory_bytes"), "{text}");
+    }
+
+    /// `promtool check metrics` reads it without a complaint: every sample is of a family described by its own name.
+    #[test]
+    fn the_older_text_describes_counters_by_the_name_of_their_samples() {
+        let metrics = Metrics::new();
+        metrics.counters("test_restarts", "Restarts.", ["tier"]).with(["jobs"]).inc();
+        metrics.gauges("test_depth", "Depth of a # b.", []).with([] as [&str; 0]).set(7);
+        let text = older_text(&metrics.render());
+        for line in [
+            "# HELP standfast_test_restarts_total Restarts.",
+            "# TYPE standfast_test_restarts_total counter",
+            "standfast_test_restarts_total{tier=\"jobs\"} 1",
+            "# HELP standfast_test_depth Depth of a # b.",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+        assert_eq!(Exposition::accepted("text/html"), Exposition::Text);
+        assert_eq!(
+            Exposition::accepted("application/openmetrics-text;version=1.0.0,*/*;q=0.1"),
+            Exposition::OpenMetrics
+        );
     }
 
     #[test]
