@@ -6,6 +6,8 @@
 //!
 //! It does not serve HTTP/2 or TLS, and is not the forwarder of the data plane.
 
+pub mod gateway;
+
 mod connection;
 mod draining;
 mod error;
