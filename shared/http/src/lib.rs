@@ -19,6 +19,7 @@ mod observe;
 mod prefer;
 mod serve;
 mod sse;
+pub mod wire;
 
 pub use draining::Draining;
 pub use error::Error;

@@ -1,0 +1,272 @@
+//! Field lines as positions in the receive buffer: sixteen bytes a field, no copy, no map.
+
+use smallvec::SmallVec;
+
+use super::line::{self, Line};
+use super::{HeadError, HeadLimits};
+
+/// Longest name that is a name. The longest registered one has 37 bytes.
+const NAME_BYTES_MAX: usize = 256;
+/// What an intermediary must recognise. Everything else is [`Kind::Other`] and passes untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Other,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Upgrade,
+    Te,
+    Expect,
+    Via,
+    Forwarded,
+    XForwardedFor,
+    XForwardedProto,
+    XForwardedHost,
+    /// Any other `X-Forwarded-*`, and `X-Real-IP`: claims about the client that only a trusted peer may make.
+    ClientClaim,
+    /// RFC 9110 section 7.6.1, and whatever `Connection` names.
+    HopByHop,
+    /// `X_Forwarded_For`, `Content_Length`…: to a CGI-like origin the same name as the one with hyphens.
+    LookAlike,
+}
+
+/// One field line: where its name starts and where its value is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field {
+    name: u32,
+    name_len: u16,
+    pub kind: Kind,
+    value: u32,
+    value_len: u32,
+}
+
+/// The field lines of one head. They lie without gaps, so a line ends where the next one starts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    pub list: SmallVec<[Field; 32]>,
+    /// Where the last line ends.
+    end: u32,
+}
+
+impl Table {
+    /// Reads field lines from `start` to the empty line. `None`: it has not come yet. Else where the body begins.
+    #[inline]
+    pub fn read(
+        &mut self,
+        buf: &[u8],
+        start: usize,
+        limits: &HeadLimits,
+    ) -> Result<Option<usize>, HeadError> {
+        let mut at = start;
+        while let Some(line) = line::line(buf, at)? {
+            if line.start == line.end {
+                self.end = line.start as u32;
+                return Ok(Some(line.next));
+            }
+            self.push(buf, line, limits)?;
+            at = line.next;
+        }
+        Ok(None)
+    }
+
+    /// Reads a whole line block, which has no empty line.
+    pub fn read_block(&mut self, block: &[u8], limits: &HeadLimits) -> Result<(), HeadError> {
+        if block.len() > limits.head_bytes_max.min(HEAD_BYTES_CAP) {
+            return Err(HeadError::HeadTooLarge);
+        }
+        let mut at = 0;
+        while at < block.len() {
+            let line = line::line(block, at)?.ok_or(HeadError::LineEnd)?;
+            if line.start == line.end {
+                return Err(HeadError::FieldName);
+            }
+            self.push(block, line, limits)?;
+            at = line.next;
+        }
+        self.end = at as u32;
+        Ok(())
+    }
+
+    #[inline]
+    fn push(&mut self, buf: &[u8], line: Line, limits: &HeadLimits) -> Result<(), HeadError> {
+        if self.list.len() >= limits.fields_max {
+            return Err(HeadError::TooManyFields);
+        }
+        self.list.push(field(buf, line)?);
+        Ok(())
+    }
+}
+
+/// More than this no head may have, whatever the configuration says: positions are 32 bits.
+pub(super) const HEAD_BYTES_CAP: usize = 1 << 20;
+
+/// RFC 9112 section 5: `name ":" OWS value OWS`, all on one line.
+#[inline]
+fn field(buf: &[u8], line: Line) -> Result<Field, HeadError> {
+    let bytes = &buf[line.start..line.end];
+    if matches!(bytes[0], b' ' | b'\t') {
+        return Err(HeadError::Folded);
+    }
+    let name_len = line::token_len(bytes);
+    if name_len == 0 || bytes.get(name_len) != Some(&b':') {
+        return Err(if line::is_text(bytes) { HeadError::FieldName } else { line::not_text(bytes) });
+    }
+    if name_len > NAME_BYTES_MAX {
+        return Err(HeadError::HeadTooLarge);
+    }
+    let (name, raw) = (&bytes[..name_len], &bytes[name_len + 1..]);
+    if !line::is_text(raw) {
+        return Err(line::not_text(raw));
+    }
+    let leading = raw.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(raw.len());
+    let value = line::trim(&raw[leading..]);
+    Ok(Field {
+        name: line.start as u32,
+        name_len: name_len as u16,
+        kind: kind(name),
+        value: (line.start + name_len + 1 + leading) as u32,
+        value_len: value.len() as u32,
+    })
+}
+
+/// Names that matter, by length; a look-up is one or two comparisons.
+#[inline]
+fn kind(name: &[u8]) -> Kind {
+    let known: &[(&[u8], Kind)] = match name.len() {
+        2 => &[(b"te", Kind::Te)],
+        3 => &[(b"via", Kind::Via)],
+        4 => &[(b"host", Kind::Host)],
+        6 => &[(b"expect", Kind::Expect)],
+        7 => &[(b"upgrade", Kind::Upgrade)],
+        9 => &[(b"forwarded", Kind::Forwarded), (b"x-real-ip", Kind::ClientClaim)],
+        10 => &[(b"connection", Kind::Connection), (b"keep-alive", Kind::HopByHop)],
+        14 => &[(b"content-length", Kind::ContentLength), (b"http2-settings", Kind::HopByHop)],
+        15 => &[(b"x-forwarded-for", Kind::XForwardedFor)],
+        16 => &[(b"x-forwarded-host", Kind::XForwardedHost), (b"proxy-connection", Kind::HopByHop)],
+        17 => {
+            &[(b"transfer-encoding", Kind::TransferEncoding), (b"x-forwarded-proto", Kind::XForwardedProto)]
+        }
+        18 => &[(b"proxy-authenticate", Kind::HopByHop)],
+        19 => &[(b"proxy-authorization", Kind::HopByHop)],
+        25 => &[(b"proxy-authentication-info", Kind::HopByHop)],
+        _ => &[],
+    };
+    let found = known.iter().find(|(known, _)| same_name(name, known)).map(|(_, kind)| *kind);
+    let found = found.or_else(|| {
+        (name.len() > 12 && same_name(&name[..12], b"x-forwarded-")).then_some(Kind::ClientClaim)
+    });
+    match found {
+        Some(_) if memchr::memchr(b'_', name).is_some() => Kind::LookAlike,
+        Some(kind) => kind,
+        None => Kind::Other,
+    }
+}
+
+/// Equal but for case, and for underscores in place of hyphens.
+#[inline]
+fn same_name(name: &[u8], known: &[u8]) -> bool {
+    name.iter()
+        .zip(known)
+        .all(|(&byte, &known)| byte.to_ascii_lowercase() == known || (byte == b'_' && known == b'-'))
+}
+
+/// The fields of a head, to look into. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Fields<'b, 't> {
+    pub(super) buf: &'b [u8],
+    pub(super) table: &'t Table,
+}
+
+impl<'b, 't> Fields<'b, 't> {
+    /// The first value of a field; the name is compared without regard to case.
+    #[must_use]
+    pub fn get(self, name: &str) -> Option<&'b [u8]> {
+        self.get_all(name).next()
+    }
+
+    /// All values of a field, in order.
+    pub fn get_all<'n>(self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 't, 'n> {
+        self.iter()
+            .filter(move |(have, _)| have.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// Every field as `(name, value)`, in order.
+    #[must_use]
+    pub fn iter(self) -> FieldsIter<'b, 't> {
+        FieldsIter { fields: self, at: 0 }
+    }
+
+    /// How many field lines there are.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.table.list.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.table.list.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn name(self, field: &Field) -> &'b [u8] {
+        &self.buf[field.name as usize..][..field.name_len as usize]
+    }
+
+    #[inline]
+    pub(super) fn value(self, field: &Field) -> &'b [u8] {
+        &self.buf[field.value as usize..][..field.value_len as usize]
+    }
+
+    /// All values of one kind, in order.
+    pub(super) fn of(self, kind: Kind) -> impl Iterator<Item = &'b [u8]> + use<'b, 't> {
+        self.table.list.iter().filter(move |field| field.kind == kind).map(move |field| self.value(field))
+    }
+
+    /// Appends the lines of the fields to keep; neighbours are copied in one piece.
+    #[inline]
+    pub(super) fn copy_lines(self, out: &mut Vec<u8>, keep: impl Fn(&Field, &'b [u8]) -> bool) {
+        let (mut run, mut end) = (0, 0);
+        for (at, field) in self.table.list.iter().enumerate() {
+            if !keep(field, self.name(field)) {
+                continue;
+            }
+            let start = field.name as usize;
+            if start != end {
+                out.extend_from_slice(&self.buf[run..end]);
+                run = start;
+            }
+            end = self.table.list.get(at + 1).map_or(self.table.end, |next| next.name) as usize;
+        }
+        out.extend_from_slice(&self.buf[run..end]);
+    }
+}
+
+/// Iterates over `(name, value)`.
+#[derive(Clone)]
+pub struct FieldsIter<'b, 't> {
+    fields: Fields<'b, 't>,
+    at: usize,
+}
+
+impl<'b> Iterator for FieldsIter<'b, '_> {
+    type Item = (&'b [u8], &'b [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let field = self.fields.table.list.get(self.at)?;
+        self.at += 1;
+        Some((self.fields.name(field), self.fields.value(field)))
+    }
+}
+
+/// The `(name, value)` pairs of a line block of our own making; a line that is none is left out.
+pub fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    block.split(|&byte| byte == b'\n').filter_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = memchr::memchr(b':', line)?;
+        Some((&line[..colon], line::trim(&line[colon + 1..])))
+    })
+}

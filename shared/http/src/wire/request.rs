@@ -1,0 +1,406 @@
+//! The head of a request.
+
+use super::connection::Options;
+use super::field::{Fields, HEAD_BYTES_CAP, Kind, Table};
+use super::framing::Declared;
+use super::{FieldsIter, Framing, HeadError, HeadLimits, Parsed, Version, line, target};
+
+/// Longest method that is a method; the longest registered one has 17 bytes.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// A request without its body, borrowed from the receive buffer.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'b> {
+    method: &'b str,
+    target: &'b str,
+    authority: &'b str,
+    upgrade: Option<&'b str>,
+    buf: &'b [u8],
+    table: Table,
+    framing: Framing,
+    version: Version,
+    keep_alive: bool,
+    expects_continue: bool,
+    accepts_trailers: bool,
+}
+
+/// What a request is made of when it did not come as HTTP/1 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestParts<'b> {
+    /// `:method`.
+    pub method: &'b str,
+    /// `:path`.
+    pub target: &'b str,
+    /// `:authority`; empty if there is none, then `Host` counts.
+    pub authority: &'b str,
+    /// Where it came from.
+    pub version: Version,
+    /// The other fields as a line block.
+    pub block: &'b [u8],
+    /// Whether a body follows (no END_STREAM yet).
+    pub has_body: bool,
+}
+
+impl<'b> RequestHead<'b> {
+    /// Reads a head from the front of what was received.
+    ///
+    /// # Errors
+    /// The message is refused; answer with [`HeadError::status`] and close, what follows cannot be trusted.
+    pub fn parse(buf: &'b [u8], limits: &HeadLimits) -> Result<Parsed<Self>, HeadError> {
+        // RFC 9112 section 2.2: one empty line before the request line is ignored.
+        let start = if buf.starts_with(b"\r\n") { 2 } else { 0 };
+        let bound = limits.head_bytes_max.min(HEAD_BYTES_CAP) + start;
+        let within = &buf[..buf.len().min(bound)];
+        let Some(first) = line::line(within, start)? else {
+            return unfinished_line(&within[start..], within.len() == bound, limits)
+                .map(|()| Parsed::Partial);
+        };
+        let request_line = RequestLine::read(&buf[start..first.end], limits)?;
+        let mut table = Table::default();
+        match table.read(within, first.next, limits)? {
+            Some(len) => Ok(Parsed::Complete { head: Self::assemble(request_line, buf, table)?, len }),
+            None if within.len() == bound => Err(HeadError::HeadTooLarge),
+            None => Ok(Parsed::Partial),
+        }
+    }
+
+    /// A head from its parts, under the same rules: for HTTP/2, and for requests of our own.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; also for fields that HTTP/2 forbids (RFC 9113 section 8.2.2) and a `Host` that contradicts
+    /// the authority.
+    pub fn from_block(parts: RequestParts<'b>, limits: &HeadLimits) -> Result<Self, HeadError> {
+        let method = parts.method.as_bytes();
+        if method.len() > METHOD_BYTES_MAX {
+            return Err(HeadError::MethodTooLong);
+        }
+        if !line::is_token(method) {
+            return Err(HeadError::RequestLine);
+        }
+        if parts.target.len() > limits.target_bytes_max {
+            return Err(HeadError::TargetTooLong);
+        }
+        let target = target::read(parts.method, parts.target.as_bytes())?;
+        let authority = if parts.authority.is_empty() { target.authority } else { Some(parts.authority) };
+        if authority.is_some_and(|authority| !target::is_authority(authority.as_bytes())) {
+            return Err(HeadError::Host);
+        }
+        let mut table = Table::default();
+        table.read_block(parts.block, limits)?;
+        if parts.version == Version::H2 {
+            refuse_connection_fields(Fields { buf: parts.block, table: &table }, authority)?;
+        }
+        let line =
+            RequestLine { method: parts.method, target: target.target, authority, version: parts.version };
+        let mut head = Self::assemble(line, parts.block, table)?;
+        head.framing = match head.framing {
+            Framing::Length(length) if !parts.has_body && length > 0 => return Err(HeadError::ContentLength),
+            _ if !parts.has_body => Framing::None,
+            Framing::None => Framing::Chunked,
+            declared => declared,
+        };
+        head.expects_continue &= head.framing != Framing::None;
+        Ok(head)
+    }
+
+    fn assemble(line: RequestLine<'b>, buf: &'b [u8], mut table: Table) -> Result<Self, HeadError> {
+        let version = line.version;
+        let mut found = Found::default();
+        for field in &table.list {
+            found.add(Fields { buf, table: &table }, field, version)?;
+        }
+        let options = if found.connection { Options::read(buf, &mut table)? } else { Options::default() };
+        let authority = line.authority(found.host)?;
+        let framing = match found.declared {
+            Declared { chunked: true, .. } => Framing::Chunked,
+            Declared { length: Some(0) | None, .. } => Framing::None,
+            Declared { length: Some(length), .. } => Framing::Length(length),
+        };
+        let http11 = version != Version::Http10;
+        Ok(Self {
+            method: line.method,
+            target: line.target,
+            authority,
+            upgrade: found
+                .upgrade
+                .filter(|_| options.upgrade && version == Version::Http11 && framing == Framing::None),
+            framing,
+            keep_alive: !options.close && (http11 || options.keep_alive),
+            // RFC 9110 section 10.1.1: of an HTTP/1.0 client it is ignored, and it says nothing without a body.
+            expects_continue: found.expects && http11 && framing != Framing::None,
+            accepts_trailers: found.te_trailers && http11,
+            buf,
+            table,
+            version,
+        })
+    }
+
+    /// The method, as sent; methods are case-sensitive.
+    #[must_use]
+    pub fn method(&self) -> &'b str {
+        self.method
+    }
+
+    /// Origin-form or `*`; an absolute-form is reduced to it.
+    #[must_use]
+    pub fn target(&self) -> &'b str {
+        self.target
+    }
+
+    /// The target up to the query, as sent (not decoded).
+    #[must_use]
+    pub fn path(&self) -> &'b str {
+        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    }
+
+    /// What follows the first `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&'b str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// The host and port asked for; empty only if an HTTP/1.0 client named none.
+    #[must_use]
+    pub fn authority(&self) -> &'b str {
+        self.authority
+    }
+
+    /// The authority without its port, as sent: compare without regard to case.
+    #[must_use]
+    pub fn host(&self) -> &'b str {
+        target::host(self.authority)
+    }
+
+    /// The version it came with.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// How its body ends; [`Framing::None`] also for `Content-Length: 0`.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the connection may carry another request after this one.
+    #[must_use]
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// The one protocol to switch to, if `Connection` says so too. Never another HTTP (`h2c`): requests inside such
+    /// a tunnel would pass every check of this hop. Never with a body either.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<&'b str> {
+        self.upgrade
+    }
+
+    /// Whether the client waits for 100 before it sends its body.
+    #[must_use]
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Whether `TE: trailers` was sent (RFC 9110 section 10.1.4).
+    #[must_use]
+    pub fn accepts_trailers(&self) -> bool {
+        self.accepts_trailers
+    }
+
+    /// The first value of a field; the name is compared without regard to case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'b [u8]> {
+        self.view().get(name)
+    }
+
+    /// All values of a field, in order.
+    pub fn get_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, '_, 'n> {
+        self.view().get_all(name)
+    }
+
+    /// Every field as `(name, value)`, in order.
+    #[must_use]
+    pub fn fields(&self) -> FieldsIter<'b, '_> {
+        self.view().iter()
+    }
+
+    /// RFC 9110 section 9.2.1.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
+    }
+
+    /// RFC 9110 section 9.2.2.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        self.is_safe() || matches!(self.method, "PUT" | "DELETE")
+    }
+
+    /// The fields, to look into.
+    #[must_use]
+    pub fn view(&self) -> Fields<'b, '_> {
+        Fields { buf: self.buf, table: &self.table }
+    }
+}
+
+struct RequestLine<'b> {
+    method: &'b str,
+    target: &'b str,
+    /// Of an absolute-form or of HTTP/2.
+    authority: Option<&'b str>,
+    version: Version,
+}
+
+impl<'b> RequestLine<'b> {
+    fn read(bytes: &'b [u8], limits: &HeadLimits) -> Result<Self, HeadError> {
+        if !line::is_text(bytes) {
+            return Err(line::not_text(bytes));
+        }
+        let method_len = line::token_len(bytes);
+        if method_len > METHOD_BYTES_MAX {
+            return Err(HeadError::MethodTooLong);
+        }
+        if method_len == 0 || bytes.get(method_len) != Some(&b' ') {
+            return Err(HeadError::RequestLine);
+        }
+        let method = line::ascii(&bytes[..method_len]);
+        let rest = &bytes[method_len + 1..];
+        let space = memchr::memchr(b' ', rest).ok_or(HeadError::Version)?; // HTTP/0.9 has no version
+        if space > limits.target_bytes_max {
+            return Err(HeadError::TargetTooLong);
+        }
+        let version = version(&rest[space + 1..]).map_err(|error| match error {
+            HeadError::Version if rest[space + 1..].contains(&b' ') => HeadError::RequestLine,
+            other => other,
+        })?;
+        let target = target::read(method, &rest[..space])?;
+        Ok(Self { method, target: target.target, authority: target.authority, version })
+    }
+
+    /// RFC 9112 sections 3.2 and 3.2.2: an absolute-form wins over `Host`, which must be there and valid all the same.
+    fn authority(&self, host: Option<&'b [u8]>) -> Result<&'b str, HeadError> {
+        match host {
+            Some(host) if !target::is_authority(host) => Err(HeadError::Host),
+            None if self.authority.is_none() && self.version == Version::Http10 => Ok(""),
+            None if self.version == Version::Http11 => Err(HeadError::HostMissing),
+            host => self.authority.or(host.map(line::ascii)).ok_or(HeadError::HostMissing),
+        }
+    }
+}
+
+/// `HTTP/1.x`. RFC 9110 section 2.5: a minor version we do not know is read as the highest we do.
+pub(super) fn version(bytes: &[u8]) -> Result<Version, HeadError> {
+    match bytes {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            if *major == b'1' {
+                Ok(Version::Http11)
+            } else {
+                Err(HeadError::VersionUnsupported)
+            }
+        }
+        _ => Err(HeadError::Version),
+    }
+}
+
+/// The request line has not ended yet: is it still one that may?
+fn unfinished_line(bytes: &[u8], at_bound: bool, limits: &HeadLimits) -> Result<(), HeadError> {
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    if !line::is_text(bytes) {
+        return Err(line::not_text(bytes));
+    }
+    match line::token_len(bytes) {
+        0 => Err(HeadError::RequestLine),
+        method if method > METHOD_BYTES_MAX => Err(HeadError::MethodTooLong),
+        method if bytes.len() > method && bytes[method] != b' ' => Err(HeadError::RequestLine),
+        method if at_bound || bytes.len() - method > limits.target_bytes_max + 16 => {
+            Err(HeadError::TargetTooLong)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// RFC 9113 sections 8.2.2 and 8.3.1.
+fn refuse_connection_fields(fields: Fields<'_, '_>, authority: Option<&str>) -> Result<(), HeadError> {
+    for field in &fields.table.list {
+        let value = fields.value(field);
+        match field.kind {
+            Kind::TransferEncoding => return Err(HeadError::FramingForbidden),
+            Kind::Connection | Kind::Upgrade => return Err(HeadError::Connection),
+            Kind::HopByHop if !fields.name(field).to_ascii_lowercase().starts_with(b"proxy-auth") => {
+                return Err(HeadError::Connection);
+            }
+            Kind::Te if !value.eq_ignore_ascii_case(b"trailers") => return Err(HeadError::Connection),
+            Kind::Host if authority.is_some_and(|known| !value.eq_ignore_ascii_case(known.as_bytes())) => {
+                return Err(HeadError::HostRepeated);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What one pass over the fields finds.
+#[derive(Default)]
+struct Found<'b> {
+    host: Option<&'b [u8]>,
+    declared: Declared,
+    upgrade: Option<&'b str>,
+    connection: bool,
+    upgrades: bool,
+    expects: bool,
+    te_trailers: bool,
+}
+
+impl<'b> Found<'b> {
+    #[inline]
+    fn add(
+        &mut self,
+        fields: Fields<'b, '_>,
+        field: &super::field::Field,
+        version: Version,
+    ) -> Result<(), HeadError> {
+        let value = fields.value(field);
+        match field.kind {
+            Kind::Other => {}
+            Kind::Host if self.host.is_some() => return Err(HeadError::HostRepeated),
+            Kind::Host => self.host = Some(value),
+            Kind::ContentLength | Kind::TransferEncoding => self.declared.add(fields, field, version)?,
+            Kind::Connection => self.connection = true,
+            Kind::Upgrade => {
+                self.upgrade = if self.upgrades { None } else { tunnel(value) };
+                self.upgrades = true;
+            }
+            Kind::Expect if version == Version::Http10 => {}
+            Kind::Expect if self.expects || !value.eq_ignore_ascii_case(b"100-continue") => {
+                return Err(HeadError::Expectation);
+            }
+            Kind::Expect => self.expects = true,
+            Kind::Te => {
+                self.te_trailers |= line::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The protocol of an `Upgrade` field if it is a single one that is not HTTP again or TLS.
+fn tunnel(value: &[u8]) -> Option<&str> {
+    let (name, version) = match memchr::memchr(b'/', value) {
+        Some(slash) => (&value[..slash], &value[slash + 1..]),
+        None => (value, &b"1"[..]),
+    };
+    let starts =
+        |prefix: &[u8]| name.len() >= prefix.len() && name[..prefix.len()].eq_ignore_ascii_case(prefix);
+    let known = line::is_token(name) && line::is_token(version);
+    (known && !starts(b"h2") && !starts(b"h3") && !starts(b"http") && !starts(b"tls"))
+        .then(|| line::ascii(value))
+}
