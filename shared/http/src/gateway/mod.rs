@@ -1,13 +1,39 @@
-//! The data plane.
+//! The data plane: accepts connections, drives HTTP exchanges, forwards to upstream servers.
+//!
+//! A tier implements [`Handler`] once; [`serve`] runs it on a worker's own thread over HTTP/1, plain or TLS, and
+//! HTTP/2. One task drives one client connection and both directions of its exchange; nothing is shared between
+//! threads, no request waits in a mailbox, and no field section is copied into a map.
+//!
+//! Promised: back-pressure both ways, a bound on everything that waits or is held, an answer to every request that can
+//! still have one (RFC 9457), hop-by-hop fields end here (RFC 9110 section 7.6.1), what an upstream server sent beyond
+//! its response never reaches a client. Not promised: caching, retries on other servers, routing: those are the tier's.
+//!
+//! Read in this order: `acceptor`, `connection`, `exchange`, `forward`, `pump`, `pool`; beneath them `io`, `buffers`, `wheel`.
 
+mod acceptor;
 mod certificate_set;
 mod certificates;
 mod client_tls;
 mod development;
+mod error;
+mod exchange;
+mod fetch;
+mod forward;
+mod limits;
+mod origin;
+mod peer;
 mod tls;
 
+pub use acceptor::{Binding, Handler, ProxyProtocol, serve};
 pub use certificate_set::CertificateSet;
 pub use certificates::{Certificate, CertificateError};
 pub use client_tls::{ClientTls, Roots, RootsError};
 pub use development::{development, write_private};
+pub use error::{Abort, Blame, BodyError, ForwardError, ForwardFailure};
+pub use exchange::{Exchange, Prepared, Sent};
+pub use fetch::{FetchRequest, Fetched, fetch};
+pub use forward::{Decision, ForwardOptions, Outcome};
+pub use limits::{GatewayLimits, Timeouts};
+pub use origin::{Origin, OriginLimits, Protocol};
+pub use peer::Peer;
 pub use tls::{HandshakeError, Tls, TlsError, TlsInfo, TlsLimits};

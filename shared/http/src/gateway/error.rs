@@ -1,0 +1,191 @@
+//! What can go wrong between a client and an upstream server, whose fault it was, and what to answer.
+
+use std::io;
+
+use actix_web::http::StatusCode;
+
+use crate::Error;
+use crate::wire::HeadError;
+
+/// The exchange cannot go on and its connection must close: there is nothing left to answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Abort {
+    /// The client closed or reset its connection.
+    #[error("the client is gone")]
+    ClientGone,
+    /// The client took too long: to send its body or to take its response.
+    #[error("the client stalled")]
+    ClientStalled,
+    /// The response had begun when its source failed; the client must see that it is cut short.
+    #[error("the response was cut short")]
+    CutShort,
+    /// The handler broke the order of calls, e.g. answered twice.
+    #[error("misused by the handler: {0}")]
+    Misused(&'static str),
+}
+
+/// A request body could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client closed or reset its connection within the body.
+    #[error("the client is gone")]
+    ClientGone,
+    /// Nothing came for the whole of `body_idle_timeout`.
+    #[error("the request body did not arrive in time")]
+    TimedOut,
+    /// Larger than allowed.
+    #[error("the request body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The chunked framing is broken (RFC 9112 section 7.1).
+    #[error("the request body's framing is malformed")]
+    Malformed,
+}
+
+impl BodyError {
+    /// The answer to it.
+    #[must_use]
+    pub fn problem(&self) -> Error {
+        match self {
+            Self::ClientGone | Self::Malformed => {
+                Error::bad_request("malformed-body", "the request body's framing is malformed (RFC 9112 section 7.1)")
+            }
+            Self::TimedOut => Error::timeout("the request body did not arrive in time"),
+            Self::TooLarge(max) => Error::too_large("the request body", usize::try_from(*max).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
+impl From<BodyError> for Abort {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TimedOut => Self::ClientStalled,
+            BodyError::ClientGone | BodyError::TooLarge(_) | BodyError::Malformed => Self::ClientGone,
+        }
+    }
+}
+
+/// Whose fault a failure was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The upstream server's: health checks and ejection count it.
+    Upstream,
+    /// The client's.
+    Downstream,
+    /// Neither's: a bound of ours was reached.
+    Internal,
+}
+
+/// A forwarded request failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}")]
+pub struct ForwardError {
+    /// What happened.
+    #[source]
+    pub kind: ForwardFailure,
+    /// Nothing of a response has been sent to the client: there can still be an answer.
+    pub answerable: bool,
+    /// Nothing of the request can have been acted upon, or it may be repeated because its method is idempotent
+    /// (RFC 9110 section 9.2.2), and its body, if any, is still at hand.
+    pub repeatable: bool,
+}
+
+/// The kinds of [`ForwardError`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardFailure {
+    /// No connection: refused, unreachable, out of ports.
+    #[error("cannot connect to the upstream server")]
+    Connect(#[source] io::Error),
+    /// No connection in time.
+    #[error("the upstream server accepted no connection in time")]
+    ConnectTimeout,
+    /// Its connections are all in use and the queue for them is full, or the wait was too long.
+    #[error("too many requests wait for the upstream server")]
+    Saturated,
+    /// The TLS handshake failed: its certificate is not for that name, or not trusted.
+    #[error("the upstream server's TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// No response head in time.
+    #[error("the upstream server sent no response head in time")]
+    HeaderTimeout,
+    /// Nothing came or went for too long.
+    #[error("the upstream server stalled")]
+    IdleTimeout,
+    /// The whole took longer than allowed.
+    #[error("the exchange took longer than allowed")]
+    TotalTimeout,
+    /// It closed or reset the connection within the exchange.
+    #[error("the upstream server closed the connection early")]
+    Reset(#[source] Option<io::Error>),
+    /// Its response head is malformed.
+    #[error("the upstream server's response is malformed")]
+    Malformed(#[source] HeadError),
+    /// Its chunked body is malformed.
+    #[error("the upstream server's chunked body is malformed")]
+    MalformedBody,
+    /// It broke the protocol in another way: an endless row of 1xx, an upgrade nobody asked for.
+    #[error("the upstream server broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// `on_response` asked for another try.
+    #[error("the response with status {0} was not wanted")]
+    Unwanted(u16),
+    /// The client's side failed: gone, stalled, malformed or too large a body.
+    #[error("the client's side failed")]
+    Client(#[source] BodyError),
+}
+
+impl ForwardFailure {
+    /// Whose fault it was.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Client(_) => Blame::Downstream,
+            Self::Saturated => Blame::Internal,
+            _ => Blame::Upstream,
+        }
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Client(BodyError::TooLarge(_)) => 413,
+            Self::Client(BodyError::TimedOut) => 408,
+            Self::Client(_) => 400,
+            Self::Saturated => 503,
+            Self::ConnectTimeout | Self::HeaderTimeout | Self::IdleTimeout | Self::TotalTimeout => 504,
+            _ => 502,
+        }
+    }
+}
+
+impl ForwardError {
+    pub(crate) fn new(kind: ForwardFailure, answerable: bool, repeatable: bool) -> Self {
+        Self { kind, answerable, repeatable }
+    }
+
+    /// Whose fault it was.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        self.kind.blame()
+    }
+
+    /// The status of the answer, 502 or 504 where the upstream server is to blame.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.kind.status()
+    }
+
+    /// The answer. Says which kind of failure it was and nothing of where: addresses are internal.
+    #[must_use]
+    pub fn problem(&self) -> Error {
+        match &self.kind {
+            ForwardFailure::Client(error) => error.problem(),
+            ForwardFailure::Saturated => Error::unavailable("upstream-saturated", self.kind.to_string(), 1),
+            kind if kind.status() == 504 => {
+                Error::new(StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "Gateway timeout", kind.to_string())
+            }
+            kind => Error::new(StatusCode::BAD_GATEWAY, "upstream-failed", "Bad gateway", kind.to_string()),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One request and its response, as a handler sees them: the same over HTTP/1 and an HTTP/2 stream.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::forward::{ForwardOptions, Outcome};
+use super::{Abort, BodyError, ForwardError, Origin, Peer};
+use crate::Error;
+use crate::wire::RequestHead;
+
+/// A response whose head and body are made once and sent often: a cached or static object.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The final status.
+    pub status: u16,
+    /// Its field lines, each ended by CRLF, `content-length` of `body` included; no hop-by-hop ones, no `date`
+    /// unless it is the origin's.
+    pub lines: Bytes,
+    /// The whole body.
+    pub body: Bytes,
+    /// Whether `lines` has a `date`; if not, one is added.
+    pub dated: bool,
+}
+
+/// What has been sent of a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// The final status, once its head has been handed to the socket.
+    pub status: Option<u16>,
+    /// Bytes of content, without framing.
+    pub body_bytes: u64,
+}
+
+/// One request and its response.
+pub struct Exchange<'c> {
+    head: &'c RequestHead<'c>,
+    peer: &'c Peer,
+}
+
+/// The methods that send want field lines without framing (`content-length`, `transfer-encoding`) and without
+/// hop-by-hop fields: those are added here, and a `date` when there is none (RFC 9110 section 6.6.1). Each line ends with CRLF.
+impl<'c> Exchange<'c> {
+    /// The request's head. It lives as long as the exchange, not only as long as this borrow: its parts may be handed to
+    /// [`forward`](Self::forward) and kept over awaits.
+    #[must_use]
+    pub fn head(&self) -> &'c RequestHead<'c> {
+        self.head
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn peer(&self) -> &'c Peer {
+        self.peer
+    }
+
+    /// What has been sent so far.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        Sent::default()
+    }
+
+    /// Whether the worker was asked to stop: what never ends by itself should end now.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        false
+    }
+
+    /// Bounds the request body to `max` bytes instead of the worker's limit.
+    pub fn limit_body(&mut self, max: u64) {
+        let _ = max;
+    }
+
+    /// An interim response (1xx). Not sent to an HTTP/1.0 client (RFC 9110 section 15.2).
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing.
+    pub async fn informational(&mut self, status: u16, lines: &[u8]) -> Result<(), Abort> {
+        let _ = (status, lines);
+        Err(Abort::ClientGone)
+    }
+
+    /// The whole response. To HEAD the same without the body, `content-length` included.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing.
+    pub async fn respond(&mut self, status: u16, lines: &[u8], body: &[u8]) -> Result<(), Abort> {
+        let _ = (status, lines, body);
+        Err(Abort::ClientGone)
+    }
+
+    /// The whole response, made ready before: the hottest path. `extra_lines` are of this request alone (`age`).
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing.
+    pub async fn respond_prepared(&mut self, prepared: &Prepared, extra_lines: &[u8]) -> Result<(), Abort> {
+        let _ = (prepared, extra_lines);
+        Err(Abort::ClientGone)
+    }
+
+    /// The whole response, its body a part of a file; by `sendfile` on plain TCP. `content-length` is the range's.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing, or the file is shorter than it was.
+    pub async fn respond_file(
+        &mut self,
+        status: u16,
+        lines: &[u8],
+        file: &std::fs::File,
+        range: Range<u64>,
+    ) -> Result<(), Abort> {
+        let _ = (status, lines, file, range);
+        Err(Abort::ClientGone)
+    }
+
+    /// Begins a response whose body follows by [`write`](Self::write) and ends with [`finish`](Self::finish).
+    /// Without a `length` it is chunked; to HTTP/1.0 it ends with the connection.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing.
+    pub async fn start(&mut self, status: u16, lines: &[u8], length: Option<u64>) -> Result<(), Abort> {
+        let _ = (status, lines, length);
+        Err(Abort::ClientGone)
+    }
+
+    /// Sends a part of the body at once. Waits while the client takes none: that is the back-pressure.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing, or this is more than the length that was announced.
+    pub async fn write(&mut self, data: &[u8]) -> Result<(), Abort> {
+        let _ = data;
+        Err(Abort::ClientGone)
+    }
+
+    /// Ends the body. `trailer_lines` are sent only where the framing has room for them.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing, or less was written than announced.
+    pub async fn finish(&mut self, trailer_lines: &[u8]) -> Result<(), Abort> {
+        let _ = trailer_lines;
+        Err(Abort::ClientGone)
+    }
+
+    /// Answers with problem details.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing.
+    pub async fn problem(&mut self, error: &Error) -> Result<(), Abort> {
+        let _ = error;
+        Err(Abort::ClientGone)
+    }
+
+    /// Answers a failed [`forward`](Self::forward): 502, 503, 504 or what the client's body deserves; if the response had
+    /// begun, the exchange is aborted so that the client sees that it is cut short.
+    ///
+    /// # Errors
+    /// When there is nothing left to answer.
+    pub async fn forward_failed(&mut self, error: &ForwardError) -> Result<(), Abort> {
+        if error.answerable { self.problem(&error.problem()).await } else { Err(Abort::CutShort) }
+    }
+
+    /// The next part of the request body, `None` at its end. Sends 100 (Continue) if the client waits for it. What is
+    /// never read is dropped up to a bound when the exchange is over, else the connection closes.
+    ///
+    /// # Errors
+    /// When the client is gone, stalls, sends too much or breaks the framing.
+    pub async fn read_body(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(None)
+    }
+
+    /// Streams the request to `origin` and its response back: back-pressure both ways, 1xx, trailers, upgrades.
+    /// A stale pooled connection is replaced once.
+    ///
+    /// # Errors
+    /// Says whether the client can still have an answer, and whether calling `forward` again, with another origin, is
+    /// allowed: then request and exchange are as they were.
+    pub async fn forward(
+        &mut self,
+        origin: &Origin,
+        options: ForwardOptions<'_>,
+    ) -> Result<Outcome, ForwardError> {
+        let _ = (origin, options);
+        Err(ForwardError::new(super::ForwardFailure::Saturated, true, true))
+    }
+}

@@ -1,0 +1,76 @@
+//! The bounds of one gateway worker, and of one forwarded request.
+
+use std::time::Duration;
+
+use crate::wire::HeadLimits;
+
+/// Bounds of one gateway worker: a thread with its client connections. What is over a bound is refused with an answer
+/// that says so, or waits in the listener's backlog.
+#[derive(Clone, Debug)]
+pub struct GatewayLimits {
+    /// Client connections that one worker holds; at the limit it stops accepting, and new ones wait in the backlog.
+    pub connections_max: usize,
+    /// Client connections from one address on one worker, else 429 and closed. 0: no bound.
+    pub connections_per_client_max: usize,
+    /// Requests on one client connection; the last one is answered with `Connection: close`.
+    pub requests_per_connection_max: u64,
+    /// The bounds of a request's head: bytes (else 431), target (else 414), fields.
+    pub head: HeadLimits,
+    /// Largest request body, bytes, else 413.
+    pub request_body_bytes_max: u64,
+    /// What of a request body nobody wanted is read and dropped so that the connection can be kept; beyond, it closes.
+    pub drain_bytes_max: u64,
+    /// The head of a request must be there in this time after its first byte (the first one: after the connection),
+    /// else 408.
+    pub head_timeout: Duration,
+    /// A request body may pause for this long between two reads, else 408.
+    pub body_idle_timeout: Duration,
+    /// A client may take none of its response for this long, else it is cut off.
+    pub send_idle_timeout: Duration,
+    /// A connection without a request is closed after this time.
+    pub keep_alive: Duration,
+    /// A tunnel (WebSocket, any upgrade) in which nothing moves is closed after this time.
+    pub tunnel_idle_timeout: Duration,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            connections_per_client_max: 0,
+            requests_per_connection_max: 1_000_000,
+            head: HeadLimits::default(),
+            request_body_bytes_max: 1 << 30,
+            drain_bytes_max: 256 << 10,
+            head_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(30),
+            send_idle_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            tunnel_idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// How long an upstream server may take. Measured in ticks of 100 ms: each fires up to two ticks late, never early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To accept a connection, the wait for a free one included.
+    pub connect: Duration,
+    /// From the whole request sent to the first byte of the final response; each 1xx begins it anew.
+    pub first_byte: Duration,
+    /// Between two reads of a response, and between two writes of a request.
+    pub idle: Duration,
+    /// From the beginning to the end of the response. `None`: no bound but the others.
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            total: None,
+        }
+    }
+}
