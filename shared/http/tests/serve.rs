@@ -331,7 +331,7 @@ async fn requests_are_counted_by_route_pattern() {
     let stack = stack(1, Limits::default()).await;
     stack.get("/hello/somebody").await;
     stack.get("/made-up-by-a-client").await;
-    let text = telemetry::render();
+    let text = telemetry::render(telemetry::Exposition::Text);
     let counted = |route: &str| {
         text.lines()
             .any(|line| line.starts_with("standfast_http_server_requests_total{") && line.contains(route))
