@@ -147,6 +147,21 @@ impl Error {
         }
     }
 
+    /// The answer as the gateway sends it: status, field lines, body. It names the path if it is known.
+    pub(crate) fn document(&self, instance: Option<&str>) -> (u16, Vec<u8>, Vec<u8>) {
+        let Inner { problem, headers } = &*self.0;
+        let mut lines = format!("Content-Type: {}\r\n", Problem::MEDIA_TYPE).into_bytes();
+        if let Some(seconds) = problem.more.get("retry_after").and_then(serde_json::Value::as_u64) {
+            lines.extend_from_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
+        }
+        for (name, value) in headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        (problem.status, lines, self.body(instance, None))
+    }
+
     /// The answer, naming the path and the request id if they are known.
     pub(crate) fn response(&self, instance: Option<&str>, request_id: Option<&str>) -> HttpResponse {
         let Inner { problem, headers } = &*self.0;
@@ -158,14 +173,18 @@ impl Error {
         for (name, value) in headers {
             builder.insert_header((name.clone(), value.clone()));
         }
-        let mut problem = problem.clone();
+        builder.body(self.body(instance, request_id))
+    }
+
+    fn body(&self, instance: Option<&str>, request_id: Option<&str>) -> Vec<u8> {
+        let mut problem = self.0.problem.clone();
         if problem.instance.is_none() {
             problem.instance = instance.map(str::to_owned);
         }
         if let Some(id) = request_id {
             problem.more.entry("request_id").or_insert_with(|| id.into());
         }
-        builder.body(serde_json::to_vec(&problem).expect("a problem has only JSON values"))
+        serde_json::to_vec(&problem).expect("a problem has only JSON values")
     }
 }
 

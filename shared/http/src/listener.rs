@@ -92,6 +92,7 @@ impl Listener {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?; // a restarted process need not wait for TIME_WAIT to end
             socket.set_nonblocking(true)?;
+            socket.set_tcp_nodelay(true)?; // accepted sockets inherit it: one call fewer for each
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             let socket = TcpListener::from(socket);

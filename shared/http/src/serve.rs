@@ -22,7 +22,7 @@ use crate::{Limits, Listener};
 /// How long a connection that was answered early may take to close, before it is dropped.
 const LINGER: Duration = Duration::from_secs(1);
 /// A worker with more than its share of the connections pauses so long before it accepts the next one.
-const LET_OTHERS: Duration = Duration::from_millis(1);
+pub(crate) const LET_OTHERS: Duration = Duration::from_millis(1);
 /// Pause after the process ran out of file descriptors: connections wait in the backlog meanwhile.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -97,17 +97,14 @@ where
 }
 
 /// Waits for a free slot, then for a connection: a full worker leaves new ones in the backlog, to its siblings.
-async fn next_connection(
+pub(crate) async fn next_connection(
     socket: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
         match socket.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true); // fails only if the peer is gone already
-                return (stream, peer, slot);
-            }
+            Ok((stream, peer)) => return (stream, peer, slot),
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; they wait in the backlog");

@@ -1,14 +1,25 @@
 //! A worker: accepts connections and drives them as tasks linked to its life.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use ipnet::IpNet;
 use supervision::{BoxError, Life};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
+use super::connection::Connection;
 use super::exchange::Exchange;
-use super::{Abort, GatewayLimits, Tls};
-use crate::Listener;
+use super::io::{Io, Stream};
+use super::{Abort, GatewayLimits, Peer, Tls, proxy_header, timer};
+use crate::listener::Share;
+use crate::serve::{LET_OTHERS, next_connection};
+use crate::{Error, Listener};
 
 /// What a tier does with a request. One value per worker thread, `Rc` inside: all of it is single-threaded.
 pub trait Handler: 'static {
@@ -69,6 +80,16 @@ pub enum ProxyProtocol {
     Required(Vec<IpNet>),
 }
 
+/// What the connections of one worker share. Of its thread alone.
+pub(crate) struct Worker {
+    pub(crate) limits: GatewayLimits,
+    pub(crate) bindings: Vec<Binding>,
+    /// Asked to stop: idle connections close, the others after the response in hand.
+    pub(crate) draining: Cell<bool>,
+    /// Connections by client address; empty if there is no bound.
+    clients: RefCell<HashMap<IpAddr, usize>>,
+}
+
 /// Accepts from each binding and drives the connections, until the life is asked to stop; then closes the idle ones and
 /// finishes what is in flight. New connections wait in the backlog for a sibling or for the next incarnation. To be
 /// run as `Started::task(gateway::serve(…))` of a child `on_own_arbiter`, usually of a pool.
@@ -83,6 +104,130 @@ pub async fn serve<H: Handler>(
     life: Life,
     limits: GatewayLimits,
 ) -> Result<(), BoxError> {
-    let _ = (bindings, handler, life, limits);
-    Err("not yet".into())
+    let connections_max = limits.connections_max;
+    let slots = Arc::new(Semaphore::new(connections_max));
+    let sockets: Vec<_> =
+        bindings.iter().map(|binding| binding.listener.on_this_thread()).collect::<Result<_, _>>()?;
+    let (draining, clients) = (Cell::new(false), RefCell::default());
+    let worker = Rc::new(Worker { limits, bindings, draining, clients });
+    let handler = Rc::new(handler);
+    life.ready();
+    let accepting = sockets.iter().enumerate().map(|(binding, socket)| {
+        let share = worker.bindings[binding].listener.share();
+        accept(socket, binding, share, Rc::clone(&worker), Rc::clone(&handler), &life, &slots)
+    });
+    tokio::select! {
+        _ = join_all(accepting) => {}
+        () = life.stopping() => {}
+    }
+    drop(sockets);
+    worker.draining.set(true);
+    timer::wake_all();
+    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+    drop(slots.acquire_many(all).await); // each connection holds one until it ends
+    Ok(())
+}
+
+/// Accepts from one socket for ever.
+async fn accept<H: Handler>(
+    socket: &TcpListener,
+    binding: usize,
+    share: Arc<Share>,
+    worker: Rc<Worker>,
+    handler: Rc<H>,
+    life: &Life,
+    slots: &Arc<Semaphore>,
+) {
+    loop {
+        let (stream, address, slot) = next_connection(socket, slots).await;
+        let held = (slot, share.hold());
+        let (worker, handler) = (Rc::clone(&worker), Rc::clone(&handler));
+        life.spawn_linked(async move {
+            let _held = held;
+            worker.drive(stream, address, binding, &*handler).await;
+        });
+        if share.is_over() {
+            tokio::time::sleep(LET_OTHERS).await;
+        }
+    }
+}
+
+impl Worker {
+    /// Finds out who is at the other end of a new connection, and serves it.
+    async fn drive<H: Handler>(
+        self: Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        at: usize,
+        handler: &H,
+    ) {
+        let binding = &self.bindings[at];
+        let mut peer = Peer { address, local: local(&stream, binding), tls: None };
+        let mut stream = stream;
+        if let ProxyProtocol::Required(from) = &binding.proxy_protocol {
+            let header = proxy_header::read(&mut stream, &mut peer, from);
+            match tokio::time::timeout(self.limits.head_timeout, header).await {
+                Ok(Ok(())) => {}
+                _ => {
+                    return tracing::debug!(%address, "no PROXY protocol header from a network that may send one");
+                }
+            }
+        }
+        let io = match &binding.tls {
+            None => Io::tcp(stream),
+            Some(tls) => match tls.accept(stream).await {
+                Ok((stream, info)) => {
+                    peer.tls = Some(info);
+                    Io::over(Stream::TlsServer(Box::new(stream)))
+                }
+                Err(error) => return tracing::debug!(%address, %error, "no TLS handshake"),
+            },
+        };
+        let seat = self.seat(peer.ip());
+        let connection = Connection::new(io, peer, Rc::clone(&self), at);
+        match seat {
+            Some(_seat) => connection.run(handler).await,
+            None => {
+                let detail = "there are too many connections from this address; close some, or use HTTP/2";
+                connection.refuse(&Error::too_many("too-many-connections", detail, 1)).await;
+            }
+        }
+    }
+
+    /// A place for one more connection of this client, given up when dropped.
+    fn seat(self: &Rc<Self>, client: IpAddr) -> Option<Seat> {
+        let max = self.limits.connections_per_client_max;
+        if max == 0 {
+            return Some(Seat(None));
+        }
+        let mut clients = self.clients.borrow_mut();
+        let held = clients.entry(client).or_default();
+        if *held >= max {
+            return None;
+        }
+        *held += 1;
+        Some(Seat(Some((Rc::clone(self), client))))
+    }
+}
+
+/// The address that the client connected to. Asked of the kernel only where the listener does not know it.
+fn local(stream: &TcpStream, binding: &Binding) -> SocketAddr {
+    let bound = binding.listener.address();
+    if bound.ip().is_unspecified() { stream.local_addr().unwrap_or(bound) } else { bound }
+}
+
+/// See [`Worker::seat`].
+struct Seat(Option<(Rc<Worker>, IpAddr)>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some((worker, client)) = &self.0 else { return };
+        let mut clients = worker.clients.borrow_mut();
+        if let Some(held) = clients.get_mut(client) {
+            *held -= 1;
+            if *held == 0 {
+                clients.remove(client);
+            }
+        }
+    }
 }

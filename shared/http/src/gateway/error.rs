@@ -46,12 +46,21 @@ impl BodyError {
     #[must_use]
     pub fn problem(&self) -> Error {
         match self {
-            Self::ClientGone | Self::Malformed => {
-                Error::bad_request("malformed-body", "the request body's framing is malformed (RFC 9112 section 7.1)")
-            }
+            Self::ClientGone | Self::Malformed => Error::bad_request(
+                "malformed-body",
+                "the request body's framing is malformed (RFC 9112 section 7.1)",
+            ),
             Self::TimedOut => Error::timeout("the request body did not arrive in time"),
-            Self::TooLarge(max) => Error::too_large("the request body", usize::try_from(*max).unwrap_or(usize::MAX)),
+            Self::TooLarge(max) => {
+                Error::too_large("the request body", usize::try_from(*max).unwrap_or(usize::MAX))
+            }
         }
+    }
+}
+
+impl From<BodyError> for ForwardFailure {
+    fn from(error: BodyError) -> Self {
+        Self::Client(error)
     }
 }
 
@@ -129,9 +138,15 @@ pub enum ForwardFailure {
     /// `on_response` asked for another try.
     #[error("the response with status {0} was not wanted")]
     Unwanted(u16),
-    /// The client's side failed: gone, stalled, malformed or too large a body.
-    #[error("the client's side failed")]
+    /// The client's body failed: cut off, stalled, malformed or too large.
+    #[error("the request's body could not be read")]
     Client(#[source] BodyError),
+    /// The client closed or reset its connection while it was answered.
+    #[error("the client is gone")]
+    ClientGone,
+    /// The client did not take its response.
+    #[error("the client takes nothing")]
+    ClientStalled,
 }
 
 impl ForwardFailure {
@@ -139,7 +154,7 @@ impl ForwardFailure {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Client(_) => Blame::Downstream,
+            Self::Client(_) | Self::ClientGone | Self::ClientStalled => Blame::Downstream,
             Self::Saturated => Blame::Internal,
             _ => Blame::Upstream,
         }
@@ -151,7 +166,7 @@ impl ForwardFailure {
         match self {
             Self::Client(BodyError::TooLarge(_)) => 413,
             Self::Client(BodyError::TimedOut) => 408,
-            Self::Client(_) => 400,
+            Self::Client(_) | Self::ClientGone | Self::ClientStalled => 400,
             Self::Saturated => 503,
             Self::ConnectTimeout | Self::HeaderTimeout | Self::IdleTimeout | Self::TotalTimeout => 504,
             _ => 502,
@@ -182,9 +197,12 @@ impl ForwardError {
         match &self.kind {
             ForwardFailure::Client(error) => error.problem(),
             ForwardFailure::Saturated => Error::unavailable("upstream-saturated", self.kind.to_string(), 1),
-            kind if kind.status() == 504 => {
-                Error::new(StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "Gateway timeout", kind.to_string())
-            }
+            kind if kind.status() == 504 => Error::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream-timeout",
+                "Gateway timeout",
+                kind.to_string(),
+            ),
             kind => Error::new(StatusCode::BAD_GATEWAY, "upstream-failed", "Bad gateway", kind.to_string()),
         }
     }

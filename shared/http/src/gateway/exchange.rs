@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::forward::{ForwardOptions, Outcome};
+use super::forward::{ForwardOptions, Outcome, forward};
+use super::http1::Http1;
 use super::{Abort, BodyError, ForwardError, Origin, Peer};
 use crate::Error;
 use crate::wire::RequestHead;
@@ -35,12 +36,26 @@ pub struct Sent {
 /// One request and its response.
 pub struct Exchange<'c> {
     head: &'c RequestHead<'c>,
-    peer: &'c Peer,
+    client: Client<'c>,
+}
+
+/// How the client speaks.
+pub(crate) enum Client<'c> {
+    Http1(Http1<'c>),
 }
 
 /// The methods that send want field lines without framing (`content-length`, `transfer-encoding`) and without
-/// hop-by-hop fields: those are added here, and a `date` when there is none (RFC 9110 section 6.6.1). Each line ends with CRLF.
+/// hop-by-hop fields: those are added here, and a `date` when there is none (RFC 9110 section 6.6.1). Each line ends
+/// with CRLF.
 impl<'c> Exchange<'c> {
+    pub(crate) fn new(head: &'c RequestHead<'c>, client: Client<'c>) -> Self {
+        Self { head, client }
+    }
+
+    pub(crate) fn into_client(self) -> Client<'c> {
+        self.client
+    }
+
     /// The request's head. It lives as long as the exchange, not only as long as this borrow: its parts may be handed to
     /// [`forward`](Self::forward) and kept over awaits.
     #[must_use]
@@ -51,24 +66,32 @@ impl<'c> Exchange<'c> {
     /// The client.
     #[must_use]
     pub fn peer(&self) -> &'c Peer {
-        self.peer
+        match &self.client {
+            Client::Http1(http1) => &http1.connection.peer,
+        }
     }
 
     /// What has been sent so far.
     #[must_use]
     pub fn sent(&self) -> Sent {
-        Sent::default()
+        match &self.client {
+            Client::Http1(http1) => http1.answer.sent,
+        }
     }
 
     /// Whether the worker was asked to stop: what never ends by itself should end now.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        false
+        match &self.client {
+            Client::Http1(http1) => http1.connection.worker.draining.get(),
+        }
     }
 
     /// Bounds the request body to `max` bytes instead of the worker's limit.
     pub fn limit_body(&mut self, max: u64) {
-        let _ = max;
+        match &mut self.client {
+            Client::Http1(http1) => http1.body.limit(max),
+        }
     }
 
     /// An interim response (1xx). Not sent to an HTTP/1.0 client (RFC 9110 section 15.2).
@@ -76,8 +99,9 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone or takes nothing.
     pub async fn informational(&mut self, status: u16, lines: &[u8]) -> Result<(), Abort> {
-        let _ = (status, lines);
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.answer.informational(status, lines).await,
+        }
     }
 
     /// The whole response. To HEAD the same without the body, `content-length` included.
@@ -85,8 +109,9 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone or takes nothing.
     pub async fn respond(&mut self, status: u16, lines: &[u8], body: &[u8]) -> Result<(), Abort> {
-        let _ = (status, lines, body);
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.ready().respond(status, lines, body).await,
+        }
     }
 
     /// The whole response, made ready before: the hottest path. `extra_lines` are of this request alone (`age`).
@@ -94,8 +119,9 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone or takes nothing.
     pub async fn respond_prepared(&mut self, prepared: &Prepared, extra_lines: &[u8]) -> Result<(), Abort> {
-        let _ = (prepared, extra_lines);
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.ready().respond_prepared(prepared, extra_lines).await,
+        }
     }
 
     /// The whole response, its body a part of a file; by `sendfile` on plain TCP. `content-length` is the range's.
@@ -109,8 +135,9 @@ impl<'c> Exchange<'c> {
         file: &std::fs::File,
         range: Range<u64>,
     ) -> Result<(), Abort> {
-        let _ = (status, lines, file, range);
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.ready().respond_file(status, lines, file, range).await,
+        }
     }
 
     /// Begins a response whose body follows by [`write`](Self::write) and ends with [`finish`](Self::finish).
@@ -119,8 +146,9 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone or takes nothing.
     pub async fn start(&mut self, status: u16, lines: &[u8], length: Option<u64>) -> Result<(), Abort> {
-        let _ = (status, lines, length);
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.ready().start(status, lines, length).await,
+        }
     }
 
     /// Sends a part of the body at once. Waits while the client takes none: that is the back-pressure.
@@ -128,8 +156,9 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone or takes nothing, or this is more than the length that was announced.
     pub async fn write(&mut self, data: &[u8]) -> Result<(), Abort> {
-        let _ = data;
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.answer.write(data).await,
+        }
     }
 
     /// Ends the body. `trailer_lines` are sent only where the framing has room for them.
@@ -137,17 +166,18 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone or takes nothing, or less was written than announced.
     pub async fn finish(&mut self, trailer_lines: &[u8]) -> Result<(), Abort> {
-        let _ = trailer_lines;
-        Err(Abort::ClientGone)
+        match &mut self.client {
+            Client::Http1(http1) => http1.answer.finish(trailer_lines).await,
+        }
     }
 
-    /// Answers with problem details.
+    /// Answers with problem details (RFC 9457).
     ///
     /// # Errors
     /// When the client is gone or takes nothing.
     pub async fn problem(&mut self, error: &Error) -> Result<(), Abort> {
-        let _ = error;
-        Err(Abort::ClientGone)
+        let (status, lines, body) = error.document(Some(self.head.path()));
+        self.respond(status, &lines, &body).await
     }
 
     /// Answers a failed [`forward`](Self::forward): 502, 503, 504 or what the client's body deserves; if the response had
@@ -165,11 +195,13 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When the client is gone, stalls, sends too much or breaks the framing.
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, BodyError> {
-        Ok(None)
+        match &mut self.client {
+            Client::Http1(http1) => http1.body.next().await,
+        }
     }
 
     /// Streams the request to `origin` and its response back: back-pressure both ways, 1xx, trailers, upgrades.
-    /// A stale pooled connection is replaced once.
+    /// A stale pooled connection is replaced once. The body must not have been read before.
     ///
     /// # Errors
     /// Says whether the client can still have an answer, and whether calling `forward` again, with another origin, is
@@ -179,7 +211,8 @@ impl<'c> Exchange<'c> {
         origin: &Origin,
         options: ForwardOptions<'_>,
     ) -> Result<Outcome, ForwardError> {
-        let _ = (origin, options);
-        Err(ForwardError::new(super::ForwardFailure::Saturated, true, true))
+        match &mut self.client {
+            Client::Http1(http1) => forward(http1, self.head, origin, options).await,
+        }
     }
 }

@@ -1,9 +1,19 @@
 //! A request of our own, through the same pools as forwarded ones.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
-use super::{ForwardError, Origin, Timeouts};
-use crate::wire::OwnedResponseHead;
+use super::buffers::{Buffer, PUMP, Scratch};
+use super::inbox::Inbox;
+use super::passage::Passage;
+use super::pool::{Lease, lease};
+use super::relaying::INTERIM_MAX;
+use super::timer::Timer;
+use super::watch::{Phase, Watch};
+use super::{ForwardError, ForwardFailure, GatewayLimits, Origin, Timeouts};
+use crate::wire::{self, Framing, HeadLimits, OwnedResponseHead, Parsed, ResponseHead, Version};
 
 /// A request of our own: an edge fill, a health check.
 #[derive(Default)]
@@ -23,9 +33,17 @@ pub struct FetchRequest<'a> {
 }
 
 /// A response whose body is still to be read. Dropped early, its connection is closed.
-#[derive(Debug)]
 pub struct Fetched {
     head: OwnedResponseHead,
+    /// `None` once the body has ended.
+    lease: Option<Lease>,
+    /// What has been received of the body.
+    inbox: Inbox,
+    left: Passage,
+    timer: Timer,
+    idle: Duration,
+    over: Option<Instant>,
+    trailers: Vec<u8>,
 }
 
 impl Fetched {
@@ -40,13 +58,76 @@ impl Fetched {
     /// # Errors
     /// When the server stalls, resets, or breaks the framing: the body is incomplete.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ForwardError> {
-        Ok(None)
+        self.next().await.map_err(|kind| {
+            self.lease = None; // nothing more can be trusted on it
+            self.left = Passage::Done;
+            ForwardError::new(kind, false, false)
+        })
     }
 
     /// The trailer section's field lines; empty before the end and when there is none.
     #[must_use]
     pub fn trailers(&self) -> &[u8] {
-        &[]
+        &self.trailers
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, ForwardFailure> {
+        loop {
+            if self.left.is_done() {
+                self.end();
+                return Ok(None);
+            }
+            if self.inbox.is_empty() && !self.receive().await? {
+                return Ok(None);
+            }
+            let mut input = self.inbox.bytes();
+            let before = input.len();
+            let piece = self.left.pass(&mut input).map_err(|_| ForwardFailure::MalformedBody)?;
+            let (part, used) = (Bytes::copy_from_slice(piece.bytes), before - input.len());
+            self.inbox.consume(used);
+            if !part.is_empty() {
+                return Ok(Some(part));
+            }
+        }
+    }
+
+    /// Reads more. False: the server closed, and that was the end of the body.
+    async fn receive(&mut self) -> Result<bool, ForwardFailure> {
+        let Some(lease) = &self.lease else { return Ok(false) };
+        if self.over.is_some_and(|over| over <= clock::now()) {
+            return Err(ForwardFailure::TotalTimeout);
+        }
+        let receive = lease.io.receive(Buffer::pump, PUMP);
+        let received = self.timer.while_moving(&lease.io, self.idle, receive).await;
+        let received = received.map_err(|_| ForwardFailure::IdleTimeout)?;
+        let received = received.map_err(|error| ForwardFailure::Reset(Some(error)))?;
+        if received.len == 0 {
+            self.left.close().ok_or(ForwardFailure::Reset(None))?;
+            self.lease = None;
+            return Ok(false);
+        }
+        self.inbox.append(received);
+        Ok(true)
+    }
+
+    /// The body is all here: the connection can carry another request, unless there is more on it than the response.
+    fn end(&mut self) {
+        if let Some(trailers) = self.left.trailers() {
+            self.trailers = trailers.to_vec();
+        }
+        self.left = Passage::Done;
+        if let Some(lease) = self.lease.take()
+            && self.head.keep_alive()
+            && self.inbox.is_empty()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl std::fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetched").field("status", &self.head.status()).finish_non_exhaustive()
     }
 }
 
@@ -57,9 +138,128 @@ impl Fetched {
 /// As [`Exchange::forward`](super::Exchange::forward).
 pub async fn fetch(
     origin: &Origin,
-    request: FetchRequest<'_>,
+    mut request: FetchRequest<'_>,
     timeouts: &Timeouts,
 ) -> Result<Fetched, ForwardError> {
-    let _ = (origin, request, timeouts);
-    Err(ForwardError::new(super::ForwardFailure::Saturated, true, true))
+    let over = timeouts.total.map(|total| clock::now() + total);
+    let timer = Timer::new();
+    let mut head = Scratch::new();
+    compose(&request, &mut head);
+    let length = head.len();
+    let mut fresh = false;
+    loop {
+        head.truncate(length); // a short body was copied behind it
+        let (reused, written) = (Cell::new(false), Cell::new(false));
+        let watch = Watch::new(&timer, timeouts, &GatewayLimits::default());
+        match watch.over(attempt(origin, &mut request, &mut head, fresh, &watch, (&reused, &written))).await {
+            Ok((lease, head, inbox)) => {
+                let mut fetched = Fetched {
+                    left: Passage::new(head.framing(request.method), Version::Http10), // content, not chunks
+                    head,
+                    lease: Some(lease),
+                    inbox,
+                    timer,
+                    idle: timeouts.idle,
+                    over,
+                    trailers: Vec::new(),
+                };
+                if fetched.left.is_done() {
+                    fetched.end();
+                }
+                return Ok(fetched);
+            }
+            Err(kind) => {
+                let repeatable = !written.get() || is_idempotent(request.method);
+                if !(repeatable && reused.get() && matches!(kind, ForwardFailure::Reset(_))) {
+                    return Err(ForwardError::new(kind, true, repeatable));
+                }
+                fresh = true;
+            }
+        }
+    }
+}
+
+async fn attempt(
+    origin: &Origin,
+    request: &mut FetchRequest<'_>,
+    head: &mut Vec<u8>,
+    fresh: bool,
+    watch: &Watch<'_>,
+    (reused, written): (&Cell<bool>, &Cell<bool>),
+) -> Result<(Lease, OwnedResponseHead, Inbox), ForwardFailure> {
+    watch.waits_for(Phase::Connecting);
+    let lease = lease(origin, fresh).await?;
+    reused.set(lease.is_reused());
+    watch.waits_for(Phase::UpstreamTakes);
+    let before = lease.io.written();
+    let sent = lease.io.write_both(head, request.body.as_deref().unwrap_or_default()).await;
+    written.set(lease.io.written() > before);
+    watch.waits_for(Phase::UpstreamAnswers);
+    let answered = read_head(&lease, request, watch).await;
+    // It may have answered before it had the whole body; if not, what stopped the sending is the cause.
+    let (head, inbox) = match (answered, sent) {
+        (Err(ForwardFailure::Reset(_)), Err(error)) => return Err(ForwardFailure::Reset(Some(error))),
+        (answered, _) => answered?,
+    };
+    Ok((lease, head, inbox))
+}
+
+/// Reads the final response's head, and what came with it.
+async fn read_head(
+    lease: &Lease,
+    request: &mut FetchRequest<'_>,
+    watch: &Watch<'_>,
+) -> Result<(OwnedResponseHead, Inbox), ForwardFailure> {
+    let mut inbox = Inbox::default();
+    let mut interim = 0;
+    loop {
+        match ResponseHead::parse(inbox.bytes(), &HeadLimits::default()).map_err(ForwardFailure::Malformed)? {
+            Parsed::Complete { head, len } if head.is_informational() => {
+                interim += 1;
+                if interim > INTERIM_MAX {
+                    return Err(ForwardFailure::Protocol("too many interim responses"));
+                }
+                if let Some(told) = &mut request.on_informational {
+                    let mut lines = Scratch::new();
+                    head.end_to_end_lines(&mut lines, |_| false);
+                    told(head.status(), &lines);
+                }
+                inbox.consume(len);
+                watch.waits_for(Phase::UpstreamAnswers);
+            }
+            Parsed::Complete { head, .. } if head.status() == 101 => {
+                return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
+            }
+            Parsed::Complete { head, len } => {
+                let head = head.to_owned(len);
+                inbox.consume(len);
+                return Ok((head, inbox));
+            }
+            Parsed::Partial => {
+                let received = lease.io.receive(Buffer::pump, PUMP).await;
+                let received = received.map_err(|error| ForwardFailure::Reset(Some(error)))?;
+                if received.len == 0 {
+                    return Err(ForwardFailure::Reset(None));
+                }
+                inbox.append(received);
+            }
+        }
+    }
+}
+
+fn compose(request: &FetchRequest<'_>, out: &mut Vec<u8>) {
+    wire::write_request_line(request.method, request.target, request.host, out);
+    out.extend_from_slice(request.lines);
+    let expected = matches!(request.method, "POST" | "PUT" | "PATCH"); // RFC 9110 section 8.6
+    match &request.body {
+        Some(body) => wire::framing_line(Framing::Length(body.len() as u64), out),
+        None if expected => wire::framing_line(Framing::Length(0), out),
+        None => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }

@@ -1,9 +1,19 @@
 //! Forwarding a request to an upstream server.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use super::Timeouts;
-use crate::wire::ResponseHead;
+use super::buffers::Scratch;
+use super::http1::Http1;
+use super::pool::{Lease, lease};
+use super::relaying::{Relay, Relayed};
+use super::sending::{SendError, compose};
+use super::watch::{Phase, Watch};
+use super::{ForwardError, ForwardFailure, Origin, Timeouts, tunnel};
+use crate::wire::{RequestHead, ResponseHead};
 
 /// How a request is forwarded and its response passed on.
 #[derive(Default)]
@@ -57,4 +67,145 @@ pub struct Outcome {
     pub reused: bool,
     /// Whether the connection became a tunnel, which has ended by now.
     pub upgraded: bool,
+}
+
+/// What is learned of an attempt while it runs, and still known when it is given up.
+#[derive(Default)]
+struct Progress {
+    connect: Cell<Option<Duration>>,
+    reused: Cell<bool>,
+    /// Bytes of the request that the upstream server may have.
+    written: Cell<bool>,
+    request_sent: Cell<bool>,
+    request_bytes: Cell<u64>,
+}
+
+/// Streams an HTTP/1 request to an HTTP/1 origin and the response back, as bytes: the fast path.
+pub(crate) async fn forward<'c>(
+    http1: &mut Http1<'c>,
+    head: &RequestHead<'c>,
+    origin: &Origin,
+    mut options: ForwardOptions<'_>,
+) -> Result<Outcome, ForwardError> {
+    let began = clock::now();
+    let connection = http1.connection;
+    let timeouts = options.timeouts;
+    let watch = Watch::new(&connection.timer, &timeouts, &connection.worker.limits);
+    let mut request = Scratch::new();
+    compose(head, connection.forwarding(), &options, &mut request);
+    let length = request.len();
+    let mut fresh = false;
+    loop {
+        request.truncate(length); // a short body was copied behind it
+        let progress = Progress::default();
+        let attempt = attempt(http1, head, origin, &mut options, &mut request, fresh, &watch, &progress);
+        match watch.over(attempt).await {
+            Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
+            Err(kind) => {
+                let answerable = http1.answer.is_awaited();
+                let safe = !progress.written.get() || head.is_idempotent();
+                let repeatable = answerable && safe && http1.body.is_untouched();
+                let stale = progress.reused.get() && matches!(kind, ForwardFailure::Reset(_));
+                if !(repeatable && stale) {
+                    return Err(ForwardError::new(kind, answerable, repeatable));
+                }
+                fresh = true; // whoever closed this one has closed the other idle ones too
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of an exchange that are borrowed one by one")]
+async fn attempt<'c>(
+    http1: &mut Http1<'c>,
+    head: &RequestHead<'c>,
+    origin: &Origin,
+    options: &mut ForwardOptions<'_>,
+    request: &mut Vec<u8>,
+    fresh: bool,
+    watch: &Watch<'_>,
+    progress: &Progress,
+) -> Result<Relayed, ForwardFailure> {
+    watch.waits_for(Phase::Connecting);
+    let lease = lease(origin, fresh).await?;
+    progress.connect.set(lease.connect);
+    progress.reused.set(lease.is_reused());
+    let keep_body = head.is_idempotent();
+    let relayed = {
+        let sending = http1.body.send_on(request, keep_body, &lease.io, watch);
+        let relay = Relay {
+            connection: http1.connection,
+            answer: &mut http1.answer,
+            request: head,
+            upstream: &lease.io,
+            watch,
+            request_sent: &progress.request_sent,
+        };
+        both(sending, relay.run(options), &lease, progress).await
+    }?;
+    if keep_body && !http1.body.is_done() && progress.request_sent.get() {
+        http1.body.done_with_it();
+    }
+    conclude(http1, lease, relayed, watch, progress).await
+}
+
+/// Sends the request and relays the response at the same time: either may be done first.
+async fn both(
+    sending: impl Future<Output = Result<u64, SendError>>,
+    relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
+    lease: &Lease,
+    progress: &Progress,
+) -> Result<Relayed, ForwardFailure> {
+    let (mut sending, mut relaying) = (pin!(sending), pin!(relaying));
+    let written = lease.io.written();
+    progress.written.set(true); // unless it turns out otherwise
+    let mut sends = true;
+    let result = poll_fn(|cx| {
+        if sends && let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            sends = false;
+            match sent {
+                Ok(bytes) => {
+                    progress.request_bytes.set(bytes);
+                    progress.request_sent.set(true);
+                }
+                Err(SendError::Upstream) => {} // it may have said why: read on
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        relaying.as_mut().poll(cx)
+    })
+    .await;
+    progress.written.set(lease.io.written() > written);
+    result
+}
+
+/// The response is passed on: the connection becomes a tunnel, is kept, or is dropped.
+async fn conclude(
+    http1: &mut Http1<'_>,
+    lease: Lease,
+    relayed: Relayed,
+    watch: &Watch<'_>,
+    progress: &Progress,
+) -> Result<Relayed, ForwardFailure> {
+    if let Some(first) = &relayed.upgraded {
+        watch.waits_for(Phase::Tunnel);
+        let from_client = std::mem::take(http1.body.inbox);
+        tunnel::run(&http1.connection.io, from_client, &lease.io, first, watch).await?;
+    } else if relayed.reusable && progress.request_sent.get() {
+        lease.give_back();
+    }
+    Ok(relayed)
+}
+
+fn outcome(began: Instant, progress: &Progress, relayed: &Relayed) -> Outcome {
+    Outcome {
+        status: relayed.status,
+        connect: progress.connect.get(),
+        first_byte: relayed.head_at - began,
+        total: clock::now() - began,
+        request_bytes: progress.request_bytes.get(),
+        response_bytes: relayed.bytes,
+        reused: progress.reused.get(),
+        upgraded: relayed.upgraded.is_some(),
+    }
 }

@@ -11,18 +11,36 @@
 //! Read in this order: `acceptor`, `connection`, `exchange`, `forward`, `pump`, `pool`; beneath them `io`, `buffers`, `wheel`.
 
 mod acceptor;
+mod answer;
+mod body;
+mod buffers;
 mod certificate_set;
 mod certificates;
 mod client_tls;
+mod connect;
+mod connection;
 mod development;
 mod error;
 mod exchange;
 mod fetch;
+mod file;
 mod forward;
+mod http1;
+mod inbox;
+mod io;
 mod limits;
 mod origin;
+mod passage;
 mod peer;
+mod pool;
+mod proxy_header;
+mod relaying;
+mod sending;
+mod timer;
 mod tls;
+mod tunnel;
+mod watch;
+mod wheel;
 
 pub use acceptor::{Binding, Handler, ProxyProtocol, serve};
 pub use certificate_set::CertificateSet;

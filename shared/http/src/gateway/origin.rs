@@ -51,7 +51,12 @@ pub struct OriginLimits {
 
 impl Default for OriginLimits {
     fn default() -> Self {
-        Self { connections_max: 1024, waiting_max: 1024, idle_max: 256, idle_timeout: Duration::from_secs(30) }
+        Self {
+            connections_max: 1024,
+            waiting_max: 1024,
+            idle_max: 256,
+            idle_timeout: Duration::from_secs(30),
+        }
     }
 }
 

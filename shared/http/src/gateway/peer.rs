@@ -1,7 +1,6 @@
 //! Who is at the other end of a client connection.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use super::TlsInfo;
 
@@ -13,7 +12,7 @@ pub struct Peer {
     /// The address it connected to.
     pub local: SocketAddr,
     /// What the TLS handshake agreed on; `None` on plain TCP.
-    pub tls: Option<Arc<TlsInfo>>,
+    pub tls: Option<TlsInfo>,
 }
 
 impl Peer {

@@ -1,0 +1,120 @@
+//! What a forwarded exchange is waiting for, and how long it may.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::timer::{self, Timer, due};
+use super::wheel::{NEVER, Tick};
+use super::{BodyError, ForwardFailure, GatewayLimits, Timeouts};
+
+/// What the exchange is waiting for: it decides which time-out applies, and who is blamed when it passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A connection, a free one or a new one.
+    Connecting,
+    /// The client's next part of the request body.
+    ClientSends,
+    /// The upstream server, to take what it is sent.
+    UpstreamTakes,
+    /// The upstream server's response head.
+    UpstreamAnswers,
+    /// The next part of the response body.
+    UpstreamSends,
+    /// The client, to take what it is sent.
+    ClientTakes,
+    /// Either side of a tunnel.
+    Tunnel,
+}
+
+/// One exchange's deadlines on the timer of its connection.
+pub(crate) struct Watch<'t> {
+    timer: &'t Timer,
+    timeouts: Timeouts,
+    /// Of the client's side: body, send, tunnel.
+    client: [Duration; 3],
+    phase: Cell<Phase>,
+    /// Since when it waits for that.
+    since: Cell<Tick>,
+    over: Tick,
+}
+
+impl<'t> Watch<'t> {
+    pub(crate) fn new(timer: &'t Timer, timeouts: &Timeouts, limits: &GatewayLimits) -> Self {
+        let now = timer::now();
+        Self {
+            timer,
+            timeouts: *timeouts,
+            client: [limits.body_idle_timeout, limits.send_idle_timeout, limits.tunnel_idle_timeout],
+            phase: Cell::new(Phase::Connecting),
+            since: Cell::new(now),
+            over: timeouts.total.map_or(NEVER, |total| due(now, total)),
+        }
+    }
+
+    /// From now on it waits for that. Cheap: the timer is not touched unless it would fire too late.
+    pub(crate) fn waits_for(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(timer::now());
+    }
+
+    /// The same; returns what it waited for until now.
+    pub(crate) fn enter(&self, phase: Phase) -> Phase {
+        let before = self.phase.get();
+        self.waits_for(phase);
+        before
+    }
+
+    fn limit(&self) -> Duration {
+        let [body, send, tunnel] = self.client;
+        match self.phase.get() {
+            Phase::Connecting => self.timeouts.connect,
+            Phase::UpstreamAnswers => self.timeouts.first_byte,
+            Phase::UpstreamTakes | Phase::UpstreamSends => self.timeouts.idle,
+            Phase::ClientSends => body,
+            Phase::ClientTakes => send,
+            Phase::Tunnel => tunnel,
+        }
+    }
+
+    fn deadline(&self) -> Tick {
+        let deadline = due(self.since.get(), self.limit());
+        if self.phase.get() == Phase::Tunnel { deadline } else { deadline.min(self.over) }
+    }
+
+    /// Runs `exchange` until one of its deadlines passes.
+    pub(crate) async fn over<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, ForwardFailure>>,
+    ) -> Result<T, ForwardFailure> {
+        let mut exchange = pin!(exchange);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(output);
+            }
+            // What it waits for may have changed: the entry moves only if it has to fire earlier than it would.
+            let deadline = self.deadline();
+            if deadline <= timer::now() {
+                return Poll::Ready(Err(self.failure()));
+            }
+            self.timer.arm_at(deadline);
+            self.timer.poll_due(cx).map(|()| Err(self.failure()))
+        })
+        .await
+    }
+
+    fn failure(&self) -> ForwardFailure {
+        if self.over <= timer::now() && self.phase.get() != Phase::Tunnel {
+            return ForwardFailure::TotalTimeout;
+        }
+        match self.phase.get() {
+            Phase::Connecting => ForwardFailure::ConnectTimeout,
+            Phase::UpstreamAnswers => ForwardFailure::HeaderTimeout,
+            Phase::UpstreamTakes | Phase::UpstreamSends | Phase::Tunnel => ForwardFailure::IdleTimeout,
+            Phase::ClientSends => ForwardFailure::Client(BodyError::TimedOut),
+            Phase::ClientTakes => ForwardFailure::ClientStalled,
+        }
+    }
+}
