@@ -15,6 +15,9 @@ use super::watch::{Phase, Watch};
 use super::{ForwardError, ForwardFailure, GatewayLimits, Origin, Timeouts};
 use crate::wire::{self, Framing, HeadLimits, OwnedResponseHead, Parsed, ResponseHead, Version};
 
+/// Told of an interim response: its status and field lines.
+pub type OnInformational<'a> = &'a mut dyn FnMut(u16, &[u8]);
+
 /// A request of our own: an edge fill, a health check.
 #[derive(Default)]
 pub struct FetchRequest<'a> {
@@ -29,7 +32,7 @@ pub struct FetchRequest<'a> {
     /// The body; its length is announced.
     pub body: Option<Bytes>,
     /// Told each interim response (status, field lines) as it arrives.
-    pub on_informational: Option<&'a mut dyn FnMut(u16, &[u8])>,
+    pub on_informational: Option<OnInformational<'a>>,
 }
 
 /// A response whose body is still to be read. Dropped early, its connection is closed.

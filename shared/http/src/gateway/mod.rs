@@ -49,7 +49,7 @@ pub use client_tls::{ClientTls, Roots, RootsError};
 pub use development::{development, write_private};
 pub use error::{Abort, Blame, BodyError, ForwardError, ForwardFailure};
 pub use exchange::{Exchange, Prepared, Sent};
-pub use fetch::{FetchRequest, Fetched, fetch};
+pub use fetch::{FetchRequest, Fetched, OnInformational, fetch};
 pub use forward::{Decision, ForwardOptions, Outcome};
 pub use limits::{GatewayLimits, Timeouts};
 pub use origin::{Origin, OriginLimits, Protocol};
