@@ -16,6 +16,8 @@ pub(crate) struct RequestBody<'c> {
     pub(super) left: Passage,
     /// Some of it was read or sent: it is not as it was.
     pub(super) begun: bool,
+    /// Where the body ends is not known any more: nothing that follows can be a request.
+    pub(super) lost: bool,
     /// The client waits for 100 (RFC 9110 section 10.1.1).
     pub(super) awaits_continue: bool,
     /// Bytes of it that may still come.
@@ -28,7 +30,7 @@ impl<'c> RequestBody<'c> {
         let max = connection.worker.limits.request_body_bytes_max;
         let left = Passage::new(head.framing(), Version::Http11);
         let awaits_continue = head.expects_continue();
-        Self { connection, inbox, left, begun: false, awaits_continue, allowed: max, max }
+        Self { connection, inbox, left, begun: false, lost: false, awaits_continue, allowed: max, max }
     }
 
     /// Allows `max` bytes in all.
@@ -49,13 +51,14 @@ impl<'c> RequestBody<'c> {
 
     /// Whether nothing is left unread of this request or of another one, as far as we know.
     pub(crate) fn is_clean(&self) -> bool {
-        self.is_done() && self.inbox.is_empty()
+        self.is_done() && self.inbox.is_empty() && !self.lost
     }
 
     /// Whether the rest, if it comes at all, is short enough to be read and dropped. A client that waits for 100 may send
     /// its body or not: the end of that cannot be known.
     pub(crate) fn will_end_within(&self, max: u64) -> bool {
         match &self.left {
+            _ if self.lost => false,
             _ if self.is_done() => true,
             _ if self.awaits_continue && self.inbox.is_empty() => false,
             Passage::Counted(left) => *left <= max,
@@ -75,6 +78,7 @@ impl<'c> RequestBody<'c> {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         self.check_announced()?;
         while !self.is_done() {
+            self.lost = true; // until this part has been read well
             if self.inbox.is_empty() {
                 self.invite().await?;
                 self.receive().await?;
@@ -92,7 +96,7 @@ impl<'c> RequestBody<'c> {
             };
             let (part, used) = (Bytes::copy_from_slice(part), before - input.len());
             self.inbox.consume(used);
-            self.begun = true;
+            (self.begun, self.lost) = (true, false);
             self.count(part.len())?;
             if !part.is_empty() {
                 return Ok(Some(part));
@@ -137,6 +141,9 @@ impl<'c> RequestBody<'c> {
         self.awaits_continue = false;
         let mut left = self.connection.worker.limits.drain_bytes_max;
         while !self.is_done() {
+            if self.lost {
+                return false;
+            }
             match self.next().await {
                 Ok(Some(part)) if part.len() as u64 <= left => left -= part.len() as u64,
                 Ok(None) => {}

@@ -96,6 +96,7 @@ impl RequestBody<'_> {
         watch: &Watch<'_>,
     ) -> Result<u64, SendError> {
         watch.waits_for(Phase::UpstreamTakes);
+        self.lost = true; // what is not passed on is gone with `chunk` if this ends early
         let mut chunk = std::mem::take(self.inbox);
         let mut input = chunk.bytes();
         let (before, mut sent) = (input.len(), 0);
@@ -117,7 +118,7 @@ impl RequestBody<'_> {
         }
         let used = before - input.len();
         chunk.consume(used);
-        *self.inbox = chunk;
+        (*self.inbox, self.lost) = (chunk, false);
         self.begun |= used > 0;
         self.count(used)?;
         Ok(sent as u64)
