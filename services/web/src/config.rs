@@ -1,0 +1,187 @@
+//! The `[web]` section.
+
+mod limits;
+mod site;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::access_log::LogConfig;
+use crate::credentials::AuthConfig;
+use crate::upstreams::PoolConfig;
+
+pub use limits::{FilesConfig, LimitsConfig};
+pub use site::{RouteConfig, RuleConfig, SiteConfig};
+
+/// The pool that is there without being configured: the app servers that discovery knows.
+pub const APP_POOL: &str = "app";
+
+/// Configuration of a web instance. Every key has a default: without any, it shows what runs at `/` and passes all
+/// else on to the app servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Plain HTTP; loopback unless told otherwise; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// HTTP workers, each a thread of its own; 1 to 64. More than cores only adds switching.
+    pub workers: usize,
+    /// Base URL that other nodes reach it at, if that differs from what it listens on.
+    pub advertise: Option<String>,
+    /// Proxies in front whose `Forwarded` and `X-Forwarded-For` are believed: the client's address, which limits,
+    /// lists and log use, is then what they say.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection on `listen` begins with a PROXY protocol header; only `trusted_proxies` may connect then.
+    pub proxy_protocol: bool,
+    /// Bounds of connections and requests.
+    pub limits: LimitsConfig,
+    /// The cache of files.
+    pub files: FilesConfig,
+    /// The access log; off unless told otherwise.
+    pub access_log: LogConfig,
+    /// Users and tokens by name, for the sites and routes that name them.
+    pub auth: BTreeMap<String, AuthConfig>,
+    /// Upstream servers by name. `app` is there without being configured: the app servers of the stack.
+    pub pools: BTreeMap<String, PoolConfig>,
+    /// The sites. Without any: one for every host, with the welcome page and the `app` pool.
+    pub sites: Vec<SiteConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8200)),
+            workers: 2,
+            advertise: None,
+            trusted_proxies: vec![
+                "127.0.0.0/8".parse().expect("a network"),
+                "::1/128".parse().expect("a network"),
+            ],
+            proxy_protocol: false,
+            limits: LimitsConfig::default(),
+            files: FilesConfig::default(),
+            access_log: LogConfig::default(),
+            auth: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            sites: Vec::new(),
+        }
+    }
+}
+
+/// A value that cannot be meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("web.{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Of the key `at`.
+    pub(crate) fn at(at: &str) -> impl FnOnce(String) -> Self {
+        move |text| Self(format!("{at}{text}"))
+    }
+}
+
+impl Config {
+    /// Refuses what cannot work, before anything is started.
+    ///
+    /// # Errors
+    /// Names the key, its value and what it may be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        in_range("", &[("workers", self.workers as u64, 1..=64)])?;
+        self.limits.validate()?;
+        self.files.validate()?;
+        for (name, pool) in &self.pools {
+            pool.validate().map_err(ConfigError::at(&format!("pools.{name}.")))?;
+        }
+        crate::site::Sites::new(self, clock::now()).map(drop)
+    }
+
+    /// The sites as they are served: one for everything if none are configured.
+    pub(crate) fn effective_sites(&self) -> Vec<SiteConfig> {
+        if !self.sites.is_empty() {
+            return self.sites.clone();
+        }
+        vec![SiteConfig { welcome: true, pool: Some(APP_POOL.to_owned()), ..SiteConfig::default() }]
+    }
+}
+
+/// Checks numbers against their ranges; `section` ends with a dot if it is not empty.
+pub(crate) fn in_range(
+    section: &str,
+    rows: &[(&str, u64, std::ops::RangeInclusive<u64>)],
+) -> Result<(), ConfigError> {
+    match rows.iter().find(|(_, value, range)| !range.contains(value)) {
+        None => Ok(()),
+        Some((key, value, range)) => Err(ConfigError(format!(
+            "{section}{key} = {value}: allowed is {} to {}",
+            range.start(),
+            range.end()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(config: &Config) -> String {
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_a_bad_value_is_named() {
+        Config::default().validate().unwrap();
+        assert_eq!(
+            refused(&Config { workers: 0, ..Config::default() }),
+            "web.workers = 0: allowed is 1 to 64"
+        );
+        let files = FilesConfig { recheck_ms: 0, ..FilesConfig::default() };
+        let error = refused(&Config { files, ..Config::default() });
+        assert_eq!(error, "web.files.recheck_ms = 0: allowed is 1 to 3600000");
+    }
+
+    #[test]
+    fn what_a_site_refers_to_must_be_there() {
+        let with = |site: SiteConfig| refused(&Config { sites: vec![site], ..Config::default() });
+        let pool = SiteConfig { pool: Some("nowhere".to_owned()), ..SiteConfig::default() };
+        assert_eq!(with(pool), "web.sites[0].pool = \"nowhere\": there is no web.pools.nowhere");
+        let auth = SiteConfig { auth: Some("staff".to_owned()), welcome: true, ..SiteConfig::default() };
+        assert_eq!(with(auth), "web.sites[0].auth = \"staff\": there is no web.auth.staff");
+        assert!(with(SiteConfig::default()).contains("neither root, pool nor welcome"));
+        let header = SiteConfig {
+            welcome: true,
+            headers: [("x-a".to_owned(), "a\r\nset-cookie: b".to_owned())].into(),
+            ..SiteConfig::default()
+        };
+        assert!(with(header).contains("headers"));
+        let host = SiteConfig { welcome: true, hosts: vec!["*.*.org".to_owned()], ..SiteConfig::default() };
+        assert!(with(host).contains("hosts"));
+    }
+
+    /// The commented section that users read is the configuration that is compiled in.
+    #[test]
+    fn the_documented_section_is_the_default() {
+        let text = include_str!("../config.toml");
+        let table: toml::Table = text.parse().unwrap();
+        let config: Config = table["web"].clone().try_into().unwrap();
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn every_documented_example_is_a_valid_key() {
+        let text = include_str!("../config.toml");
+        let shown: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let table: toml::Table = shown.parse().unwrap();
+        let config: Config = table["web"].clone().try_into().unwrap();
+        config.validate().unwrap();
+        assert!(!config.sites.is_empty() && !config.pools.is_empty() && !config.auth.is_empty());
+    }
+}

@@ -1,0 +1,227 @@
+//! Passes on an upstream server's answer compressed, as it streams.
+//!
+//! Only here is an answer changed on its way; all others go by the gateway's own path, which does not look at bodies.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, Origin, fetch};
+use http_support::wire::{Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme};
+use tokio::sync::Notify;
+
+use crate::coding::{Accepted, Coding};
+use crate::compress::{Effort, Encoder, WORTH_BYTES};
+use crate::front::Front;
+use crate::media;
+use crate::proxy::{Errand, USER_FIELD};
+
+/// A piece smaller than this is all there was to read: it is not kept back for better compression.
+const PROMPT_BYTES: usize = 16 << 10;
+
+/// Why an answer was not passed on to its end.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The server's doing.
+    Upstream(ForwardError),
+    /// The client's.
+    Client(Abort),
+    /// The answer had begun when the server failed: the client must see that it is cut short.
+    CutShort,
+}
+
+impl From<Abort> for Trouble {
+    fn from(abort: Abort) -> Self {
+        Self::Client(abort)
+    }
+}
+
+/// The coding that answers to this request are compressed with, if they are to be at all.
+#[must_use]
+pub fn coding_for(head: &RequestHead<'_>, accepted: Accepted) -> Option<Coding> {
+    let plain = head.method() == "GET" && head.framing() == Framing::None && head.upgrade().is_none();
+    accepted.compression().filter(|_| plain && !has_no_transform(head.get_all("cache-control")))
+}
+
+/// Whether an answer may be compressed, and would get smaller: what depends on `Accept-Encoding` here.
+#[must_use]
+pub fn is_transformable(head: &ResponseHead<'_>) -> bool {
+    head.status() == 200
+        && head.get("content-encoding").is_none()
+        && head.content_length().is_none_or(|length| length >= WORTH_BYTES)
+        && head.get("content-type").is_some_and(media::is_compressible)
+        && !has_no_transform(head.get_all("cache-control"))
+}
+
+/// Whether the answer says already that it depends on what codings the client takes.
+#[must_use]
+pub fn varies(head: &ResponseHead<'_>) -> bool {
+    let mut members = head.get_all("vary").flat_map(|line| line.split(|byte| *byte == b','));
+    members.any(|member| {
+        matches!(member.trim_ascii(), b"*") || member.trim_ascii().eq_ignore_ascii_case(b"accept-encoding")
+    })
+}
+
+/// RFC 9111 section 5.2.2.6.
+fn has_no_transform<'b>(mut lines: impl Iterator<Item = &'b [u8]>) -> bool {
+    lines.any(|line| {
+        line.split(|byte| *byte == b',')
+            .any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
+    })
+}
+
+impl Front {
+    /// One attempt at one server. How long the head of its answer took.
+    pub(crate) async fn fetch_transformed(
+        &self,
+        exchange: &mut Exchange<'_>,
+        errand: &Errand<'_>,
+        origin: &Origin,
+        coding: Coding,
+    ) -> Result<Duration, Trouble> {
+        let (head, peer) = (exchange.head(), exchange.peer());
+        let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let forwarding = Forwarding::new("web", peer.ip(), scheme, self.trusts(peer.ip()));
+        let begun = clock::now();
+        let fetched = self.fetch(exchange, errand, origin, &forwarding).await?;
+        let first_byte = clock::now().saturating_duration_since(begun);
+        let response = fetched.head();
+        let transformed = is_transformable(&response.borrow());
+        let lines = lines(response, errand, &forwarding, transformed.then_some(coding));
+        if transformed {
+            compress(exchange, fetched, &lines, coding).await?;
+        } else {
+            relay(exchange, fetched, &lines, head.method()).await?;
+        }
+        Ok(first_byte)
+    }
+
+    /// Sends the request; meanwhile passes interim answers on (103, RFC 8297).
+    async fn fetch(
+        &self,
+        exchange: &mut Exchange<'_>,
+        errand: &Errand<'_>,
+        origin: &Origin,
+        forwarding: &Forwarding,
+    ) -> Result<Fetched, Trouble> {
+        let head = exchange.head();
+        let mut request_lines = Vec::with_capacity(1024);
+        let left_out = |name: &[u8]| {
+            name.eq_ignore_ascii_case(USER_FIELD.as_bytes())
+                || (errand.user.is_some() && name.eq_ignore_ascii_case(b"authorization"))
+        };
+        head.end_to_end_lines(&mut request_lines, left_out);
+        forwarding.lines(head, &mut request_lines);
+        if let Some(user) = errand.user {
+            request_lines.extend_from_slice(format!("{USER_FIELD}: {user}\r\n").as_bytes());
+        }
+        let (interim, news) = (RefCell::new(Vec::new()), Notify::new());
+        let mut on_informational = |status: u16, lines: &[u8]| {
+            interim.borrow_mut().push((status, lines.to_vec()));
+            news.notify_one();
+        };
+        let request = FetchRequest {
+            method: head.method(),
+            target: errand.target.as_deref().unwrap_or(head.target()),
+            host: head.authority(),
+            lines: &request_lines,
+            body: None,
+            on_informational: Some(&mut on_informational),
+        };
+        let timeouts = errand.pool.timeouts();
+        let mut fetching = std::pin::pin!(fetch(origin, request, &timeouts));
+        loop {
+            let fetched = tokio::select! {
+                biased;
+                () = news.notified() => None,
+                fetched = &mut fetching => Some(fetched),
+            };
+            for (status, lines) in interim.take() {
+                exchange.informational(status, &lines).await?;
+            }
+            if let Some(fetched) = fetched {
+                return fetched.map_err(Trouble::Upstream);
+            }
+        }
+    }
+}
+
+/// The field lines of the answer, changed as far as its content is.
+fn lines(
+    response: &OwnedResponseHead,
+    errand: &Errand<'_>,
+    forwarding: &Forwarding,
+    coding: Option<Coding>,
+) -> Vec<u8> {
+    let response = response.borrow();
+    let mut lines = Vec::with_capacity(1024);
+    // A range of compressed content is not one of what the server has; its strong tag names other bytes.
+    let changed: &[&str] =
+        if coding.is_some() { &["etag", "accept-ranges", "content-length"] } else { &["content-length"] };
+    response.end_to_end_lines(&mut lines, |name| {
+        changed.iter().any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
+    });
+    forwarding.via_line(response.version(), &mut lines);
+    if let Some(coding) = coding {
+        lines.extend_from_slice(format!("content-encoding: {}\r\n", coding.name()).as_bytes());
+        if let Some(etag) = response.get("etag") {
+            let weak: &[u8] = if etag.starts_with(b"W/") { b"" } else { b"W/" };
+            lines.extend_from_slice(&[b"etag: ", weak, etag, b"\r\n"].concat());
+        }
+        if !varies(&response) {
+            lines.extend_from_slice(b"vary: accept-encoding\r\n");
+        }
+    }
+    lines.extend_from_slice(&errand.site.standing.missing(|name| response.get(name).is_some()));
+    lines.extend_from_slice(errand.extra);
+    lines
+}
+
+async fn compress(
+    exchange: &mut Exchange<'_>,
+    mut fetched: Fetched,
+    lines: &[u8],
+    coding: Coding,
+) -> Result<(), Trouble> {
+    let mut encoder = Encoder::new(coding, Effort::Once).map_err(|_| Trouble::CutShort)?;
+    exchange.start(200, lines, None).await?;
+    while let Some(piece) = next(&mut fetched).await? {
+        let ready = encoder.push(&piece, piece.len() < PROMPT_BYTES).map_err(|_| Trouble::CutShort)?;
+        if !ready.is_empty() {
+            exchange.write(&ready).await?;
+        }
+    }
+    let end = encoder.finish().map_err(|_| Trouble::CutShort)?;
+    if !end.is_empty() {
+        exchange.write(&end).await?;
+    }
+    exchange.finish(fetched.trailers()).await?;
+    Ok(())
+}
+
+/// What was fetched to be compressed and is not to be.
+async fn relay(
+    exchange: &mut Exchange<'_>,
+    mut fetched: Fetched,
+    lines: &[u8],
+    method: &str,
+) -> Result<(), Trouble> {
+    let status = fetched.head().status();
+    let length = match fetched.head().framing(method) {
+        Framing::None => {
+            exchange.respond(status, lines, b"").await?;
+            return Ok(());
+        }
+        Framing::Length(length) => Some(length),
+        Framing::Chunked | Framing::UntilClose => None,
+    };
+    exchange.start(status, lines, length).await?;
+    while let Some(piece) = next(&mut fetched).await? {
+        exchange.write(&piece).await?;
+    }
+    exchange.finish(fetched.trailers()).await?;
+    Ok(())
+}
+
+async fn next(fetched: &mut Fetched) -> Result<Option<bytes::Bytes>, Trouble> {
+    fetched.chunk().await.map_err(|_| Trouble::CutShort)
+}
