@@ -1,1 +1,2 @@
 //! The CDN edge.
+pub mod rules;
