@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clock::WallMs;
+use serde::{Deserialize, Serialize};
 
 use super::date;
 use super::directives::{DELTA_MAX, ResponseDirectives, delta};
@@ -110,7 +111,7 @@ fn seconds(duration: Duration) -> u32 {
 }
 
 /// What the store keeps of all this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
     /// When it came, or was last validated.
     pub received_at: WallMs,
@@ -127,7 +128,7 @@ pub struct Freshness {
 }
 
 /// What a response says of its reuse when it is stale (section 4.2.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stale {
     /// `must-revalidate` or `proxy-revalidate`: never.
     pub forbidden: bool,

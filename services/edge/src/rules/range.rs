@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::directives::DELTA_MAX;
 use super::fields::Fields;
 use super::validation::strongly_same;
@@ -59,7 +61,7 @@ pub fn applies(if_range: Option<&[u8]>, stored: &impl Fields) -> bool {
 }
 
 /// Where partial content belongs: the value of `Content-Range: bytes first-last/complete`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// First position and one past the last.
     pub bytes: Range<u64>,

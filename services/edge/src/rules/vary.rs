@@ -1,12 +1,14 @@
 //! Choosing among several responses of one URI (RFC 9111 section 4.1).
 
+use serde::{Deserialize, Serialize};
+
 use super::fields::{Fields, members};
 
 /// More names than this in `Vary` count as `*`: each is compared on each look-up.
 const NAMES_MAX: usize = 16;
 
 /// The request fields a response was selected by, and their values then, normalised.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selecting(Vec<(String, Option<Vec<u8>>)>);
 
 impl Selecting {
