@@ -247,11 +247,6 @@ impl Fills {
         Joined::Lead(fill.reader(), Writer { fill, fills: Arc::clone(self), key: Arc::clone(key) })
     }
 
-    /// Whether a fetch of the URI is under way.
-    pub fn has(&self, key: &str) -> bool {
-        self.lock().by_key.contains_key(key)
-    }
-
     /// Nobody joins the fetch of this URI any more: what it brings may be of before a write.
     pub fn detach(&self, key: &str) {
         self.lock().by_key.remove(key);
@@ -417,7 +412,7 @@ mod tests {
         for reader in [&first, &second, &late] {
             assert_eq!(all(reader).await.0, b"abcd");
         }
-        assert!(!fills.has(&key()));
+        assert!(matches!(fills.join(&key(), true, 8), Joined::Lead(..)), "it is over");
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! A field section, however it is held: a parsed head, or the line block `name: value\r\n…` that the store keeps.
 
+use http_support::wire::{RequestHead, ResponseHead};
+
 /// What the rules need of a field section.
 pub trait Fields {
     /// The values of every line of this name (given in lower case), in order.
@@ -13,6 +15,18 @@ pub trait Fields {
     /// The members of a list-based field (RFC 9110 section 5.6.1), over all its lines.
     fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         self.all(name).flat_map(members)
+    }
+}
+
+impl Fields for RequestHead<'_> {
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        self.get_all(name)
+    }
+}
+
+impl Fields for ResponseHead<'_> {
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        self.get_all(name)
     }
 }
 

@@ -37,11 +37,6 @@ impl Selecting {
         self.0.iter().all(|(name, value)| normal(name, request) == *value)
     }
 
-    /// Whether every request is answered by it.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Memory it takes.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 64).sum()
@@ -71,10 +66,10 @@ fn normal(name: &str, request: &impl Fields) -> Option<Vec<u8>> {
 fn preference(member: &[u8]) -> Vec<u8> {
     let mut plain: Vec<u8> =
         member.iter().filter(|byte| !byte.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect();
-    if let Some(at) = plain.windows(4).position(|window| window == b";q=1") {
-        if plain[at + 4..].iter().all(|byte| matches!(byte, b'.' | b'0')) {
-            plain.truncate(at);
-        }
+    if let Some(at) = plain.windows(4).position(|window| window == b";q=1")
+        && plain[at + 4..].iter().all(|byte| matches!(byte, b'.' | b'0'))
+    {
+        plain.truncate(at);
     }
     plain
 }

@@ -45,7 +45,7 @@ impl Front {
             return Known::Ask;
         }
         slot.hits = slot.hits.wrapping_add(1);
-        if slot.hits % COUNTED_EVERY == 0 {
+        if slot.hits.is_multiple_of(COUNTED_EVERY) {
             return Known::Ask;
         }
         match slot.variants.upgrade() {
@@ -68,7 +68,7 @@ fn slot_of(hash: u64) -> usize {
 }
 
 /// Fast, and not safe against chosen keys: whoever makes two collide gains that the store is asked.
-fn hash(key: &[u8]) -> u64 {
+pub fn hash(key: &[u8]) -> u64 {
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = key.len() as u64;
     let mut chunks = key.chunks_exact(8);

@@ -22,7 +22,7 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 pub use disk::{Disk, DiskError};
-pub use front::{Front, Known};
+pub use front::{Front, Known, hash};
 pub use object::{Keepable, Object};
 pub use purges::{Moment, Target};
 pub use tags::tags_of;
@@ -233,7 +233,7 @@ impl Store {
             Target::Tag(tag) if soft => self.tags.of(tag),
             Target::Tag(tag) => self.tags.take(tag).into_iter().collect(),
             Target::Prefix(prefix) => {
-                let memory = self.memory.iter().map(|(key, _)| Arc::clone(&key));
+                let memory = self.memory.iter().map(|(key, _)| (*key).clone());
                 let mut keys: Vec<Arc<str>> = memory.filter(|key| key.starts_with(&**prefix)).collect();
                 keys.extend(self.disk.with_prefix(prefix));
                 keys
