@@ -36,7 +36,11 @@ pub async fn handle(edge: &Edge, exchange: &mut Exchange<'_>, route: &str) -> Re
         _ => Err(Answer::not_found("known are purge, objects and status").into()),
     };
     match answer {
-        Ok((status, body)) => exchange.respond(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", &body).await,
+        Ok((status, body)) => {
+            exchange
+                .respond(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", &body)
+                .await
+        }
         Err(Refused::Answer(problem)) => exchange.problem(&problem).await,
         Err(Refused::Abort(abort)) => Err(abort),
     }
@@ -128,7 +132,9 @@ async fn whole_body(exchange: &mut Exchange<'_>, max: u64) -> Result<Vec<u8>, Re
         match exchange.read_body().await {
             Ok(Some(part)) => body.extend_from_slice(&part),
             Ok(None) => return Ok(body),
-            Err(error @ http_support::gateway::BodyError::ClientGone) => return Err(Refused::Abort(error.into())),
+            Err(error @ http_support::gateway::BodyError::ClientGone) => {
+                return Err(Refused::Abort(error.into()));
+            }
             Err(error) => return Err(error.problem().into()),
         }
     }

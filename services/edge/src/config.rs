@@ -150,7 +150,8 @@ impl Config {
             ("purge_deadline_ms",     self.purge_deadline_ms,        50..=60_000),
             ("object_bytes_max",      self.object_bytes_max,         1..=self.memory_bytes_max),
         ];
-        if let Some((key, value, range)) = ranges.into_iter().find(|(_, value, range)| !range.contains(value)) {
+        if let Some((key, value, range)) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))
+        {
             let allowed = format!("{} to {}", range.start(), range.end());
             return Err(ConfigError { key, value: value.to_string(), allowed });
         }

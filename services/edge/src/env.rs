@@ -72,7 +72,8 @@ fn binding(listener: Listener, config: &Config, instance: &str) -> Binding {
 }
 
 fn tls(config: &Config) -> Result<Arc<Tls>, Error> {
-    let (chain, key) = config.tls_certificate.as_deref().zip(config.tls_key.as_deref()).expect("checked by validate");
+    let (chain, key) =
+        config.tls_certificate.as_deref().zip(config.tls_key.as_deref()).expect("checked by validate");
     let certificate = Certificate::from_files(chain, key, clock::WallMs::now())?;
     Ok(Tls::new(CertificateSet::new(vec![certificate]), TlsLimits::default())?)
 }

@@ -28,7 +28,8 @@ pub enum Error {
 
 /// RFC 9111 section 5.2.1.7: the request wants it from the store only.
 pub fn not_stored() -> Answer {
-    let detail = "nothing is stored that may answer this request, and it asks not to go further (only-if-cached)";
+    let detail =
+        "nothing is stored that may answer this request, and it asks not to go further (only-if-cached)";
     Problem::new(504, "not-stored", "Gateway timeout", detail).into()
 }
 

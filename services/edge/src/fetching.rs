@@ -122,7 +122,8 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<(
 fn validated(edge: &Edge, plan: &Plan, fetched: &Fetched, at: Exchanged) -> Option<Arc<Object>> {
     let news = kept_lines(edge, fetched);
     let about = |object: &&Arc<Object>| is_about(&Lines(&news), &object.fields());
-    let object = plan.stale.iter().chain(plan.others.iter().filter(|other| etag(other).is_some())).find(about)?;
+    let object =
+        plan.stale.iter().chain(plan.others.iter().filter(|other| etag(other).is_some())).find(about)?;
     let fresh = object.refreshed(&news, at, &Lines(&plan.request));
     if Policy::of(&fresh.fields()).directives.no_store {
         edge.store.remove_variant(&plan.key, object);
@@ -161,7 +162,13 @@ fn kept_lines(edge: &Edge, fetched: &Fetched) -> Vec<u8> {
 }
 
 /// Whether the response may be stored, by its head.
-fn keepable(edge: &Edge, plan: &Plan, fetched: &Fetched, lines: &[u8], at: Exchanged) -> Result<Keepable, NotStored> {
+fn keepable(
+    edge: &Edge,
+    plan: &Plan,
+    fetched: &Fetched,
+    lines: &[u8],
+    at: Exchanged,
+) -> Result<Keepable, NotStored> {
     let (status, length) = (fetched.head().status(), fetched.head().content_length());
     let (response, policy) = (Lines(lines), Policy::of(&Lines(lines)));
     let lifetime = lifetime(&policy, &response, status, at);

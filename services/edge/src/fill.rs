@@ -377,7 +377,13 @@ mod tests {
 
     fn head(shared: bool) -> Outcome {
         let shared = shared.then(Selecting::default);
-        Outcome::Stream(Arc::new(Head { status: 200, lines: Bytes::new(), length: None, shared, stored_ttl: None }))
+        Outcome::Stream(Arc::new(Head {
+            status: 200,
+            lines: Bytes::new(),
+            length: None,
+            shared,
+            stored_ttl: None,
+        }))
     }
 
     fn lead(fills: &Arc<Fills>) -> (Reader, Writer) {

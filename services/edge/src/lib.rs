@@ -19,16 +19,16 @@
 //! Read in this order: [`rules`](self) (pure), `store`, `fill`, `fetching`, `door`, then the children of the tree.
 
 // In reading order: rules, store, fetches, the door.
+mod door;
+mod fetching;
+mod fill;
+mod passes;
 mod rules;
 mod store;
-mod fill;
-mod fetching;
-mod passes;
-mod door;
 // The operating API and what it does at every point.
 mod admin;
-mod purging;
 mod publishing;
+mod purging;
 // Children and what they share.
 mod announcer;
 mod config;

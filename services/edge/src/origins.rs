@@ -130,7 +130,9 @@ fn wanted(config: &Config, registry: &Registry, own: &str) -> Vec<(String, u8)> 
     let picture = registry.snapshot();
     let mut wanted = Vec::new();
     if let Some(shield) = config.shield.as_deref().filter(|&shield| shield != own) {
-        let at = picture.iter().find(|it| it.tier == "edge" && it.instance == shield && it.health == Health::Ready);
+        let at = picture
+            .iter()
+            .find(|it| it.tier == "edge" && it.instance == shield && it.health == Health::Ready);
         wanted.extend(at.and_then(host_of).map(|host| (host, 0)));
     }
     if config.origins.is_empty() {
@@ -177,7 +179,8 @@ mod tests {
 
     #[test]
     fn configured_origins_are_asked_in_their_order_and_who_failed_last() {
-        let config = Config { origins: vec![at(1), at(2), at(3)], origin_rest_ms: 2_000, ..Config::default() };
+        let config =
+            Config { origins: vec![at(1), at(2), at(3)], origin_rest_ms: 2_000, ..Config::default() };
         let origins = Origins::new(&config);
         assert_eq!(addresses(&origins, NOW), [1, 2, 3]);
         assert_eq!(addresses(&origins, NOW), [1, 2, 3]);
@@ -195,7 +198,11 @@ mod tests {
         let failed = Arc::clone(&origins.order(NOW)[0]);
         origins.failed(&failed, NOW);
         origins.replace(&[(at(1), 1), (at(2), 1), (at(3), 1)]);
-        assert_eq!(addresses(&origins, NOW)[2], failed.address.port(), "a new list does not forget who failed");
+        assert_eq!(
+            addresses(&origins, NOW)[2],
+            failed.address.port(),
+            "a new list does not forget who failed"
+        );
     }
 
     #[test]

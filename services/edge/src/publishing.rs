@@ -102,10 +102,15 @@ pub async fn everywhere(edge: &Edge, key: &str, lines: Vec<u8>, content: Bytes) 
 
 /// Another point publishes.
 pub fn received(edge: &Arc<Edge>, message: &Message) -> Message {
-    let stored = decoded(&message.body)
-        .ok_or_else(|| "not a publication".to_owned())
-        .and_then(|(it, content)| store(edge, &it.key, &it.lines, content).map_err(|reason| reason.as_str().to_owned()));
-    Message::json(&Stored { instance: edge.instance.clone(), at: WallMs::now().rfc3339(), refused: stored.err() })
+    let stored =
+        decoded(&message.body).ok_or_else(|| "not a publication".to_owned()).and_then(|(it, content)| {
+            store(edge, &it.key, &it.lines, content).map_err(|reason| reason.as_str().to_owned())
+        });
+    Message::json(&Stored {
+        instance: edge.instance.clone(),
+        at: WallMs::now().rfc3339(),
+        refused: stored.err(),
+    })
 }
 
 fn store(edge: &Edge, key: &str, lines: &[u8], content: Bytes) -> Result<(), NotStored> {
@@ -156,7 +161,8 @@ mod tests {
 
     #[test]
     fn only_fields_about_the_content_are_taken() {
-        let request = b"Host: a\r\nAuthorization: Bearer x\r\nETag: \"1\"\r\nCache-Control: max-age=5\r\nCookie: c\r\n";
+        let request =
+            b"Host: a\r\nAuthorization: Bearer x\r\nETag: \"1\"\r\nCache-Control: max-age=5\r\nCookie: c\r\n";
         assert_eq!(fields_of(Lines(request).iter()), b"ETag: \"1\"\r\nCache-Control: max-age=5\r\n");
     }
 

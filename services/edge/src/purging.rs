@@ -68,9 +68,12 @@ impl Purge {
     pub fn targets(&self) -> Result<Vec<Target>, String> {
         let count = self.urls.len() + self.prefixes.len() + self.tags.len();
         if !(1..=TARGETS_MAX).contains(&count) {
-            return Err(format!("one to {TARGETS_MAX} of `urls`, `prefixes` and `tags` are expected, not {count}"));
+            return Err(format!(
+                "one to {TARGETS_MAX} of `urls`, `prefixes` and `tags` are expected, not {count}"
+            ));
         }
-        let url = |url: &String| of_url(url).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"));
+        let url =
+            |url: &String| of_url(url).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"));
         let mut targets = Vec::with_capacity(count);
         for key in self.urls.iter().map(url) {
             targets.push(Target::Key(key?.into()));
@@ -132,7 +135,9 @@ const KIND_PURGE: &str = "purge";
 pub async fn ask_all(edge: &Edge, message: &Message) -> Vec<(String, Option<Message>)> {
     let picture = edge.registry.snapshot();
     let own = edge.announcer.announcement();
-    let others = picture.iter().filter(|it| it.tier == "edge" && (&it.node, &it.instance) != (&own.node, &own.instance));
+    let others = picture
+        .iter()
+        .filter(|it| it.tier == "edge" && (&it.node, &it.instance) != (&own.node, &own.instance));
     let ask = |node: String, instance: String| async move {
         let (address, deadline) = (address(&node, &instance), edge.config.purge_deadline());
         let answer = edge.bus.request(&address, message.clone(), deadline).await;
@@ -214,7 +219,9 @@ mod tests {
         ];
         assert_eq!(purge.targets().unwrap(), expected);
         assert!(Purge::default().targets().is_err());
-        assert!(Purge { urls: vec!["/x".to_owned()], ..Purge::default() }.targets().unwrap_err().contains("/x"));
+        assert!(
+            Purge { urls: vec!["/x".to_owned()], ..Purge::default() }.targets().unwrap_err().contains("/x")
+        );
         let many = Purge { tags: vec!["t".to_owned(); TARGETS_MAX + 1], ..Purge::default() };
         assert!(many.targets().is_err());
     }

@@ -46,7 +46,11 @@ impl Telemetry {
             stored: stored.with::<&str>([]),
             not_stored: m.counters("edge_not_stored", "Responses to GET that were not stored.", ["reason"]),
             stood_in: stood_in.with::<&str>([]),
-            origin_failures: m.counters("edge_origin_failures", "Requests to origins that failed.", ["status"]),
+            origin_failures: m.counters(
+                "edge_origin_failures",
+                "Requests to origins that failed.",
+                ["status"],
+            ),
             purged: m.counters("edge_purged", "URIs forgotten or made stale by purges.", ["by", "soft"]),
             demoted: m.counters("edge_disk_writes", "Responses that memory let go to disk.", ["outcome"]),
         }

@@ -13,7 +13,13 @@ async fn a_fresh_response_is_answered_from_the_store() {
     let origin = Origin::start().await;
     origin.answer("/a", Reply::new(&format!("{FRESH}X-Of: origin\r\nAge: 7\r\n"), "hello"));
     let stack = Stack::before(&origin).await;
-    let first = stack.get("/a").await.expect(200).expect_body("hello").expect_cache("fwd=uri-miss").expect_cache("stored");
+    let first = stack
+        .get("/a")
+        .await
+        .expect(200)
+        .expect_body("hello")
+        .expect_cache("fwd=uri-miss")
+        .expect_cache("stored");
     assert_eq!(first.get("age"), Some("7"), "the age that came with it goes on");
     let second = stack.get("/a").await.expect(200).expect_body("hello").expect_cache("hit");
     assert_eq!(second.get("x-of"), Some("origin"));
@@ -73,7 +79,12 @@ async fn a_client_that_has_it_already_gets_304() {
     assert_eq!(first.get("etag"), Some("\"1\""));
     let second = client.get_with("/c", "If-None-Match: W/\"1\"\r\n").await.expect(304).expect_cache("hit");
     assert_eq!(second.get("content-type"), None);
-    client.get_with("/c", "If-None-Match: \"2\"\r\n").await.expect(200).expect_body("hello").expect_cache("hit");
+    client
+        .get_with("/c", "If-None-Match: \"2\"\r\n")
+        .await
+        .expect(200)
+        .expect_body("hello")
+        .expect_cache("hit");
     assert_eq!(origin.count("/c"), 1);
     stack.stop().await;
 }
@@ -86,10 +97,19 @@ async fn ranges_are_cut_from_a_stored_response() {
     let stack = Stack::before(&origin).await;
     let mut client = stack.client().await;
     client.get("/r").await.expect(200);
-    let part = client.get_with("/r", "Range: bytes=2-4\r\n").await.expect(206).expect_body("234").expect_cache("hit");
+    let part = client
+        .get_with("/r", "Range: bytes=2-4\r\n")
+        .await
+        .expect(206)
+        .expect_body("234")
+        .expect_cache("hit");
     assert_eq!((part.get("content-range"), part.get("content-length")), (Some("bytes 2-4/10"), Some("3")));
     client.get_with("/r", "Range: bytes=-1\r\nIf-Range: \"1\"\r\n").await.expect(206).expect_body("9");
-    client.get_with("/r", "Range: bytes=-1\r\nIf-Range: \"2\"\r\n").await.expect(200).expect_body("0123456789");
+    client
+        .get_with("/r", "Range: bytes=-1\r\nIf-Range: \"2\"\r\n")
+        .await
+        .expect(200)
+        .expect_body("0123456789");
     let beyond = client.get_with("/r", "Range: bytes=10-\r\n").await.expect(416);
     assert_eq!(beyond.get("content-range"), Some("bytes */10"));
     assert_eq!(origin.count("/r"), 1);

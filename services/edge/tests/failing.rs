@@ -106,10 +106,12 @@ async fn an_origin_is_picked_up_from_discovery() {
     let stack = Stack::with(&origin, 1, |_, config| config.origins.clear()).await;
     let nobody = stack.get("/a").await.expect(503);
     assert!(nobody.get("retry-after").is_some());
-    let identity = discovery::Identity::new("balancer", "balancer-1").at(format!("http://{}", origin.address));
+    let identity =
+        discovery::Identity::new("balancer", "balancer-1").at(format!("http://{}", origin.address));
     let announcer = stack.registry.announce(identity);
     announcer.set_health(messages::service::Health::Ready);
-    until_some("the balancer is found", || async { (stack.get("/a").await.status == 200).then_some(()) }).await;
+    until_some("the balancer is found", || async { (stack.get("/a").await.status == 200).then_some(()) })
+        .await;
     stack.stop().await;
 }
 
@@ -136,7 +138,8 @@ async fn a_shield_fetches_once_for_all_points() {
     for point in 1..=3 {
         until_some("the shield is known", || async {
             let answer = stack.client_of(point).await.get("/a").await;
-            let through = answer.get("cache-status").is_some_and(|said| point == 2 || said.contains("edge-2"));
+            let through =
+                answer.get("cache-status").is_some_and(|said| point == 2 || said.contains("edge-2"));
             through.then_some(())
         })
         .await;

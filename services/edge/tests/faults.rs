@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use support::{Origin, Reply, Stack, until};
 use supervision::Intervention;
+use support::{Origin, Reply, Stack, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -30,7 +30,8 @@ async fn killing_any_child_loses_at_most_the_requests_inside() {
     let stack = Stack::with(&origin, 1, |_, config| config.workers = 2).await;
     let (lost, done, running) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(true)));
     for _ in 0..CLIENTS {
-        let (lost, done, running, address) = (Rc::clone(&lost), Rc::clone(&done), Rc::clone(&running), stack.points[0]);
+        let (lost, done, running, address) =
+            (Rc::clone(&lost), Rc::clone(&done), Rc::clone(&running), stack.points[0]);
         tokio::task::spawn_local(async move {
             while running.get() {
                 let counter = if ask(address).await { &done } else { &lost };

@@ -64,7 +64,9 @@ async fn long_polls_do_not_wait_for_each_other() {
 async fn interim_responses_are_passed_on() {
     let origin = Origin::start().await;
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </s.css>; rel=preload\r\n\r\n".to_owned();
-    for (path, lines) in [("/cached", "Cache-Control: max-age=60\r\n"), ("/not", "Cache-Control: no-store\r\n")] {
+    for (path, lines) in
+        [("/cached", "Cache-Control: max-age=60\r\n"), ("/not", "Cache-Control: no-store\r\n")]
+    {
         origin.answer(path, Reply { interim: interim.clone(), ..Reply::new(lines, "x") });
     }
     let stack = Stack::before(&origin).await;
@@ -80,7 +82,10 @@ async fn interim_responses_are_passed_on() {
 async fn trailers_are_passed_on() {
     let origin = Origin::start().await;
     let trailers = Some("X-Checksum: 1\r\n".to_owned());
-    origin.answer("/t", Reply { trailers, ..Reply::new("Cache-Control: max-age=60\r\nTrailer: X-Checksum\r\n", "x") });
+    origin.answer(
+        "/t",
+        Reply { trailers, ..Reply::new("Cache-Control: max-age=60\r\nTrailer: X-Checksum\r\n", "x") },
+    );
     let stack = Stack::before(&origin).await;
     let answer = stack.client().await.get_with("/t", "TE: trailers\r\nConnection: TE\r\n").await.expect(200);
     assert_eq!(answer.trailers, [("X-Checksum".to_owned(), "1".to_owned())]);

@@ -26,7 +26,10 @@ async fn a_purge_by_tag_url_and_prefix_reaches_every_point_and_has_a_receipt() {
     let origin = Origin::start().await;
     for path in ["/a", "/b/1", "/b/2", "/c"] {
         let lines = "Cache-Control: max-age=60\r\nSurrogate-Key: all one\r\nCache-Tag: two\r\n";
-        origin.answer(path, Reply::new(if path == "/a" { lines } else { "Cache-Control: max-age=60\r\n" }, "x"));
+        origin.answer(
+            path,
+            Reply::new(if path == "/a" { lines } else { "Cache-Control: max-age=60\r\n" }, "x"),
+        );
     }
     let stack = Stack::with(&origin, 3, |_, _| {}).await;
     let purges = [
@@ -127,7 +130,10 @@ async fn a_thousand_purges_are_survived() {
     let mut purger = stack.client().await;
     for n in 0..1000 {
         let body = json!({"tags": [format!("t{n}")]}).to_string();
-        purger.request("POST", PURGE, "Content-Type: application/json\r\n", body.as_bytes()).await.expect(200);
+        purger
+            .request("POST", PURGE, "Content-Type: application/json\r\n", body.as_bytes())
+            .await
+            .expect(200);
         client.get("/kept").await.expect_cache("hit");
     }
     let many: Vec<String> = (0..10_000).map(|n| format!("t{n}")).collect();
@@ -158,7 +164,10 @@ async fn who_may_not_is_refused() {
     client.request("POST", PURGE, through_a_proxy, tags.as_bytes()).await.expect(401);
     client.request("POST", PURGE, "Content-Type: text/plain\r\n", tags.as_bytes()).await.expect(415);
     client.request("POST", PURGE, "Content-Type: application/json\r\n", b"{\"tag\": 1}").await.expect(400);
-    client.request("PUT", "/.standfast/edge/objects", "Standfast-Url: http://a.example/p\r\n", b"x").await.expect(401);
+    client
+        .request("PUT", "/.standfast/edge/objects", "Standfast-Url: http://a.example/p\r\n", b"x")
+        .await
+        .expect(401);
     client.get("/.standfast/edge/purge").await.expect(405);
     client.get("/.standfast/edge/other").await.expect(404);
     client.get("/.standfast/edge/status").await.expect(200);
@@ -170,13 +179,22 @@ async fn who_may_not_is_refused() {
 async fn a_published_response_is_at_every_point() {
     let origin = Origin::start().await;
     let stack = Stack::with(&origin, 2, |_, config| config.tokens = vec![TOKEN.to_owned()]).await;
-    let put = |more: &str| format!("Authorization: Bearer {TOKEN}\r\nStandfast-Url: http://a.example/p\r\n{more}");
+    let put =
+        |more: &str| format!("Authorization: Bearer {TOKEN}\r\nStandfast-Url: http://a.example/p\r\n{more}");
     let lines = put("Cache-Control: max-age=60\r\nContent-Type: text/plain\r\nCache-Tag: t\r\n");
     let mut client = stack.client().await;
-    let receipt = client.request("PUT", "/.standfast/edge/objects", &lines, b"pushed").await.expect(201).json();
+    let receipt =
+        client.request("PUT", "/.standfast/edge/objects", &lines, b"pushed").await.expect(201).json();
     assert_eq!(receipt["points"].as_array().unwrap().len(), 2);
     for point in 1..=2 {
-        let answer = stack.client_of(point).await.get("/p").await.expect(200).expect_body("pushed").expect_cache("hit");
+        let answer = stack
+            .client_of(point)
+            .await
+            .get("/p")
+            .await
+            .expect(200)
+            .expect_body("pushed")
+            .expect_cache("hit");
         assert_eq!(answer.get("content-type"), Some("text/plain"));
     }
     assert_eq!(origin.count("/p"), 0);

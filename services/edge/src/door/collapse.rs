@@ -78,7 +78,12 @@ impl Door {
         let mut request = Vec::with_capacity(512);
         head.fields().for_each(|(name, value)| push_line(&mut request, name, value));
         let others = match &stale {
-            None => variants.into_iter().flat_map(Variants::objects).filter(|it| it.placed.is_none()).cloned().collect(),
+            None => variants
+                .into_iter()
+                .flat_map(Variants::objects)
+                .filter(|it| it.placed.is_none())
+                .cloned()
+                .collect(),
             Some(_) => Vec::new(),
         };
         Plan {
@@ -132,7 +137,9 @@ impl Door {
             outcome(exchange, &mut reader).await?
         };
         match outcome {
-            Outcome::Stored { object, status } if !what.collapsed || object.selecting.matches(exchange.head()) => {
+            Outcome::Stored { object, status }
+                if !what.collapsed || object.selecting.matches(exchange.head()) =>
+            {
                 self.edge.telemetry.forwarded(what.fwd);
                 let what = Forwarded { status, stored: status == Some(304), ..what };
                 self.validated(exchange, asked, &object, what).await
@@ -158,7 +165,8 @@ impl Door {
     fn note(&self, asked: &Asked<'_>, head: &Head, now: WallMs) {
         let hash = hash(&asked.key);
         // What the request itself forbids to store says nothing about the next request.
-        let by_request = asked.wants.directives.no_store || asked.wants.authorization || asked.wants.range.is_some();
+        let by_request =
+            asked.wants.directives.no_store || asked.wants.authorization || asked.wants.range.is_some();
         if head.stored_ttl.is_some() {
             self.passes.borrow_mut().forget(hash);
         } else if !by_request && head.status < 500 && self.edge.store.get(asked.key()).is_none() {

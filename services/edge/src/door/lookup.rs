@@ -34,7 +34,9 @@ impl Door {
                 self.revalidate(exchange, asked, &object, &variants);
                 self.hit(exchange, asked, &object, Hit::Stale, now).await
             }
-            Found::Nothing(..) if asked.wants.directives.only_if_cached => exchange.problem(&not_stored()).await,
+            Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+                exchange.problem(&not_stored()).await
+            }
             Found::Nothing(fwd, stale, variants) => {
                 self.collapse(exchange, asked, fwd, stale, variants.as_deref(), now).await
             }
@@ -45,8 +47,12 @@ impl Door {
         let now = WallMs::now();
         match self.find(exchange, asked, now).await {
             Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
-            Found::Nothing(..) if asked.wants.directives.only_if_cached => exchange.problem(&not_stored()).await,
-            Found::Revalidate(object, _) => self.head_upstream(exchange, asked, Fwd::Stale, Some(object)).await,
+            Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+                exchange.problem(&not_stored()).await
+            }
+            Found::Revalidate(object, _) => {
+                self.head_upstream(exchange, asked, Fwd::Stale, Some(object)).await
+            }
             Found::Nothing(fwd, stale, _) => self.head_upstream(exchange, asked, fwd, stale).await,
         }
     }

@@ -83,7 +83,10 @@ impl Door {
         for (n, server) in servers.iter().enumerate() {
             let another = idempotent && n + 1 < servers.len();
             let mut on_response = |response: &ResponseHead<'_>| {
-                if another && matches!(response.status(), 502..=504) && response.first("retry-after").is_none() {
+                if another
+                    && matches!(response.status(), 502..=504)
+                    && response.first("retry-after").is_none()
+                {
                     return Decision::Retry;
                 }
                 observe(response);

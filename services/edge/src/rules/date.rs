@@ -25,7 +25,9 @@ mod tests {
     #[test]
     fn all_three_forms_are_dates() {
         let at = WallMs(784_111_777_000);
-        for form in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+        for form in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+        {
             assert_eq!(parse(form.as_bytes()), Some(at));
         }
         assert_eq!(format(at), "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -33,7 +35,8 @@ mod tests {
 
     #[test]
     fn nothing_else_is_a_date() {
-        for wrong in ["0", "-1", "", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC", "tomorrow"] {
+        for wrong in ["0", "-1", "", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC", "tomorrow"]
+        {
             assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -174,7 +174,9 @@ mod tests {
     /// RFC 9111 section 4.2.1: what is no number is stale, a repeated directive counts once.
     #[test]
     fn invalid_freshness_is_stale_and_the_first_of_two_counts() {
-        for wrong in ["max-age=a1", "max-age=1a", "max-age=-1", "max-age=1.5", "max-age", "max-age='9'", "max-age= 9"] {
+        for wrong in
+            ["max-age=a1", "max-age=1a", "max-age=-1", "max-age=1.5", "max-age", "max-age='9'", "max-age= 9"]
+        {
             assert_eq!(response(wrong).max_age, Some(0), "{wrong}");
         }
         assert_eq!(response("max-age=1, max-age=100").max_age, Some(1));

@@ -192,7 +192,10 @@ mod tests {
     #[test]
     fn s_maxage_comes_before_max_age_and_that_before_expires() {
         let expires = "Expires: Sun, 06 Nov 1994 08:50:37 GMT\r\n";
-        assert_eq!(life(200, &format!("cache-control: max-age=5, s-maxage=9\r\n{expires}")), Lifetime::Explicit(9));
+        assert_eq!(
+            life(200, &format!("cache-control: max-age=5, s-maxage=9\r\n{expires}")),
+            Lifetime::Explicit(9)
+        );
         assert_eq!(life(200, &format!("cache-control: max-age=5\r\n{expires}")), Lifetime::Explicit(5));
         assert_eq!(life(200, expires), Lifetime::Explicit(60));
     }
@@ -201,7 +204,10 @@ mod tests {
     #[test]
     fn expires_counts_from_date_and_is_past_when_it_is_no_date() {
         let date = "Date: Sun, 06 Nov 1994 08:49:00 GMT\r\n";
-        assert_eq!(life(200, &format!("{date}Expires: Sun, 06 Nov 1994 08:50:00 GMT\r\n")), Lifetime::Explicit(60));
+        assert_eq!(
+            life(200, &format!("{date}Expires: Sun, 06 Nov 1994 08:50:00 GMT\r\n")),
+            Lifetime::Explicit(60)
+        );
         for wrong in ["0", "-1", "Sun, 06 Nov 1994 08:50:00 UTC", "Sun, 06 Nov 1994 08:40:00 GMT"] {
             assert_eq!(life(200, &format!("{date}Expires: {wrong}\r\n")), Lifetime::Explicit(0), "{wrong}");
         }

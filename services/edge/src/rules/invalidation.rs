@@ -11,7 +11,9 @@ pub fn invalidated(target: &str, status: u16, response: &impl Fields) -> Vec<Str
     }
     let mut keys = vec![target.to_owned()];
     for name in ["location", "content-location"] {
-        let Some(reference) = response.first(name).and_then(|value| std::str::from_utf8(value).ok()) else { continue };
+        let Some(reference) = response.first(name).and_then(|value| std::str::from_utf8(value).ok()) else {
+            continue;
+        };
         if let Some(key) = resolved(target, reference)
             && origin_of(&key) == origin_of(target)
             && !keys.contains(&key)
@@ -108,7 +110,9 @@ mod tests {
         assert_eq!(named("../e/./f").as_deref(), Some("http://a.example/e/f"));
         assert_eq!(named("?q").as_deref(), Some("http://a.example/b/c?q"));
         assert_eq!(named("//a.example/z").as_deref(), Some("http://a.example/z"));
-        for elsewhere in ["http://b.example/x", "https://a.example/x", "//b.example/x", "http://a.example:81/x"] {
+        for elsewhere in
+            ["http://b.example/x", "https://a.example/x", "//b.example/x", "http://a.example:81/x"]
+        {
             assert_eq!(named(elsewhere), None, "{elsewhere}");
         }
         assert_eq!(after(200, "Content-Location: /l\r\nLocation: /m\r\n").len(), 3);

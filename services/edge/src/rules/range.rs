@@ -94,7 +94,8 @@ pub fn inside(range: &[u8], stored: &Placed) -> Option<Range<u64>> {
         (None, Some(suffix), Some(complete)) => complete.saturating_sub(suffix)..complete,
         _ => return None,
     };
-    let fits = wanted.start < wanted.end && wanted.start >= stored.bytes.start && wanted.end <= stored.bytes.end;
+    let fits =
+        wanted.start < wanted.end && wanted.start >= stored.bytes.start && wanted.end <= stored.bytes.end;
     fits.then_some(wanted)
 }
 
@@ -117,7 +118,16 @@ mod tests {
     /// RFC 9110 section 14.2: who cannot read a Range ignores it.
     #[test]
     fn what_cannot_be_read_is_ignored() {
-        for odd in ["bytes=5-2", "bytes=", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=0-1,3-4", "bytes 0-1", "bytes=+1-2"] {
+        for odd in [
+            "bytes=5-2",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "lines=1-2",
+            "bytes=0-1,3-4",
+            "bytes 0-1",
+            "bytes=+1-2",
+        ] {
             assert_eq!(part(odd.as_bytes(), 10), Part::Whole, "{odd}");
         }
     }

@@ -67,7 +67,13 @@ pub enum Failed {
 
 /// Whether a stale response may stand in for the origin that failed (RFC 9111 section 4.2.4, RFC 5861 section 4).
 /// `limit`: how stale at most, seconds, when the origin is unreachable and the response says nothing about it.
-pub fn may_stand_in(stored: &Freshness, asked: &RequestDirectives, failed: Failed, limit: u32, now: WallMs) -> bool {
+pub fn may_stand_in(
+    stored: &Freshness,
+    asked: &RequestDirectives,
+    failed: Failed,
+    limit: u32,
+    now: WallMs,
+) -> bool {
     if stored.stale.forbidden || stored.no_cache || asked.no_cache || asked.min_fresh.is_some() {
         return false;
     }
@@ -157,7 +163,10 @@ mod tests {
         let fresh = stored("max-age=10");
         assert_eq!(judge(&fresh, &asked(""), true, START), STALE);
         assert_eq!(judge(&fresh, &asked("max-stale"), true, START), STALE);
-        assert_eq!(judge(&stored("max-age=10, stale-while-revalidate=9"), &asked(""), true, START), Reuse::WhileRevalidating);
+        assert_eq!(
+            judge(&stored("max-age=10, stale-while-revalidate=9"), &asked(""), true, START),
+            Reuse::WhileRevalidating
+        );
     }
 
     /// RFC 9111 section 4.2.4 and RFC 5861 section 4.
@@ -168,7 +177,10 @@ mod tests {
         };
         assert!(may("max-age=10", 110, Failed::Unreachable));
         assert!(!may("max-age=10", 111, Failed::Unreachable), "the limit is ours");
-        assert!(!may("max-age=10", 11, Failed::Error), "an error is an answer, unless stale-if-error says otherwise");
+        assert!(
+            !may("max-age=10", 11, Failed::Error),
+            "an error is an answer, unless stale-if-error says otherwise"
+        );
         assert!(may("max-age=10, stale-if-error=5", 15, Failed::Error));
         assert!(!may("max-age=10, stale-if-error=5", 16, Failed::Unreachable));
         for forbidden in ["must-revalidate", "proxy-revalidate", "s-maxage=10", "no-cache"] {

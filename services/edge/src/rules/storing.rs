@@ -100,12 +100,19 @@ pub fn storable(
 }
 
 /// Whether it could ever be reused, fresh, after validation, or stale.
-fn worth_it(status: u16, policy: &Policy, lifetime: Lifetime, response: &impl Fields) -> Result<(), NotStored> {
+fn worth_it(
+    status: u16,
+    policy: &Policy,
+    lifetime: Lifetime,
+    response: &impl Fields,
+) -> Result<(), NotStored> {
     let said = &policy.directives;
     let validator = response.first("etag").is_some() || response.first("last-modified").is_some();
     let usable_stale = said.stale_while_revalidate.is_some() || said.stale_if_error.is_some();
     match lifetime {
-        Lifetime::Explicit(_) | Lifetime::Heuristic(_) if said.no_cache && !validator => Err(NotStored::Expired),
+        Lifetime::Explicit(_) | Lifetime::Heuristic(_) if said.no_cache && !validator => {
+            Err(NotStored::Expired)
+        }
         Lifetime::Explicit(0) if !validator && !usable_stale => Err(NotStored::Expired),
         Lifetime::Explicit(_) | Lifetime::Heuristic(_) => Ok(()),
         Lifetime::Unknown if validator && (heuristically_cacheable(status) || said.public) => Ok(()),

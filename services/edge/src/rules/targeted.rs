@@ -37,8 +37,7 @@ fn parse(response: &impl Fields, name: &str) -> Option<ResponseDirectives> {
 /// A member of the wrong type says nothing; parameters are ignored (RFC 9213 section 2.1).
 fn take(directives: &mut ResponseDirectives, name: &str, entry: &ListEntry) {
     let ListEntry::Item(item) = entry else { return };
-    let takes_seconds =
-        matches!(name, "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error");
+    let takes_seconds = matches!(name, "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error");
     match &item.bare_item {
         BareItem::Integer(seconds) if takes_seconds => {
             let seconds = i64::from(*seconds).clamp(0, i64::from(DELTA_MAX));
@@ -68,7 +67,11 @@ mod tests {
         assert_eq!((directives.max_age, directives.must_revalidate), (Some(600), true));
         assert_eq!(directives.withheld, ["set-cookie"]);
         assert!(said("no-store").unwrap().no_store);
-        assert_eq!(said("max-age=1, max-age=5").unwrap().max_age, Some(5), "RFC 9651: the last of a key counts");
+        assert_eq!(
+            said("max-age=1, max-age=5").unwrap().max_age,
+            Some(5),
+            "RFC 9651: the last of a key counts"
+        );
     }
 
     /// RFC 9213 section 2.1: what cannot be parsed, or is empty, is as if it were absent.
@@ -83,7 +86,10 @@ mod tests {
     /// A value of the wrong type makes that directive unknown, not the field.
     #[test]
     fn a_member_of_the_wrong_type_says_nothing() {
-        assert_eq!(said("max-age=\"60\", private").unwrap(), ResponseDirectives { private: true, ..Default::default() });
+        assert_eq!(
+            said("max-age=\"60\", private").unwrap(),
+            ResponseDirectives { private: true, ..Default::default() }
+        );
         assert_eq!(said("max-age=60.5").unwrap().max_age, None);
         assert!(!said("no-store=?0").unwrap().no_store);
         assert_eq!(said("max-age=-5").unwrap().max_age, Some(0));

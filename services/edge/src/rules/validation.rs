@@ -81,7 +81,9 @@ pub fn updated(stored: Lines<'_>, news: Lines<'_>, withheld: &[String]) -> Vec<u
 }
 
 fn describes_content(name: &[u8]) -> bool {
-    ["content-encoding", "content-type", "content-range"].iter().any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
+    ["content-encoding", "content-type", "content-range"]
+        .iter()
+        .any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
 }
 
 /// The fields of a 304 made from a stored response: all but those that describe content which is not sent
@@ -100,7 +102,8 @@ pub fn fields_of_304(stored: Lines<'_>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const STORED: Lines<'_> = Lines(b"ETag: \"a\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nX: 1\r\n");
+    const STORED: Lines<'_> =
+        Lines(b"ETag: \"a\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nX: 1\r\n");
 
     fn holds(none_match: Option<&str>, modified_since: Option<&str>) -> bool {
         let asked = Conditions {
@@ -153,7 +156,8 @@ mod tests {
     #[test]
     fn an_update_replaces_fields_by_name() {
         let stored = Lines(b"A: 1\r\nA: 2\r\nB: 3\r\nContent-Type: text/plain\r\n");
-        let news = Lines(b"a: 9\r\nC: 4\r\nContent-Type: text/html\r\nConnection: x\r\nContent-Length: 0\r\n");
+        let news =
+            Lines(b"a: 9\r\nC: 4\r\nContent-Type: text/html\r\nConnection: x\r\nContent-Length: 0\r\n");
         let block = updated(stored, news, &[]);
         assert_eq!(block, b"B: 3\r\nContent-Type: text/plain\r\na: 9\r\nC: 4\r\n");
     }

@@ -24,7 +24,9 @@ impl Selecting {
                 names.push(name);
             }
         }
-        Some(Self(names.into_iter().map(|name| (normal(&name, request), name)).map(|(v, n)| (n, v)).collect()))
+        Some(Self(
+            names.into_iter().map(|name| (normal(&name, request), name)).map(|(v, n)| (n, v)).collect(),
+        ))
     }
 
     /// The same response, selected by another request: the origin said that it answers that one too.
@@ -109,7 +111,11 @@ mod tests {
     #[test]
     fn preferences_have_no_order_and_no_case() {
         let same = |a: &str, b: &str| {
-            matches("accept-language", &format!("accept-language: {a}\r\n"), &format!("accept-language: {b}\r\n"))
+            matches(
+                "accept-language",
+                &format!("accept-language: {a}\r\n"),
+                &format!("accept-language: {b}\r\n"),
+            )
         };
         assert!(same("en, de", "de, en"));
         assert!(same("en-GB;q=0.5, DE", "de,en-gb; q=0.5"));
@@ -125,6 +131,9 @@ mod tests {
             assert_eq!(Selecting::new(&Lines(format!("Vary: {star}\r\n").as_bytes()), &Lines(b"")), None);
         }
         let many: Vec<String> = (0..=NAMES_MAX).map(|n| format!("x-{n}")).collect();
-        assert_eq!(Selecting::new(&Lines(format!("Vary: {}\r\n", many.join(",")).as_bytes()), &Lines(b"")), None);
+        assert_eq!(
+            Selecting::new(&Lines(format!("Vary: {}\r\n", many.join(",")).as_bytes()), &Lines(b"")),
+            None
+        );
     }
 }

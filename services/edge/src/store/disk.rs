@@ -232,9 +232,9 @@ fn encoded(variants: &Variants) -> io::Result<Vec<u8>> {
 }
 
 fn decoded(content: Bytes, key: &Arc<str>) -> Option<Variants> {
-    let (content, checksum) = content.split_at_checked(content.len().checked_sub(4)?).map(|(a, b)| {
-        (content.slice_ref(a), b.try_into().map(u32::from_le_bytes))
-    })?;
+    let (content, checksum) = content
+        .split_at_checked(content.len().checked_sub(4)?)
+        .map(|(a, b)| (content.slice_ref(a), b.try_into().map(u32::from_le_bytes)))?;
     if checksum.ok()? != crc32fast::hash(&content) || content.get(..4)? != MAGIC {
         return None;
     }

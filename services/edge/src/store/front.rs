@@ -49,7 +49,9 @@ impl Front {
             return Known::Ask;
         }
         match slot.variants.upgrade() {
-            Some(variants) if variants.key().as_bytes() == key && variants.is_current() => Known::Here(variants),
+            Some(variants) if variants.key().as_bytes() == key && variants.is_current() => {
+                Known::Here(variants)
+            }
             _ => Known::Ask,
         }
     }

@@ -102,7 +102,16 @@ impl Object {
             push_line(&mut fields, b"Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
         }
         let prepared = Prepared { status, lines: fields.into(), body, dated: true };
-        Self { prepared, fields_len, freshness, selecting, tags, withheld, placed, softened: AtomicBool::new(false) }
+        Self {
+            prepared,
+            fields_len,
+            freshness,
+            selecting,
+            tags,
+            withheld,
+            placed,
+            softened: AtomicBool::new(false),
+        }
     }
 
     /// The stored fields.
@@ -150,7 +159,9 @@ impl Object {
     /// Bytes of body for this part of the whole.
     pub fn slice(&self, part: Range<u64>) -> Bytes {
         let start = self.placed.as_ref().map_or(0, |placed| placed.bytes.start);
-        let at = |position: u64| usize::try_from(position - start).unwrap_or(usize::MAX).min(self.prepared.body.len());
+        let at = |position: u64| {
+            usize::try_from(position - start).unwrap_or(usize::MAX).min(self.prepared.body.len())
+        };
         self.prepared.body.slice(at(part.start)..at(part.end))
     }
 

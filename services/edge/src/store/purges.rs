@@ -63,7 +63,8 @@ impl Purges {
     pub fn since(&self, moment: Moment, key: &str, tags: &[Arc<str>]) -> bool {
         self.with(|row| {
             let seen = usize::try_from(row.count - moment.0).unwrap_or(usize::MAX);
-            seen > row.latest.len() || row.latest.iter().rev().take(seen).any(|target| target.is_about(key, tags))
+            seen > row.latest.len()
+                || row.latest.iter().rev().take(seen).any(|target| target.is_about(key, tags))
         })
     }
 

@@ -29,7 +29,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> &str {
@@ -90,8 +93,10 @@ impl Client {
     }
 
     pub async fn send(&mut self, method: &str, path: &str, lines: &str, body: &[u8]) {
-        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\n{lines}{length}\r\n").into_bytes();
+        let length =
+            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\n{lines}{length}\r\n").into_bytes();
         request.extend_from_slice(body);
         self.stream.write_all(&request).await.unwrap();
     }

@@ -185,7 +185,11 @@ async fn exchange(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
 
 async fn body(stream: &mut TcpStream, shared: &Shared, reply: &Reply) -> Option<()> {
     if let Some(trailers) = &reply.trailers {
-        let chunk = format!("{:x}\r\n{}\r\n0\r\n{trailers}\r\n", reply.body.len(), String::from_utf8_lossy(&reply.body));
+        let chunk = format!(
+            "{:x}\r\n{}\r\n0\r\n{trailers}\r\n",
+            reply.body.len(),
+            String::from_utf8_lossy(&reply.body)
+        );
         return stream.write_all(chunk.as_bytes()).await.ok();
     }
     if reply.held {
