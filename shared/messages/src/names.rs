@@ -12,6 +12,8 @@ pub const JOBS_CANCEL: &str = "jobs.cancel";
 pub const JOBS_CHANGED: &str = "jobs.changed";
 /// Request/reply address prefix of a node's operating agent (tree snapshot, faults): `node.<node>`.
 pub const NODE: &str = "node";
+/// Request/reply address prefix of a point of presence (purges, publications): `edge.<node>.<instance>`.
+pub const EDGE: &str = "edge";
 /// Topic: a fault is set or cleared on every node that has a matching path.
 pub const FAULTS: &str = "faults.set";
 /// Log: the database's ordered entries; the generation follows: `database.log.<generation>`.

@@ -1,0 +1,193 @@
+//! The `[edge]` section.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a point of presence. Every key has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of the front door. Loopback unless told otherwise; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Address for TLS; needs `tls_certificate` and `tls_key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_listen: Option<SocketAddr>,
+    /// PEM file with the certificate chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Worker threads, 1 to 64. More than cores only adds switching.
+    pub workers: usize,
+    /// Client connections per worker, 16 to 65,536; further ones wait in the backlog.
+    pub connections_max: usize,
+    /// Addresses of origins, tried in this order. Empty: the balancers that discovery knows.
+    pub origins: Vec<SocketAddr>,
+    /// Another point of presence, by its instance name, that is asked before the origins. It shields them: a response is
+    /// fetched once for all points. While it is away the origins are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shield: Option<String>,
+    /// Addresses whose `Forwarded` and `X-Forwarded-*` fields are believed: of proxies before this one.
+    pub trusted: Vec<IpAddr>,
+    /// Bytes of responses in memory, 1 MiB to 1 TiB.
+    pub memory_bytes_max: u64,
+    /// Bytes of responses on disk, of what memory has no room for; 0 turns it off, at most 16 TiB.
+    pub disk_bytes_max: u64,
+    /// Largest response that is stored, bytes, 1 KiB to 1 GiB. Larger ones pass through.
+    pub object_bytes_max: u64,
+    /// Responses per URI (`Vary`), 1 to 256; a new one takes the place of the oldest.
+    pub variants_max: usize,
+    /// Tags per response (`Surrogate-Key`, `Cache-Tag`), 1 to 1,024; a response with more is not stored, because a purge
+    /// could not find it.
+    pub object_tags_max: usize,
+    /// Pairs of tag and URI in the index, 1,000 to 100,000,000; when it is full, responses with tags are not stored.
+    pub tags_max: usize,
+    /// Fetches at once that others may wait for or that are to be stored, 1 to 100,000; beyond, requests are forwarded
+    /// each for itself.
+    pub fills_max: usize,
+    /// How long a request waits for the head that another one has asked for, milliseconds, 10 to 60,000; then it goes
+    /// its own way.
+    pub collapse_wait_ms: u64,
+    /// How long a URI whose answer may not be shared is remembered, milliseconds, 0 to 3,600,000: requests for it are
+    /// forwarded at once and never wait for each other.
+    pub pass_ms: u64,
+    /// How stale a response may be that stands in for an unreachable origin, seconds, 0 to 31,536,000, if the response
+    /// does not say so itself.
+    pub stand_in_max_s: u32,
+    /// An origin that failed is asked last for so long, milliseconds, 0 to 600,000.
+    pub origin_rest_ms: u64,
+    /// To connect to an origin, milliseconds, 10 to 60,000.
+    pub connect_timeout_ms: u64,
+    /// From a request to the head of its response, milliseconds, 100 to 3,600,000. Above what `Prefer: wait` may take.
+    pub first_byte_timeout_ms: u64,
+    /// Between two parts of a body, milliseconds, 100 to 3,600,000.
+    pub idle_timeout_ms: u64,
+    /// Bearer tokens that may purge and publish, each at least 16 characters. None: only clients on this machine may
+    /// purge, and nobody may publish.
+    #[serde(skip_serializing)]
+    pub tokens: Vec<String>,
+    /// How long a purge waits for each point of presence, milliseconds, 50 to 60,000.
+    pub purge_deadline_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls_listen: None,
+            tls_certificate: None,
+            tls_key: None,
+            workers: 2,
+            connections_max: 16_384,
+            origins: Vec::new(),
+            shield: None,
+            trusted: Vec::new(),
+            memory_bytes_max: 128 << 20,
+            disk_bytes_max: 1 << 30,
+            object_bytes_max: 16 << 20,
+            variants_max: 16,
+            object_tags_max: 64,
+            tags_max: 1_000_000,
+            fills_max: 1024,
+            collapse_wait_ms: 5_000,
+            pass_ms: 10_000,
+            stand_in_max_s: 86_400,
+            origin_rest_ms: 2_000,
+            connect_timeout_ms: 2_000,
+            first_byte_timeout_ms: 120_000,
+            idle_timeout_ms: 60_000,
+            tokens: Vec::new(),
+            purge_deadline_ms: 1_000,
+        }
+    }
+}
+
+/// A token shorter than this can be guessed.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// A value out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("edge.{key} = {value}: allowed is {allowed}")]
+pub struct ConfigError {
+    /// Which key of the section.
+    pub key: &'static str,
+    /// What it is.
+    pub value: String,
+    /// What it may be.
+    pub allowed: String,
+}
+
+impl Config {
+    /// Refuses what cannot work, before anything is started.
+    ///
+    /// # Errors
+    /// The first value out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let n = |n: usize| n as u64;
+        #[rustfmt::skip]
+        let ranges: [(&'static str, u64, RangeInclusive<u64>); 18] = [
+            ("workers",               n(self.workers),               1..=64),
+            ("connections_max",       n(self.connections_max),       16..=65_536),
+            ("memory_bytes_max",      self.memory_bytes_max,         1 << 20..=1 << 40),
+            ("disk_bytes_max",        self.disk_bytes_max,           0..=1 << 44),
+            ("object_bytes_max",      self.object_bytes_max,         1 << 10..=1 << 30),
+            ("variants_max",          n(self.variants_max),          1..=256),
+            ("object_tags_max",       n(self.object_tags_max),       1..=1_024),
+            ("tags_max",              n(self.tags_max),              1_000..=100_000_000),
+            ("fills_max",             n(self.fills_max),             1..=100_000),
+            ("collapse_wait_ms",      self.collapse_wait_ms,         10..=60_000),
+            ("pass_ms",               self.pass_ms,                  0..=3_600_000),
+            ("stand_in_max_s",        u64::from(self.stand_in_max_s), 0..=31_536_000),
+            ("origin_rest_ms",        self.origin_rest_ms,           0..=600_000),
+            ("connect_timeout_ms",    self.connect_timeout_ms,       10..=60_000),
+            ("first_byte_timeout_ms", self.first_byte_timeout_ms,    100..=3_600_000),
+            ("idle_timeout_ms",       self.idle_timeout_ms,          100..=3_600_000),
+            ("purge_deadline_ms",     self.purge_deadline_ms,        50..=60_000),
+            ("object_bytes_max",      self.object_bytes_max,         1..=self.memory_bytes_max),
+        ];
+        if let Some((key, value, range)) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))
+        {
+            let allowed = format!("{} to {}", range.start(), range.end());
+            return Err(ConfigError { key, value: value.to_string(), allowed });
+        }
+        if self.tokens.iter().any(|token| token.chars().count() < TOKEN_CHARS_MIN) {
+            let allowed = format!("{TOKEN_CHARS_MIN} characters or more each");
+            return Err(ConfigError { key: "tokens", value: "(a short one)".to_owned(), allowed });
+        }
+        if self.tls_listen.is_some() && (self.tls_certificate.is_none() || self.tls_key.is_none()) {
+            let value = self.tls_listen.map(|address| address.to_string()).unwrap_or_default();
+            let allowed = "with tls_certificate and tls_key only".to_owned();
+            return Err(ConfigError { key: "tls_listen", value, allowed });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn collapse_wait(&self) -> Duration {
+        Duration::from_millis(self.collapse_wait_ms)
+    }
+
+    pub(crate) fn purge_deadline(&self) -> Duration {
+        Duration::from_millis(self.purge_deadline_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_a_bad_value_is_named() {
+        assert_eq!(Config::default().validate(), Ok(()));
+        let error = Config { workers: 0, ..Config::default() }.validate().unwrap_err();
+        assert_eq!(error.to_string(), "edge.workers = 0: allowed is 1 to 64");
+        let error = Config { memory_bytes_max: 1 << 20, ..Config::default() }.validate().unwrap_err();
+        assert_eq!(error.key, "object_bytes_max", "an object has to fit into memory");
+        let error = Config { tokens: vec!["secret".to_owned()], ..Config::default() }.validate().unwrap_err();
+        assert!(!error.to_string().contains("secret"));
+    }
+}

@@ -1,0 +1,103 @@
+//! GET and HEAD: from the store if the rules allow it (RFC 9111 section 4).
+
+use std::sync::Arc;
+
+use clock::WallMs;
+use http_support::gateway::{Abort, Exchange};
+
+use super::{Asked, Door};
+use crate::error::not_stored;
+use crate::rules::report::Fwd;
+use crate::rules::reuse::{Because, Reuse, judge};
+use crate::store::{Known, Object, Variants, hash};
+use crate::telemetry::Hit;
+
+/// What the store has for a request.
+pub enum Found {
+    /// A response that may be sent.
+    Usable(Arc<Object>, Hit),
+    /// The same, and it is to be validated meanwhile.
+    Revalidate(Arc<Object>, Arc<Variants>),
+    /// Nothing that may be sent as it is: why, and the response that may be validated.
+    Nothing(Fwd, Option<Arc<Object>>, Option<Arc<Variants>>),
+}
+
+impl Door {
+    pub(super) async fn get(&self, exchange: &mut Exchange<'_>, asked: &Asked<'_>) -> Result<(), Abort> {
+        let (now, hash) = (WallMs::now(), hash(&asked.key));
+        if self.passes.borrow().has(hash, now) && !asked.wants.directives.only_if_cached {
+            return self.pass(exchange, asked, Fwd::UriMiss).await;
+        }
+        match self.find(exchange, asked, now).await {
+            Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
+            Found::Revalidate(object, variants) => {
+                self.revalidate(exchange, asked, &object, &variants);
+                self.hit(exchange, asked, &object, Hit::Stale, now).await
+            }
+            Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+                exchange.problem(&not_stored()).await
+            }
+            Found::Nothing(fwd, stale, variants) => {
+                self.collapse(exchange, asked, fwd, stale, variants.as_deref(), now).await
+            }
+        }
+    }
+
+    pub(super) async fn head(&self, exchange: &mut Exchange<'_>, asked: &Asked<'_>) -> Result<(), Abort> {
+        let now = WallMs::now();
+        match self.find(exchange, asked, now).await {
+            Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
+            Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+                exchange.problem(&not_stored()).await
+            }
+            Found::Revalidate(object, _) => {
+                self.head_upstream(exchange, asked, Fwd::Stale, Some(object)).await
+            }
+            Found::Nothing(fwd, stale, _) => self.head_upstream(exchange, asked, fwd, stale).await,
+        }
+    }
+
+    /// Looks into the thread's own front, memory, disk.
+    async fn find(&self, exchange: &Exchange<'_>, asked: &Asked<'_>, now: WallMs) -> Found {
+        let known = self.front.borrow_mut().get(&asked.key);
+        let variants = match known {
+            Known::Here(variants) => Some(variants),
+            Known::Ask => self.ask_store(asked.key()).await,
+        };
+        let Some(variants) = variants else { return Found::Nothing(Fwd::UriMiss, None, None) };
+        let range = asked.wants.range;
+        let Some(object) = variants.select(exchange.head(), range) else {
+            let partial = variants.objects().iter().any(|object| object.placed.is_some());
+            let fwd = if partial { Fwd::Partial } else { Fwd::VaryMiss };
+            return Found::Nothing(fwd, None, Some(variants));
+        };
+        let object = Arc::clone(object);
+        let distrusted = object.distrusted(self.edge.store.trusted_since());
+        match judge(&object.freshness, &asked.wants.directives, distrusted, now) {
+            Reuse::Fresh => Found::Usable(object, Hit::Fresh),
+            Reuse::Stale => Found::Usable(object, Hit::Stale),
+            Reuse::WhileRevalidating => Found::Revalidate(object, variants),
+            Reuse::Validate(Because::Request) => Found::Nothing(Fwd::Request, Some(object), Some(variants)),
+            Reuse::Validate(Because::Stale) => Found::Nothing(Fwd::Stale, Some(object), Some(variants)),
+        }
+    }
+
+    async fn ask_store(&self, key: &str) -> Option<Arc<Variants>> {
+        let store = &self.edge.store;
+        let mut variants = store.get(key);
+        if variants.is_none() && store.on_disk(key) {
+            let (store, wanted) = (Arc::clone(store), key.to_owned());
+            variants = match self.life.blocking(move || store.promote(&wanted)).await {
+                Ok(variants) => variants,
+                Err(error) => {
+                    self.edge.telemetry.damaged(key, &error);
+                    None
+                }
+            };
+        }
+        if let Some(variants) = &variants {
+            self.front.borrow_mut().put(variants);
+        }
+        variants
+    }
+}

@@ -1,0 +1,86 @@
+//! The front door: what a worker thread does with a request.
+//!
+//! - [`lookup`]: a GET or HEAD is answered from the store if the rules allow it;
+//! - [`answer`]: how a stored response is sent: whole, in part, or as 304;
+//! - [`collapse`]: else it causes a fetch or joins one;
+//! - [`pass`]: everything else is forwarded as it is, on the fast path.
+
+mod answer;
+mod collapse;
+mod lookup;
+mod pass;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use http_support::gateway::{Abort, Exchange, Handler, serve};
+use supervision::{Life, StartError, Started};
+
+use crate::admin;
+use crate::edge::Edge;
+use crate::error::loop_detected;
+use crate::passes::Passes;
+use crate::rules::key::{KeyBuf, key};
+use crate::rules::report::Fwd;
+use crate::rules::request::Wants;
+use crate::store::Front;
+
+/// One worker: accepts from the shared listeners until it is asked to stop.
+pub fn start(life: Life) -> Result<Started, StartError> {
+    let edge = life.env::<Edge>();
+    Ok(Started::task(async move {
+        let door = Door {
+            front: RefCell::new(Front::new()),
+            passes: RefCell::new(Passes::new(edge.config.pass_ms)),
+            life: life.clone(),
+            edge: Arc::clone(&edge),
+        };
+        serve(edge.bindings.clone(), door, life, edge.limits()).await
+    }))
+}
+
+/// A worker thread's own part of the cache.
+pub struct Door {
+    edge: Arc<Edge>,
+    life: Life,
+    front: RefCell<Front>,
+    passes: RefCell<Passes>,
+}
+
+/// A request, and what is known of it from the start.
+pub struct Asked<'c> {
+    wants: Wants<'c>,
+    key: KeyBuf,
+}
+
+impl Asked<'_> {
+    fn key(&self) -> &str {
+        std::str::from_utf8(&self.key).expect("made of text")
+    }
+}
+
+impl Handler for Door {
+    async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
+        let head = exchange.head();
+        if let Some(rest) = head.path().strip_prefix(admin::PREFIX) {
+            return admin::handle(&self.edge, exchange, rest).await;
+        }
+        let asked = Asked {
+            wants: Wants::read(head.fields(), self.edge.loop_id.as_bytes()),
+            key: key(exchange.peer().scheme(), head.authority(), head.target()),
+        };
+        if asked.wants.looped {
+            return exchange.problem(&loop_detected()).await;
+        }
+        let wants = &asked.wants;
+        match head.method() {
+            "GET" | "HEAD" if wants.alone || wants.body || wants.conditions.for_origin => {
+                self.pass(exchange, &asked, Fwd::Bypass).await
+            }
+            "GET" => self.get(exchange, &asked).await,
+            "HEAD" => self.head(exchange, &asked).await,
+            _ if head.is_safe() => self.pass(exchange, &asked, Fwd::Method).await,
+            _ => self.write(exchange, &asked).await,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What the children of a point of presence share; it lives in the `Env` and survives each of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Bus;
+use discovery::{Announcer, Registry};
+use http_support::gateway::{Binding, GatewayLimits, Timeouts};
+
+use crate::config::Config;
+use crate::fill::Fills;
+use crate::origins::Origins;
+use crate::rules::report::Voice;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+
+/// See the module.
+pub struct Edge {
+    pub config: Config,
+    /// `edge-1`: its name in `Cache-Status` and `Via`.
+    pub instance: String,
+    /// `edge-1.laptop`: its name in `CDN-Loop`, unique in the stack.
+    pub loop_id: String,
+    pub store: Arc<Store>,
+    pub fills: Arc<Fills>,
+    pub origins: Origins,
+    pub bus: Bus,
+    pub registry: Registry,
+    pub announcer: Announcer,
+    pub telemetry: Telemetry,
+    pub voice: Voice,
+    pub bindings: Vec<Binding>,
+    /// `CDN-Loop: edge-1.laptop\r\n`.
+    pub loop_line: Vec<u8>,
+}
+
+impl Edge {
+    /// How long an origin may take.
+    pub fn timeouts(&self) -> Timeouts {
+        let ms = Duration::from_millis;
+        Timeouts {
+            connect: ms(self.config.connect_timeout_ms),
+            first_byte: ms(self.config.first_byte_timeout_ms),
+            idle: ms(self.config.idle_timeout_ms),
+            total: None,
+        }
+    }
+
+    /// Bounds of one worker.
+    pub fn limits(&self) -> GatewayLimits {
+        GatewayLimits { connections_max: self.config.connections_max, ..GatewayLimits::default() }
+    }
+}

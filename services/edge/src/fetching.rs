@@ -1,0 +1,273 @@
+//! The fetch behind a fill: asks the origins, decides what becomes of the answer, streams it to its readers and into the
+//! store. It runs as a linked task of the worker whose client caused it, and goes on when that client leaves.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clock::WallMs;
+use futures_util::future::poll_immediate;
+use http_support::Error;
+use http_support::gateway::{Blame, FetchRequest, Fetched, fetch};
+
+use crate::edge::Edge;
+use crate::error::no_origin;
+use crate::fill::{End, Head, Outcome, Writer};
+use crate::rules::directives::RequestDirectives;
+use crate::rules::fields::{Fields, Lines, push_line};
+use crate::rules::freshness::{Exchanged, Freshness, Policy, lifetime};
+use crate::rules::reuse::{Failed, may_stand_in};
+use crate::rules::storing::{Asked, NotStored, storable};
+use crate::rules::validation::{conditions, is_about};
+use crate::rules::vary::Selecting;
+use crate::store::{Keepable, Moment, Object, tags_of};
+
+/// What is fetched, and why.
+pub struct Plan {
+    /// The cache key.
+    pub key: Arc<str>,
+    /// `/path?query`.
+    pub target: String,
+    /// The authority.
+    pub host: String,
+    /// The request's field lines as they came: `Vary` looks at them.
+    pub request: Vec<u8>,
+    /// The field lines that are sent, conditions and range aside.
+    pub lines: Vec<u8>,
+    /// What storing needs to know of the request.
+    pub asked: Asked,
+    /// `Cache-Control` of the request.
+    pub directives: RequestDirectives,
+    /// The stored response that is to be validated, and may stand in.
+    pub stale: Option<Arc<Object>>,
+    /// Further stored responses of the URI, for other requests, that this one might be answered with as well.
+    pub others: Vec<Arc<Object>>,
+    /// `Range` and `If-Range` lines: partial content is wanted.
+    pub range: Option<Vec<u8>>,
+    /// When it began, in the row of purges.
+    pub moment: Moment,
+}
+
+/// Fetches.
+pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
+    let mut conditional = Vec::new();
+    if let Some(stale) = &plan.stale {
+        conditions(&stale.fields(), &[], &mut conditional);
+    } else if plan.range.is_none() {
+        let tags: Vec<&[u8]> = plan.others.iter().filter_map(|other| etag(other)).collect();
+        conditions(&Lines(b""), &tags, &mut conditional);
+    }
+    let mut asked = ask(&edge, &plan, &writer, &conditional).await;
+    if let Ok((fetched, at)) = &asked
+        && fetched.head().status() == 304
+    {
+        if let Some(object) = validated(&edge, &plan, fetched, *at) {
+            return writer.outcome(Outcome::Stored { object, status: Some(304) }, false);
+        }
+        // RFC 9111 section 4.3.4: a 304 about something else says nothing; ask without conditions.
+        asked = ask(&edge, &plan, &writer, &[]).await;
+    }
+    match asked {
+        Err(problem) => failed(&edge, &plan, &writer, Failed::Unreachable, None)
+            .unwrap_or_else(|| writer.outcome(Outcome::Failed(problem), false)),
+        Ok((fetched, at)) => {
+            let status = fetched.head().status();
+            let error = matches!(status, 500 | 502 | 503 | 504);
+            if error && failed(&edge, &plan, &writer, Failed::Error, Some(status)).is_some() {
+                return;
+            }
+            stream(&edge, &plan, &writer, fetched, at).await;
+        }
+    }
+}
+
+fn etag(object: &Object) -> Option<&[u8]> {
+    let lines = object.fields().0;
+    Lines(lines).iter().find(|(name, _)| name.eq_ignore_ascii_case(b"etag")).map(|(_, value)| value)
+}
+
+/// Asks one origin after another.
+async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<(Fetched, Exchanged), Error> {
+    let lines = [&plan.lines, plan.range.as_deref().unwrap_or_default(), more].concat();
+    let servers = edge.origins.order(WallMs::now());
+    let (last, timeouts) = (servers.len().saturating_sub(1), edge.timeouts());
+    let mut problem = no_origin();
+    for (n, server) in servers.iter().enumerate() {
+        let requested_at = WallMs::now();
+        let mut interim = |status: u16, lines: &[u8]| writer.interim(status, lines);
+        let request = FetchRequest {
+            method: "GET",
+            target: &plan.target,
+            host: &plan.host,
+            lines: &lines,
+            body: None,
+            on_informational: Some(&mut interim),
+        };
+        match fetch(&server.origin, request, &timeouts).await {
+            Ok(fetched) if n < last && matches!(fetched.head().status(), 502..=504) => {}
+            Ok(fetched) => return Ok((fetched, Exchanged { requested_at, received_at: WallMs::now() })),
+            Err(error) => {
+                if error.blame() == Blame::Upstream {
+                    edge.origins.failed(server, WallMs::now());
+                }
+                edge.telemetry.origin_failed(&server.address.to_string(), &error);
+                problem = error.problem();
+            }
+        }
+    }
+    Err(problem)
+}
+
+/// A 304: the stored response it is about is fresh again (RFC 9111 section 4.3.4).
+fn validated(edge: &Edge, plan: &Plan, fetched: &Fetched, at: Exchanged) -> Option<Arc<Object>> {
+    let news = kept_lines(edge, fetched);
+    let about = |object: &&Arc<Object>| is_about(&Lines(&news), &object.fields());
+    let object =
+        plan.stale.iter().chain(plan.others.iter().filter(|other| etag(other).is_some())).find(about)?;
+    let fresh = object.refreshed(&news, at, &Lines(&plan.request));
+    if Policy::of(&fresh.fields()).directives.no_store {
+        edge.store.remove_variant(&plan.key, object);
+        return Some(Arc::new(fresh));
+    }
+    // One that answers another request now is stored beside the old one, with which it shares the body.
+    let replaced = plan.stale.as_ref().filter(|stale| Arc::ptr_eq(stale, object));
+    match edge.store.put(&plan.key, fresh, replaced, plan.moment) {
+        Ok(stored) => Some(stored),
+        Err(reason) => {
+            edge.telemetry.not_stored(&plan.key, reason);
+            Some(Arc::new(object.refreshed(&news, at, &Lines(&plan.request))))
+        }
+    }
+}
+
+/// The origin failed: a stale response may stand in for it.
+fn failed(edge: &Edge, plan: &Plan, writer: &Writer, how: Failed, status: Option<u16>) -> Option<()> {
+    let stale = plan.stale.as_ref()?;
+    let limit = edge.config.stand_in_max_s;
+    if !may_stand_in(&stale.freshness, &plan.directives, how, limit, WallMs::now()) {
+        return None;
+    }
+    edge.telemetry.stood_in(&plan.key);
+    writer.outcome(Outcome::Stored { object: Arc::clone(stale), status }, false);
+    Some(())
+}
+
+/// End-to-end fields, and who passed them on (RFC 9110 section 7.6.3).
+fn kept_lines(edge: &Edge, fetched: &Fetched) -> Vec<u8> {
+    let head = fetched.head().borrow();
+    let mut lines = Vec::with_capacity(512);
+    head.end_to_end_lines(&mut lines, |_| false);
+    push_line(&mut lines, b"Via", format!("{} {}", head.version().number(), edge.instance).as_bytes());
+    lines
+}
+
+/// Whether the response may be stored, by its head.
+fn keepable(
+    edge: &Edge,
+    plan: &Plan,
+    fetched: &Fetched,
+    lines: &[u8],
+    at: Exchanged,
+) -> Result<Keepable, NotStored> {
+    let (status, length) = (fetched.head().status(), fetched.head().content_length());
+    let (response, policy) = (Lines(lines), Policy::of(&Lines(lines)));
+    let lifetime = lifetime(&policy, &response, status, at);
+    storable(plan.asked, status, &policy, lifetime, &response)?;
+    if status == 206 && (plan.range.is_none() || response.first("content-range").is_none()) {
+        return Err(NotStored::Partial);
+    }
+    if length.is_some_and(|length| length > edge.config.object_bytes_max) {
+        return Err(NotStored::TooLarge);
+    }
+    let selecting = Selecting::new(&response, &Lines(&plan.request)).ok_or(NotStored::Vary)?;
+    let tags = tags_of(&response, edge.store.tags_max()).ok_or(NotStored::Tags)?;
+    Ok(Keepable { status, lines: Bytes::copy_from_slice(lines), policy, at, selecting, tags })
+}
+
+/// Passes the response to its readers, and stores it if it may be.
+async fn stream(edge: &Edge, plan: &Plan, writer: &Writer, fetched: Fetched, at: Exchanged) {
+    let lines = kept_lines(edge, &fetched);
+    let kept = keepable(edge, plan, &fetched, &lines, at);
+    if let Err(reason) = &kept {
+        edge.telemetry.not_stored(&plan.key, *reason);
+        if *reason != NotStored::RequestNoStore
+            && fetched.head().status() < 500
+            && let Some(stale) = &plan.stale
+        {
+            edge.store.remove_variant(&plan.key, stale); // the origin has another answer now
+        }
+    }
+    let ttl = |kept: &Keepable| {
+        Freshness::new(&kept.policy, &Lines(&kept.lines), kept.status, kept.at).ttl(kept.at.received_at)
+    };
+    let head = Head {
+        status: fetched.head().status(),
+        lines: lines.into(),
+        length: fetched.head().content_length(),
+        shared: kept.as_ref().ok().filter(|_| plan.range.is_none()).map(|kept| kept.selecting.clone()),
+        stored_ttl: kept.as_ref().ok().map(ttl),
+    };
+    let length = head.length;
+    writer.outcome(Outcome::Stream(Arc::new(head)), kept.is_ok());
+    pump(edge, plan, writer, fetched, kept.ok(), length).await;
+}
+
+async fn pump(
+    edge: &Edge,
+    plan: &Plan,
+    writer: &Writer,
+    mut fetched: Fetched,
+    mut kept: Option<Keepable>,
+    length: Option<u64>,
+) {
+    let mut bytes = 0;
+    while writer.room().await {
+        match telling(writer, fetched.chunk()).await {
+            Ok(Some(chunk)) => {
+                bytes += chunk.len() as u64;
+                writer.push(chunk);
+                if kept.is_some() && bytes > edge.config.object_bytes_max {
+                    kept = None;
+                    edge.telemetry.not_stored(&plan.key, NotStored::TooLarge);
+                    writer.give_up_storing();
+                }
+            }
+            Ok(None) => {
+                let whole = length.is_none_or(|length| length == bytes);
+                match kept {
+                    Some(kept) if whole => store(edge, plan, &kept, writer.body()),
+                    Some(_) => edge.telemetry.not_stored(&plan.key, NotStored::Incomplete),
+                    None => {}
+                }
+                let trailers = Bytes::copy_from_slice(fetched.trailers());
+                return writer.end(if whole { End::Whole(trailers) } else { End::Broken });
+            }
+            Err(error) => {
+                edge.telemetry.origin_failed(&plan.host, &error);
+                if kept.is_some() {
+                    edge.telemetry.not_stored(&plan.key, NotStored::Incomplete);
+                }
+                return writer.end(End::Broken);
+            }
+        }
+    }
+}
+
+/// The next part; if it is not here yet, those who wait read what there is.
+async fn telling<T>(writer: &Writer, next: impl Future<Output = T>) -> T {
+    let mut next = std::pin::pin!(next);
+    if let Some(part) = poll_immediate(next.as_mut()).await {
+        return part;
+    }
+    writer.tell();
+    next.await
+}
+
+fn store(edge: &Edge, plan: &Plan, kept: &Keepable, body: Bytes) {
+    let put = Object::new(kept, body)
+        .and_then(|object| edge.store.put(&plan.key, object, plan.stale.as_ref(), plan.moment));
+    match put {
+        Ok(_) => edge.telemetry.stored(&plan.key),
+        Err(reason) => edge.telemetry.not_stored(&plan.key, reason),
+    }
+}

@@ -1,0 +1,228 @@
+//! Purges, at every point of presence in one go.
+//!
+//! Each point serves an address of its own on the bus; whoever is asked to purge asks every point that discovery knows
+//! and reports when each of them had forgotten. A point whose link was lost may have missed a purge: from then on it
+//! validates everything it had before it uses it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bus::{LinkState, Message};
+use clock::WallMs;
+use futures_util::future::join_all;
+use messages::names;
+use serde::{Deserialize, Serialize};
+use supervision::{Life, StartError, Started};
+
+use crate::edge::Edge;
+use crate::publishing;
+use crate::rules::key::of_url;
+use crate::store::Target;
+
+/// Requests from other points that may wait.
+const WAITING_MAX: usize = 1024;
+/// Targets of one purge.
+pub const TARGETS_MAX: usize = 10_000;
+
+/// What to forget. The body of a purge, over HTTP and on the bus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Purge {
+    /// URLs: `http://example.com/a?b`.
+    pub urls: Vec<String>,
+    /// Everything whose URL begins so.
+    pub prefixes: Vec<String>,
+    /// Everything with one of these tags.
+    pub tags: Vec<String>,
+    /// Make it stale instead: it is validated before its next use, and may still stand in for a failed origin.
+    pub soft: bool,
+}
+
+/// What one point says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgot {
+    /// Its instance name.
+    pub instance: String,
+    /// When it had forgotten, by its own clock.
+    pub at: String,
+    /// URIs that it had.
+    pub uris: usize,
+}
+
+/// What all say.
+#[derive(Debug, Serialize)]
+pub struct Receipt {
+    /// Points that have forgotten.
+    pub points: Vec<Forgot>,
+    /// Points that did not answer in time: they may still have it.
+    pub silent: Vec<String>,
+    /// From the request to the last answer.
+    pub took_ms: u64,
+}
+
+impl Purge {
+    /// The targets.
+    ///
+    /// # Errors
+    /// Says which is no URL, that there are none, or too many.
+    pub fn targets(&self) -> Result<Vec<Target>, String> {
+        let count = self.urls.len() + self.prefixes.len() + self.tags.len();
+        if !(1..=TARGETS_MAX).contains(&count) {
+            return Err(format!(
+                "one to {TARGETS_MAX} of `urls`, `prefixes` and `tags` are expected, not {count}"
+            ));
+        }
+        let url =
+            |url: &String| of_url(url).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"));
+        let mut targets = Vec::with_capacity(count);
+        for key in self.urls.iter().map(url) {
+            targets.push(Target::Key(key?.into()));
+        }
+        for prefix in self.prefixes.iter().map(url) {
+            targets.push(Target::Prefix(prefix?.into()));
+        }
+        targets.extend(self.tags.iter().map(|tag| Target::Tag(tag.trim().into())));
+        Ok(targets)
+    }
+}
+
+/// Address on the bus of one point.
+fn address(node: &str, instance: &str) -> String {
+    format!("{}.{node}.{instance}", names::EDGE)
+}
+
+/// Forgets here.
+fn apply(edge: &Edge, purge: &Purge) -> Forgot {
+    let mut uris = 0;
+    for target in purge.targets().unwrap_or_default() {
+        if let Target::Key(key) = &target {
+            edge.fills.detach(key);
+        }
+        let count = edge.store.purge(&target, purge.soft);
+        edge.telemetry.purged(&target, purge.soft, count);
+        uris += count;
+    }
+    Forgot { instance: edge.instance.clone(), at: WallMs::now().rfc3339(), uris }
+}
+
+/// Forgets everywhere.
+pub async fn everywhere(edge: &Edge, purge: &Purge) -> Receipt {
+    let started = clock::now();
+    let message = Message::json(purge).with_header(KIND, KIND_PURGE);
+    let own = apply(edge, purge);
+    let others = ask_all(edge, &message).await;
+    let mut receipt = Receipt { points: vec![own], silent: Vec::new(), took_ms: 0 };
+    for (instance, answer) in others {
+        match answer.and_then(|message| message.parse::<Forgot>().ok()) {
+            Some(forgot) => receipt.points.push(forgot),
+            None => receipt.silent.push(instance),
+        }
+    }
+    receipt.took_ms = elapsed_ms(started);
+    receipt
+}
+
+/// Milliseconds since then.
+pub fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(clock::now().duration_since(since).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Header that says what a request on the bus is.
+pub const KIND: &str = "kind";
+const KIND_PURGE: &str = "purge";
+
+/// Asks every other point that discovery knows, at once.
+pub async fn ask_all(edge: &Edge, message: &Message) -> Vec<(String, Option<Message>)> {
+    let picture = edge.registry.snapshot();
+    let own = edge.announcer.announcement();
+    let others = picture
+        .iter()
+        .filter(|it| it.tier == "edge" && (&it.node, &it.instance) != (&own.node, &own.instance));
+    let ask = |node: String, instance: String| async move {
+        let (address, deadline) = (address(&node, &instance), edge.config.purge_deadline());
+        let answer = edge.bus.request(&address, message.clone(), deadline).await;
+        let answer = answer.inspect_err(|error| tracing::warn!(instance, %error, "a point did not answer"));
+        (instance, answer.ok())
+    };
+    join_all(others.map(|it| ask(it.node.clone(), it.instance.clone()))).await
+}
+
+/// Serves the other points.
+pub fn start(life: Life) -> Result<Started, StartError> {
+    let edge = life.env::<Edge>();
+    Ok(Started::task(async move {
+        let mut stopping = std::pin::pin!(life.stopping());
+        let address = address(edge.registry.node(), &edge.instance);
+        let mut link = edge.bus.state();
+        let mut requests = loop {
+            match edge.bus.serve(&address, WAITING_MAX).await {
+                Ok(requests) => break requests,
+                Err(error) => {
+                    life.waiting("bus");
+                    tracing::debug!(%error, "purges cannot be heard yet");
+                    tokio::select! {
+                        changed = link.changed() => changed.map_err(|_| "the bus is gone")?,
+                        () = &mut stopping => return Ok(()),
+                    }
+                }
+            }
+        };
+        life.ready();
+        let mut missed = *link.borrow_and_update() == LinkState::Down;
+        loop {
+            tokio::select! {
+                request = requests.next() => {
+                    let reply = answer(&edge, &request.message).await;
+                    request.reply(reply);
+                }
+                changed = link.changed() => {
+                    changed.map_err(|_| "the bus is gone")?;
+                    let down = *link.borrow_and_update() == LinkState::Down;
+                    if missed && !down {
+                        edge.store.distrust(WallMs::now());
+                        tracing::warn!("the bus was away: what is stored is validated before it is used again");
+                    }
+                    missed = down;
+                }
+                () = &mut stopping => return Ok(()),
+            }
+        }
+    }))
+}
+
+async fn answer(edge: &Arc<Edge>, message: &Message) -> Message {
+    match message.headers.get(KIND).map(String::as_str) {
+        Some(KIND_PURGE) => match message.parse::<Purge>() {
+            Ok(purge) => Message::json(&apply(edge, &purge)),
+            Err(error) => Message::json(&format!("not a purge: {error}")),
+        },
+        _ => publishing::received(edge, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_names_one_to_ten_thousand_targets() {
+        let purge = Purge {
+            urls: vec!["HTTP://A.example/x".to_owned()],
+            prefixes: vec!["https://a.example".to_owned()],
+            tags: vec![" t ".to_owned()],
+            soft: false,
+        };
+        let expected = [
+            Target::Key("http://a.example/x".into()),
+            Target::Prefix("https://a.example/".into()),
+            Target::Tag("t".into()),
+        ];
+        assert_eq!(purge.targets().unwrap(), expected);
+        assert!(Purge::default().targets().is_err());
+        assert!(
+            Purge { urls: vec!["/x".to_owned()], ..Purge::default() }.targets().unwrap_err().contains("/x")
+        );
+        let many = Purge { tags: vec!["t".to_owned(); TARGETS_MAX + 1], ..Purge::default() };
+        assert!(many.targets().is_err());
+    }
+}

@@ -1,0 +1,287 @@
+//! What the cache keeps. One store per instance, shared by its worker threads; it lives in the instance's `Env` and
+//! survives every child.
+//!
+//! Memory is bounded by bytes (moka: TinyLFU); what it has no room for goes to the disk tier, whose files come back to
+//! memory when they are asked for. Read in this order: [`object`], [`variants`], this, [`front`], [`disk`], [`tags`],
+//! [`purges`].
+
+mod disk;
+mod front;
+mod object;
+mod purges;
+mod tags;
+mod variants;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use clock::WallMs;
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+
+pub use disk::{Disk, DiskError};
+pub use front::{Front, Known, hash};
+pub use object::{Keepable, Object};
+pub use purges::{Moment, Target};
+pub use tags::tags_of;
+pub use variants::Variants;
+
+use crate::config::Config;
+use crate::rules::storing::NotStored;
+use purges::Purges;
+use tags::Tags;
+
+/// Responses that may wait for the disk; beyond, they are dropped.
+const WAITING_FOR_DISK: usize = 256;
+
+/// Responses that memory let go, and the moment they did.
+pub type Evicted = (Arc<Variants>, Moment);
+
+/// See the module.
+pub struct Store {
+    memory: Cache<Arc<str>, Arc<Variants>>,
+    disk: Arc<Disk>,
+    tags: Arc<Tags>,
+    purges: Arc<Purges>,
+    /// What was received before this may have been purged without our hearing of it.
+    trusted_since: AtomicI64,
+    evicted: async_channel::Receiver<Evicted>,
+    variants_max: usize,
+    tags_max: usize,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Size {
+    /// URIs in memory.
+    pub memory_uris: u64,
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// URIs on disk.
+    pub disk_uris: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Pairs of tag and URI.
+    pub tags: u64,
+}
+
+impl Store {
+    /// An empty one; the disk tier in `directory`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or emptied.
+    pub fn new(config: &Config, directory: &Path) -> std::io::Result<Self> {
+        let disk = Arc::new(Disk::open(&directory.join("objects"), config.disk_bytes_max)?);
+        let tags = Arc::new(Tags::new(config.tags_max));
+        let purges = Arc::new(Purges::default());
+        let (to_disk, evicted) = async_channel::bounded::<Evicted>(WAITING_FOR_DISK);
+        let (index, row, has_disk) = (Arc::clone(&tags), Arc::clone(&purges), config.disk_bytes_max > 0);
+        let on_removal = move |key: Arc<Arc<str>>, variants: Arc<Variants>, cause: RemovalCause| {
+            variants.retire();
+            if cause != RemovalCause::Size {
+                return;
+            }
+            let kept = has_disk && to_disk.try_send((Arc::clone(&variants), row.moment())).is_ok();
+            if !kept {
+                index.remove(&key, variants.tags());
+            }
+        };
+        let memory = Cache::builder()
+            .max_capacity(config.memory_bytes_max)
+            .weigher(|_: &Arc<str>, variants: &Arc<Variants>| variants.bytes())
+            .eviction_listener(on_removal)
+            .build();
+        Ok(Self {
+            memory,
+            disk,
+            tags,
+            purges,
+            trusted_since: AtomicI64::new(i64::MIN),
+            evicted,
+            variants_max: config.variants_max,
+            tags_max: config.object_tags_max,
+        })
+    }
+
+    /// The responses of a URI that are in memory.
+    pub fn get(&self, key: &str) -> Option<Arc<Variants>> {
+        self.memory.get(key)
+    }
+
+    /// Whether the disk has the URI: [`promote`](Self::promote) then brings it back to memory.
+    pub fn on_disk(&self, key: &str) -> bool {
+        self.disk.has(key)
+    }
+
+    /// Brings the responses of a URI from disk to memory. Blocks.
+    ///
+    /// # Errors
+    /// The file is of no use, and gone.
+    pub fn promote(&self, key: &str) -> Result<Option<Arc<Variants>>, DiskError> {
+        let (key, moment): (Arc<str>, _) = (key.into(), self.purges.moment());
+        let Some(variants) = self.disk.take(&key)? else { return Ok(self.get(&key)) };
+        let variants = Arc::new(variants);
+        let found = Arc::clone(&variants);
+        self.memory.entry_by_ref(&key).and_compute_with(|known| match known {
+            Some(_) => Op::Nop, // a newer one was stored meanwhile
+            None => Op::Put(found),
+        });
+        let tags: Vec<Arc<str>> = variants.tags().cloned().collect();
+        if self.purges.since(moment, &key, &tags) {
+            self.remove(&key);
+        }
+        Ok(self.get(&key))
+    }
+
+    /// Where memory lets go to.
+    pub fn evicted(&self) -> async_channel::Receiver<Evicted> {
+        self.evicted.clone()
+    }
+
+    /// Writes to disk what memory let go. Blocks.
+    ///
+    /// # Errors
+    /// It is lost then: a miss.
+    pub fn demote(&self, (variants, moment): &Evicted) -> Result<(), DiskError> {
+        let tags: Vec<Arc<str>> = variants.tags().cloned().collect();
+        let key = variants.key();
+        if self.memory.contains_key(key) {
+            return Ok(()); // it is back already
+        }
+        let written = self.disk.write(variants, clock::now());
+        if written.is_err() {
+            self.tags.remove(key, tags.iter());
+        }
+        for (key, entry) in written? {
+            self.tags.remove(&key, entry.tags.iter());
+        }
+        if self.purges.since(*moment, key, &tags) {
+            self.disk.forget(key);
+        }
+        Ok(())
+    }
+
+    /// Now, before a fetch begins; handed back with what it brings.
+    pub fn moment(&self) -> Moment {
+        self.purges.moment()
+    }
+
+    /// Tags that a response may have.
+    pub fn tags_max(&self) -> usize {
+        self.tags_max
+    }
+
+    /// Stores a response, in the place of `replaced` if it is an update of that one.
+    ///
+    /// # Errors
+    /// It was purged while it was on its way, or its tags have no room.
+    pub fn put(
+        &self,
+        key: &Arc<str>,
+        object: Object,
+        replaced: Option<&Arc<Object>>,
+        moment: Moment,
+    ) -> Result<Arc<Object>, NotStored> {
+        if !self.tags.add(key, &object.tags) {
+            return Err(NotStored::Tags);
+        }
+        let object = Arc::new(object);
+        let stored = Arc::clone(&object);
+        self.memory.entry_by_ref(key).and_compute_with(|known| {
+            let known = known.map(|entry| entry.into_value());
+            let before = known.as_ref().map(|known| {
+                known.retire();
+                replaced.map_or_else(|| Arc::clone(known), |gone| Arc::new(known.without(gone)))
+            });
+            let before = before.unwrap_or_else(|| Arc::new(Variants::new(Arc::clone(key), Vec::new())));
+            Op::Put(Arc::new(before.with(stored, self.variants_max)))
+        });
+        self.disk.forget(key); // memory has the latest
+        // After it is in, so that a purge either finds it there or is found here.
+        if self.purges.since(moment, key, &object.tags) {
+            self.remove(key);
+            return Err(NotStored::Purged);
+        }
+        Ok(object)
+    }
+
+    /// Forgets one response of a URI: the origin has another one now that may not be stored.
+    pub fn remove_variant(&self, key: &Arc<str>, object: &Arc<Object>) {
+        self.memory.entry_by_ref(key).and_compute_with(|known| {
+            let Some(known) = known.map(|entry| entry.into_value()) else { return Op::Nop };
+            known.retire();
+            let left = known.without(object);
+            if left.objects().is_empty() { Op::Remove } else { Op::Put(Arc::new(left)) }
+        });
+    }
+
+    /// Forgets a URI, also what is on its way.
+    pub fn forget(&self, key: &str) -> bool {
+        self.purges.note(Target::Key(key.into()));
+        self.remove(key)
+    }
+
+    /// Forgets what the target is about, or makes it stale (`soft`). Returns how many URIs that were.
+    pub fn purge(&self, target: &Target, soft: bool) -> usize {
+        if !soft {
+            self.purges.note(target.clone()); // first: what is stored from now on is checked against it
+        }
+        let keys = match target {
+            Target::Key(key) => vec![Arc::clone(key)],
+            Target::Tag(tag) if soft => self.tags.of(tag),
+            Target::Tag(tag) => self.tags.take(tag).into_iter().collect(),
+            Target::Prefix(prefix) => {
+                let memory = self.memory.iter().map(|(key, _)| (*key).clone());
+                let mut keys: Vec<Arc<str>> = memory.filter(|key| key.starts_with(&**prefix)).collect();
+                keys.extend(self.disk.with_prefix(prefix));
+                keys
+            }
+        };
+        keys.iter().filter(|key| if soft { self.soften(key) } else { self.remove(key) }).count()
+    }
+
+    /// From now on everything stored so far is validated before it is used: a purge may have been missed.
+    pub fn distrust(&self, now: WallMs) {
+        self.trusted_since.store(now.0, Relaxed);
+    }
+
+    /// See [`distrust`](Self::distrust).
+    pub fn trusted_since(&self) -> WallMs {
+        WallMs(self.trusted_since.load(Relaxed))
+    }
+
+    /// How much there is.
+    pub fn size(&self) -> Size {
+        let (disk_uris, disk_bytes) = self.disk.size();
+        Size {
+            memory_uris: self.memory.entry_count(),
+            memory_bytes: self.memory.weighted_size(),
+            disk_uris,
+            disk_bytes,
+            tags: self.tags.len() as u64,
+        }
+    }
+
+    fn remove(&self, key: &str) -> bool {
+        let on_disk = self.disk.forget(key);
+        if let Some(entry) = &on_disk {
+            self.tags.remove(key, entry.tags.iter());
+        }
+        let in_memory = self.memory.remove(key);
+        if let Some(variants) = &in_memory {
+            variants.retire();
+            self.tags.remove(key, variants.tags());
+        }
+        in_memory.is_some() || on_disk.is_some()
+    }
+
+    fn soften(&self, key: &str) -> bool {
+        let in_memory = self.memory.get(key);
+        if let Some(variants) = &in_memory {
+            variants.objects().iter().for_each(|object| object.soften());
+        }
+        self.disk.soften(key) || in_memory.is_some()
+    }
+}
