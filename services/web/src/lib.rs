@@ -1,1 +1,3 @@
 //! The web server.
+
+pub mod acme;
