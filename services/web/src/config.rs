@@ -6,10 +6,12 @@ mod site;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use http_support::gateway::TlsConfig;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::access_log::LogConfig;
+use crate::acme::AcmeConfig;
 use crate::credentials::AuthConfig;
 use crate::upstreams::PoolConfig;
 
@@ -26,6 +28,12 @@ pub const APP_POOL: &str = "app";
 pub struct Config {
     /// Plain HTTP; loopback unless told otherwise; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// HTTP over TLS; not if not said.
+    pub tls_listen: Option<SocketAddr>,
+    /// Certificates from files, and the bounds of handshakes.
+    pub tls: TlsConfig,
+    /// Certificates from an authority.
+    pub acme: Option<AcmeConfig>,
     /// HTTP workers, each a thread of its own; 1 to 64. More than cores only adds switching.
     pub workers: usize,
     /// Base URL that other nodes reach it at, if that differs from what it listens on.
@@ -33,7 +41,7 @@ pub struct Config {
     /// Proxies in front whose `Forwarded` and `X-Forwarded-For` are believed: the client's address, which limits,
     /// lists and log use, is then what they say.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether each connection on `listen` begins with a PROXY protocol header; only `trusted_proxies` may connect then.
+    /// Whether each connection begins with a PROXY protocol header; only `trusted_proxies` may connect then.
     pub proxy_protocol: bool,
     /// Bounds of connections and requests.
     pub limits: LimitsConfig,
@@ -53,6 +61,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8200)),
+            tls_listen: None,
+            tls: TlsConfig::default(),
+            acme: None,
             workers: 2,
             advertise: None,
             trusted_proxies: vec![
@@ -93,6 +104,13 @@ impl Config {
     /// Names the key, its value and what it may be.
     pub fn validate(&self) -> Result<(), ConfigError> {
         in_range("", &[("workers", self.workers as u64, 1..=64)])?;
+        self.tls.validate("tls").map_err(ConfigError)?;
+        if let Some(acme) = &self.acme {
+            acme.validate().map_err(|text| ConfigError(text.trim_start_matches("web.").to_owned()))?;
+            if self.tls_listen.is_none() {
+                return Err(ConfigError::new("acme: certificates are of no use without web.tls_listen"));
+            }
+        }
         self.limits.validate()?;
         self.files.validate()?;
         for (name, pool) in &self.pools {

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bus::Bus;
+use clock::WallMs;
 use discovery::{Announcer, Identity, Registry};
 use http_support::Listener;
-use http_support::gateway::{Binding, ProxyProtocol};
+use http_support::gateway::{Binding, ProxyProtocol, Tls};
 use supervision::{Env, PoolSize};
 use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
-use crate::config::{Config, ConfigError};
+use crate::acme::Challenges;
+use crate::certificates::tls_config;
+use crate::config::Config;
 use crate::error::Error;
 use crate::shelf::Library;
 use crate::site::Sites;
@@ -35,8 +38,18 @@ pub struct Dependencies {
 pub struct Web {
     /// As it was started; of what a reload changes, `sites` has the newest.
     pub config: Config,
-    /// The listening socket.
+    /// The listening socket of plain HTTP.
     pub listener: Listener,
+    /// That of TLS, if there is one.
+    pub tls_listener: Option<Listener>,
+    /// What it serves with.
+    pub tls: Option<Arc<Tls>>,
+    /// What proves to a certificate authority that this stack answers for a name.
+    pub challenges: Challenges,
+    /// The instance's own link.
+    pub bus: Bus,
+    /// The instance's own directory.
+    pub data_dir: PathBuf,
     /// Who is there.
     pub registry: Registry,
     /// The way to the access log's writer.
@@ -57,11 +70,13 @@ pub struct Web {
 /// See [`Error`].
 pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     config.validate()?;
-    let Dependencies { instance, bus, registry, data_dir: _ } = on;
+    let Dependencies { instance, bus, registry, data_dir } = on;
     let now = clock::now();
     let listener = Listener::bind(config.listen)?;
+    let tls_listener = config.tls_listen.map(Listener::bind).transpose()?;
+    let tls = tls_listener.is_some().then(|| tls_config(&config, &data_dir).open(&data_dir, WallMs::now()));
     let url = config.advertise.clone().unwrap_or_else(|| listener.bound_url());
-    let announcer = registry.announce(Identity::new("web", instance).at(url).over(bus));
+    let announcer = registry.announce(Identity::new("web", instance).at(url).over(bus.clone()));
     let workers = PoolSize("http", config.workers);
     let web = Web {
         sites: ArcSwap::from_pointee(Sites::new(&config, now)?),
@@ -70,9 +85,14 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
         meters: Meters::new(),
         generation: AtomicU64::new(1),
         reloads: watch::Sender::new(1),
+        challenges: Challenges::new(Some(bus.clone())),
+        tls: tls.transpose()?,
         _announcer: announcer,
         config,
         listener,
+        tls_listener,
+        bus,
+        data_dir,
         registry,
     };
     Ok(Env::new().with(web).with(workers))
@@ -84,14 +104,25 @@ pub fn url(env: &Env) -> Option<String> {
     env.get::<Web>().map(|web| web.listener.url())
 }
 
-/// Takes over the sites, pools and guards of another configuration. No connection is touched: each request asks for
-/// the sites as they are then. Addresses, workers, limits and the access log need a restart.
+/// The base URL of the instance's TLS, if it has any.
+#[must_use]
+pub fn tls_url(env: &Env) -> Option<String> {
+    let web = env.get::<Web>()?;
+    web.tls_listener.as_ref().map(|listener| listener.url().replacen("http://", "https://", 1))
+}
+
+/// Takes over the sites, pools, guards and certificates of another configuration. No connection is touched: each
+/// request asks for the sites, each handshake for the certificates as they are then. Addresses, workers, limits, ACME
+/// and the access log need a restart.
 ///
 /// # Errors
-/// When it cannot be meant; what runs stays as it is.
-pub fn reload(env: &Env, config: &Config) -> Result<(), ConfigError> {
+/// When it cannot be meant, or a certificate cannot be read; what runs stays as it is.
+pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
     config.validate()?;
     let Some(web) = env.get::<Web>() else { return Ok(()) };
+    if let Some(tls) = &web.tls {
+        tls_config(config, &web.data_dir).reload(tls, &web.data_dir, WallMs::now())?;
+    }
     web.sites.store(Arc::new(Sites::new(config, clock::now())?));
     let generation = web.generation.fetch_add(1, Ordering::Release) + 1;
     web.reloads.send_replace(generation);
@@ -121,10 +152,15 @@ impl Web {
     #[must_use]
     pub fn bindings(&self) -> Vec<Binding> {
         let trusted = self.config.trusted_proxies.clone();
-        let mut binding = Binding::plain(self.listener.clone()).trusting(trusted.clone()).named("web");
-        if self.config.proxy_protocol {
-            binding.proxy_protocol = ProxyProtocol::Required(trusted);
-        }
-        vec![binding]
+        let binding = |listener: &Listener| {
+            let mut binding = Binding::plain(listener.clone()).trusting(trusted.clone()).named("web");
+            if self.config.proxy_protocol {
+                binding.proxy_protocol = ProxyProtocol::Required(trusted.clone());
+            }
+            binding
+        };
+        let over_tls = self.tls_listener.as_ref().zip(self.tls.clone());
+        let over_tls = over_tls.map(|(listener, tls)| binding(listener).with_tls(tls));
+        std::iter::once(binding(&self.listener)).chain(over_tls).collect()
     }
 }

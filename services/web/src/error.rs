@@ -1,6 +1,7 @@
 //! Why a web instance cannot be built.
 
 use http_support::BindError;
+use http_support::gateway::TlsConfigError;
 
 use crate::config::ConfigError;
 
@@ -13,4 +14,7 @@ pub enum Error {
     /// The address is taken, forbidden or not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
 }

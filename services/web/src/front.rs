@@ -13,6 +13,7 @@ use http_support::wire::client_address;
 use supervision::{Life, StartError, Started};
 
 use crate::access_log::{Line, Lines};
+use crate::acme;
 use crate::credentials::Identity;
 use crate::delivery;
 use crate::env::Web;
@@ -100,6 +101,7 @@ impl Handler for Front {
         let current = self.current();
         let site = current.sites.of_host(head.authority());
         let mut done = match site {
+            _ if self.challenge(exchange, &request).await? => Ok(Outcome::Challenge),
             Some(site) => self.answer(exchange, site, &mut request).await,
             None => Err(Refusal::UnknownHost.into()),
         };
@@ -147,6 +149,19 @@ impl Front {
             self.upstreams.retain(&current.sites.pools);
         }
         Rc::clone(&current)
+    }
+
+    /// A certificate authority asks whether we answer for a name (RFC 8555 section 8.3): over plain HTTP, and before
+    /// any rule of a site. Whether that was it.
+    async fn challenge(&self, exchange: &mut Exchange<'_>, request: &Request<'_>) -> Result<bool, Abort> {
+        let head = exchange.head();
+        if !head.path().starts_with(acme::PREFIX) || !matches!(head.method(), "GET" | "HEAD") {
+            return Ok(false);
+        }
+        let Some(proof) = self.web.challenges.answer(head.path()).await else { return Ok(false) };
+        let lines = b"content-type: application/octet-stream\r\ncache-control: no-store\r\n";
+        exchange.respond(200, &[&lines[..], &request.extra].concat(), proof.as_bytes()).await?;
+        Ok(true)
     }
 
     async fn answer(&self, exchange: &mut Exchange<'_>, site: &Site, request: &mut Request<'_>) -> Answer {

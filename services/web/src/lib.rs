@@ -12,7 +12,7 @@
 //!
 //! Not promised: CGI, server-side includes, WebDAV; case-insensitive names; a line in the access log when the disk is full.
 //!
-//! RFC 9110 (sections 8.8, 12.5.3, 13, 14, 15), 3986 (5.2.4), 6750, 6797, 7617, 8615, 9457,
+//! RFC 9110 (sections 8.8, 12.5.3, 13, 14, 15), 3986 (5.2.4), 6750, 6797, 7617, 8555, 8615, 8737, 9457,
 //! draft-ietf-httpapi-ratelimit-headers.
 
 use supervision::Restart::Permanent;
@@ -45,6 +45,9 @@ mod welcome;
 mod config;
 mod site;
 mod upstreams;
+// Certificates.
+pub mod acme;
+mod certificates;
 // The worker.
 mod access_log;
 mod delivery;
@@ -58,7 +61,7 @@ mod transform;
 pub use access_log::{Format, LogConfig};
 pub use config::{Config, ConfigError, FilesConfig, LimitsConfig, RouteConfig, RuleConfig, SiteConfig};
 pub use credentials::AuthConfig;
-pub use env::{Dependencies, env, reload, url};
+pub use env::{Dependencies, env, reload, tls_url, url};
 pub use error::Error;
 pub use networks::NetworksConfig;
 pub use rate::RateConfig;
@@ -72,10 +75,11 @@ pub use upstreams::PoolConfig;
 pub static TREE: Tree = Tree {
     name: "web", strategy: OneForOne, intensity: Intensity { restarts: 10, period: secs(10) },
     children: &[
-        //     id            start              restart    shutdown
-        worker("access_log", access_log::start, Permanent, Within(secs(5))),   // after http in time: writes the last lines
-        worker("upstreams",  upstreams::start,  Permanent, Within(secs(1))),   // knows the servers before the first request
-        pool(  "http",       front::start,      Permanent, Within(secs(30)))   // last in, first out: drains before the rest stops
+        //     id              start                restart    shutdown
+        worker("access_log",   access_log::start,   Permanent, Within(secs(5))),   // after http in time: writes the last lines
+        worker("upstreams",    upstreams::start,    Permanent, Within(secs(1))),   // knows the servers before the first request
+        worker("certificates", certificates::start, Permanent, Within(secs(5))),   // orders and renews them, if told to
+        pool(  "http",         front::start,        Permanent, Within(secs(30)))   // last in, first out: drains before the rest stops
             .on_own_arbiter(),
     ],
 };

@@ -24,6 +24,8 @@ pub enum Outcome {
     Redirected,
     /// OPTIONS was answered.
     Options,
+    /// A certificate authority's question was.
+    Challenge,
     /// It was answered with an error by us.
     Refused,
     /// The client was gone, or had to be cut off.
@@ -31,7 +33,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::File,
         Self::Part,
         Self::Unchanged,
@@ -40,6 +42,7 @@ impl Outcome {
         Self::Proxied,
         Self::Redirected,
         Self::Options,
+        Self::Challenge,
         Self::Refused,
         Self::Aborted,
     ];
@@ -56,6 +59,7 @@ impl Outcome {
             Self::Proxied => "proxied",
             Self::Redirected => "redirected",
             Self::Options => "options",
+            Self::Challenge => "challenge",
             Self::Refused => "refused",
             Self::Aborted => "aborted",
         }

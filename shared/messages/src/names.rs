@@ -20,6 +20,10 @@ pub const FAULTS: &str = "faults.set";
 pub const DATABASE_LOG: &str = "database.log";
 /// Lease: who may try to be the database's primary.
 pub const DATABASE_LEASE: &str = "database.primary";
+/// Topic: a certificate was issued; body: the name it is kept under. A hint: the store is the truth.
+pub const CERTIFICATES: &str = "certificates.changed";
+/// Lease: who may order certificates.
+pub const ACME_LEASE: &str = "acme.issuer";
 
 /// Joins words to a topic: `topic(&[JOBS_WAKE, "default"])`. Dots inside a word become `_`, so that a name
 /// chosen by a user cannot add a level.

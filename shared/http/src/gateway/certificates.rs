@@ -161,17 +161,18 @@ impl Certificate {
         if facts.names.is_empty() {
             return Err(CertificateError::NoName { file: file() });
         }
-        let key =
-            CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    CertificateError::KeyMismatch { file: file(), key: key_file.to_path_buf() }
-                }
-                other => {
-                    CertificateError::KeyUnusable { key: key_file.to_path_buf(), detail: other.to_string() }
-                }
-            })?;
+        let unusable = |error: rustls::Error| CertificateError::KeyUnusable {
+            key: key_file.to_path_buf(),
+            detail: error.to_string(),
+        };
+        let key = ring::default_provider().key_provider.load_private_key(key).map_err(unusable)?;
+        // Compared here and not by rustls, which refuses to look into the certificate of a TLS-ALPN-01 proof: that has
+        // an extension which is critical on purpose.
+        if key.public_key().is_some_and(|public| public.as_ref() != facts.public_key) {
+            return Err(CertificateError::KeyMismatch { file: file(), key: key_file.to_path_buf() });
+        }
         Ok(Self {
-            key: Arc::new(key),
+            key: Arc::new(CertifiedKey::new(chain, key)),
             names: facts.names,
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -270,6 +271,7 @@ struct Facts {
     names: Vec<String>,
     not_before: WallMs,
     not_after: WallMs,
+    public_key: Vec<u8>,
 }
 
 fn facts(leaf: &CertificateDer<'_>, file: &Path) -> Result<Facts, CertificateError> {
@@ -281,7 +283,12 @@ fn facts(leaf: &CertificateDer<'_>, file: &Path) -> Result<Facts, CertificateErr
     });
     let at = |time: x509_parser::time::ASN1Time| WallMs(time.timestamp().saturating_mul(1000));
     let validity = x509.validity();
-    Ok(Facts { names, not_before: at(validity.not_before), not_after: at(validity.not_after) })
+    Ok(Facts {
+        names,
+        not_before: at(validity.not_before),
+        not_after: at(validity.not_after),
+        public_key: x509.public_key().raw.to_vec(),
+    })
 }
 
 fn host_name(name: &GeneralName<'_>) -> Option<String> {
