@@ -20,6 +20,8 @@ pub const FAULTS: &str = "faults.set";
 pub const DATABASE_LOG: &str = "database.log";
 /// Lease: who may try to be the database's primary.
 pub const DATABASE_LEASE: &str = "database.primary";
+/// Topic: the active balancer of a pair says so twice a second.
+pub const BALANCER_HEARTBEAT: &str = "balancer.heartbeat";
 
 /// Joins words to a topic: `topic(&[JOBS_WAKE, "default"])`. Dots inside a word become `_`, so that a name
 /// chosen by a user cannot add a level.
