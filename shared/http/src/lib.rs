@@ -17,6 +17,7 @@ mod listener;
 mod locate;
 mod observe;
 mod prefer;
+pub mod proxy_header;
 mod serve;
 mod sse;
 pub mod wire;

@@ -139,7 +139,7 @@ impl Listener {
     ///
     /// # Errors
     /// When no file descriptor is left.
-    pub(crate) fn on_this_thread(&self) -> io::Result<tokio::net::TcpListener> {
+    pub fn on_this_thread(&self) -> io::Result<tokio::net::TcpListener> {
         tokio::net::TcpListener::from_std(self.socket.try_clone()?)
     }
 }

@@ -24,6 +24,8 @@ pub const DATABASE_LEASE: &str = "database.primary";
 pub const CERTIFICATES: &str = "certificates.changed";
 /// Lease: who may order certificates.
 pub const ACME_LEASE: &str = "acme.issuer";
+/// Topic: the active balancer of a pair says so twice a second.
+pub const BALANCER_HEARTBEAT: &str = "balancer.heartbeat";
 
 /// Joins words to a topic: `topic(&[JOBS_WAKE, "default"])`. Dots inside a word become `_`, so that a name
 /// chosen by a user cannot add a level.

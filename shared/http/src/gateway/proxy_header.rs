@@ -1,21 +1,12 @@
-//! The PROXY protocol, versions 1 and 2: what a balancer in front of us says of the client it carries.
+//! The PROXY protocol: what a balancer in front of us says of the client it carries.
 
 use std::io;
-use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use ppp::{HeaderResult, v1, v2};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use super::Peer;
-
-const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version, family, length.
-const V2_FIXED: usize = 16;
-/// Addresses and the extensions behind them. Senders stay far below.
-const V2_REST_MAX: usize = 2048;
-/// `PROXY UNKNOWN` with the longest addresses, as the protocol's description says.
-const V1_MAX: usize = 107;
+use crate::proxy_header;
 
 /// Reads the header, and not a byte more, and corrects `peer` by it.
 ///
@@ -30,57 +21,18 @@ pub(crate) async fn read(
     if !from.iter().any(|net| net.contains(&ip)) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let mut header = vec![0; V2_SIGNATURE.len()];
-    stream.read_exact(&mut header).await?;
-    if header == V2_SIGNATURE {
-        header.resize(V2_FIXED, 0);
-        stream.read_exact(&mut header[V2_SIGNATURE.len()..]).await?;
-        let rest = usize::from(u16::from_be_bytes([header[14], header[15]]));
-        if rest > V2_REST_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        header.resize(V2_FIXED + rest, 0);
-        stream.read_exact(&mut header[V2_FIXED..]).await?;
-    } else {
-        while !header.ends_with(b"\r\n") && header.len() < V1_MAX {
-            header.push(stream.read_u8().await?);
-        }
-    }
-    if let Some((source, destination)) = addresses(&header)? {
-        (peer.address, peer.local) = (source, destination);
+    if let Some(ends) = proxy_header::read(stream).await? {
+        (peer.address, peer.local) = (ends.client, ends.server);
     }
     Ok(())
 }
 
-/// Client and destination; `None` if the sender speaks for itself (a health check) or does not know.
-fn addresses(header: &[u8]) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
-    /// The same four fields of types that share no trait.
-    macro_rules! sides {
-        ($a:expr) => {
-            Some((
-                SocketAddr::from(($a.source_address, $a.source_port)),
-                SocketAddr::from(($a.destination_address, $a.destination_port)),
-            ))
-        };
-    }
-    Ok(match HeaderResult::parse(header) {
-        HeaderResult::V1(Ok(header)) => match header.addresses {
-            v1::Addresses::Unknown => None,
-            v1::Addresses::Tcp4(addresses) => sides!(addresses),
-            v1::Addresses::Tcp6(addresses) => sides!(addresses),
-        },
-        HeaderResult::V2(Ok(header)) if header.command == v2::Command::Proxy => match header.addresses {
-            v2::Addresses::IPv4(addresses) => sides!(addresses),
-            v2::Addresses::IPv6(addresses) => sides!(addresses),
-            v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
-        },
-        HeaderResult::V2(Ok(_)) => None,
-        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => return Err(io::ErrorKind::InvalidData.into()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use ppp::v2; // an implementation that is not ours
+
     use super::*;
 
     fn peer() -> Peer {

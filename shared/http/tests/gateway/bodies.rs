@@ -163,7 +163,9 @@ async fn a_handler_that_reads_the_body_invites_it() {
     assert_eq!(client.response().await.status(), 100);
     client.send("hello").await;
     assert_eq!(client.response().await.text(), "hello");
-    client.send("POST /unread HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+    client
+        .send("POST /unread HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .await;
     let response = client.response().await;
     assert_eq!((response.text().as_str(), response.get("connection")), ("unread", Some("close")));
 }
@@ -190,7 +192,10 @@ async fn request_and_response_stream_at_the_same_time() {
     let sent: Vec<u8> = (0..SIZE).map(|at| (at / 7 % 251) as u8).collect();
     let copy = sent.clone();
     let sending = actix_web::rt::spawn(async move {
-        write.write_all(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes()).await.unwrap();
+        write
+            .write_all(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         write.write_all(&copy).await.unwrap();
         write
     });
@@ -211,7 +216,8 @@ async fn request_and_response_stream_at_the_same_time() {
 async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let origin = origin(|mut wire, _| async move {
         wire.head().await;
-        wire.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").await;
+        wire.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+            .await;
     })
     .await;
     let stack = Scene::before(origin).start().await;

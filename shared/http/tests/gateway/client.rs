@@ -83,7 +83,8 @@ impl Wire {
     async fn more(&mut self) -> bool {
         let mut buffer = vec![0; 65_536];
         let read = tokio::time::timeout(LIMIT, self.stream.read(&mut buffer)).await;
-        let read = read.unwrap_or_else(|_| panic!("nothing came; so far {:?}", String::from_utf8_lossy(&self.read)));
+        let read =
+            read.unwrap_or_else(|_| panic!("nothing came; so far {:?}", String::from_utf8_lossy(&self.read)));
         let read = read.unwrap_or(0); // a reset is an end too
         self.read.extend_from_slice(&buffer[..read]);
         read > 0
@@ -196,7 +197,8 @@ impl Wire {
         let receiving = async {
             let mut got = Vec::new();
             while got.len() < all.len() {
-                let count = tokio::time::timeout(LIMIT, read.read_buf(&mut got)).await.expect("in time").unwrap();
+                let count =
+                    tokio::time::timeout(LIMIT, read.read_buf(&mut got)).await.expect("in time").unwrap();
                 assert!(count > 0, "ended after {} bytes", got.len());
             }
             got

@@ -6,7 +6,8 @@ use super::scene::Scene;
 /// An origin whose answer's body is the request's head as it came.
 async fn mirror() -> std::net::SocketAddr {
     answering(|request| {
-        let fields: Vec<String> = request.fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let fields: Vec<String> =
+            request.fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         ok(&format!("{}\n{}", request.start, fields.join("\n")))
     })
     .await
@@ -58,9 +59,10 @@ async fn a_response_comes_back_without_the_fields_of_its_connection() {
 async fn who_the_client_is_is_said_by_us_or_by_those_we_trust() {
     let origin = mirror().await;
     let claim = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n";
-    for (trusted, expected) in
-        [(&[][..], "x-forwarded-for: 127.0.0.1"), (&["127.0.0.0/8"][..], "x-forwarded-for: 6.6.6.6, 127.0.0.1")]
-    {
+    for (trusted, expected) in [
+        (&[][..], "x-forwarded-for: 127.0.0.1"),
+        (&["127.0.0.0/8"][..], "x-forwarded-for: 6.6.6.6, 127.0.0.1"),
+    ] {
         let stack = Scene { trusted, ..Scene::before(origin) }.start().await;
         let mut client = stack.connect().await;
         client.send(claim).await;
@@ -192,7 +194,11 @@ async fn whatever_an_origin_does_there_is_an_answer() {
         let mut client = stack.connect().await;
         for _ in 0..2 {
             let response = client.get("/path").await;
-            assert_eq!((response.status(), response.problem().as_str()), (502, "upstream-failed"), "{answer:?}");
+            assert_eq!(
+                (response.status(), response.problem().as_str()),
+                (502, "upstream-failed"),
+                "{answer:?}"
+            );
             assert!(response.text().contains("\"instance\":\"/path\""), "{response:?}");
         }
     }
@@ -213,7 +219,11 @@ async fn another_origin_is_asked_when_one_fails_or_is_not_wanted() {
     let mut client = stack.connect().await;
     client.send("PUT /either HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").await;
     let put = client.response().await;
-    assert_eq!((put.get("x-origin"), put.text().as_str()), (Some("2"), "body"), "an idempotent one with its body");
+    assert_eq!(
+        (put.get("x-origin"), put.text().as_str()),
+        (Some("2"), "body"),
+        "an idempotent one with its body"
+    );
     client.send("POST /either HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").await;
     assert_eq!(client.response().await.status(), 502, "RFC 9110 section 9.2.2: it may have been acted upon");
 }

@@ -20,7 +20,11 @@ async fn what_is_no_request_is_answered_and_the_connection_closes() {
         (400, "nonsense\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\nHost: a\n\n".to_owned()),
-        (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()),
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                .to_owned(),
+        ),
         (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned()),
         (414, format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..600])),
         (431, format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n")),
@@ -132,11 +136,14 @@ async fn an_unread_body_is_dropped_up_to_a_bound() {
     let limits = GatewayLimits { drain_bytes_max: 10_000, ..GatewayLimits::default() };
     let stack = Scene { limits, ..Scene::alone() }.start().await;
     let mut client = stack.connect().await;
-    let post = |length: usize| format!("POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    let post =
+        |length: usize| format!("POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
     client.send(format!("{}{}", post(10_000), "x".repeat(10_000))).await;
     assert_eq!(client.response().await.get("connection"), None);
     let chunk = format!("3e8\r\n{}\r\n0\r\n\r\n", "x".repeat(1000));
-    client.send(format!("POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}")).await;
+    client
+        .send(format!("POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"))
+        .await;
     assert_eq!(client.response().await.text(), "unread");
     assert_eq!(client.get("/respond/1").await.text(), "r", "the next request is found behind it");
     client.send(post(10_001)).await;

@@ -102,7 +102,9 @@ async fn a_handler_reads_a_body_however_it_is_framed() {
     let stack = Scene::alone().start().await;
     let mut client = stack.connect().await;
     let body = "0123456789".repeat(20_000);
-    client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+    client
+        .send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+        .await;
     assert!(client.response().await.text() == body);
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     for part in "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX: y\r\n\r\n".as_bytes().chunks(4) {

@@ -114,7 +114,8 @@ impl Handler for Everything {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let path = exchange.head().path();
         let mut parts = path[1..].split('/');
-        let (what, size) = (parts.next().unwrap_or_default(), parts.next().and_then(|size| size.parse().ok()));
+        let (what, size) =
+            (parts.next().unwrap_or_default(), parts.next().and_then(|size| size.parse().ok()));
         let size: usize = size.unwrap_or(0);
         match what {
             "respond" => exchange.respond(200, b"X-Made: here\r\n", &vec![b'r'; size]).await,

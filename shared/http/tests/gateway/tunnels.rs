@@ -9,7 +9,8 @@ use super::client::{Wire, ok, origin};
 use super::scene::Scene;
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
 
 /// An origin that switches, greets in the same segment, and echoes in capitals until the other side ends.
 async fn shouting() -> std::net::SocketAddr {
@@ -62,7 +63,8 @@ async fn an_upgrade_that_is_refused_is_a_response() {
 
 #[actix_web::test]
 async fn a_tunnel_in_which_nothing_moves_is_closed() {
-    let limits = GatewayLimits { tunnel_idle_timeout: Duration::from_millis(400), ..GatewayLimits::default() };
+    let limits =
+        GatewayLimits { tunnel_idle_timeout: Duration::from_millis(400), ..GatewayLimits::default() };
     let stack = Scene { limits, ..Scene::before(shouting().await) }.start().await;
     let mut client = stack.connect().await;
     client.send(UPGRADE).await;

@@ -1,0 +1,201 @@
+//! Active checks: asks each member at its time, a bounded number at once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http_support::gateway::{FetchRequest, Origin, Timeouts, fetch};
+use supervision::{Life, StartError, Started};
+
+use crate::config::{CheckConfig, CheckKind};
+use crate::dice::{Dice, hash};
+use crate::pool::Pool;
+use crate::shared::Balancer;
+
+/// Checks at once; those due beyond wait for one to end. Each ends within its time limit.
+const AT_ONCE: usize = 64;
+
+/// So much of an answer is read; the connection of a longer one is closed.
+const ANSWER_BYTES_READ: usize = 64 << 10;
+
+/// A member to be checked: pool, member, address.
+type Subject = (Arc<str>, Arc<str>, SocketAddr);
+
+/// When who is checked next.
+#[derive(Default)]
+struct Schedule {
+    due: BTreeSet<(Instant, Subject)>,
+    known: HashMap<Subject, Instant>,
+}
+
+impl Schedule {
+    /// These are to be checked; who is new at once, spread over a tenth of the interval.
+    fn keep(&mut self, subjects: &HashMap<Subject, (CheckConfig, Origin)>, dice: &mut Dice, now: Instant) {
+        let Self { due, known } = self;
+        known.retain(|subject, at| {
+            let stays = subjects.contains_key(subject);
+            if !stays {
+                due.remove(&(*at, subject.clone()));
+            }
+            stays
+        });
+        for (subject, (check, _)) in subjects {
+            if !known.contains_key(subject) {
+                let at = now + interval(check).mul_f64(0.1 * unit(dice));
+                known.insert(subject.clone(), at);
+                due.insert((at, subject.clone()));
+            }
+        }
+    }
+
+    /// Takes one that is due.
+    fn take(&mut self, now: Instant) -> Option<Subject> {
+        let (_, subject) = self.due.first().filter(|(at, _)| *at <= now)?.clone();
+        self.due.pop_first();
+        Some(subject)
+    }
+
+    /// It was checked: again after its interval, a tenth more or less, so that balancers do not check together.
+    fn again(&mut self, subject: Subject, check: &CheckConfig, dice: &mut Dice, now: Instant) {
+        if let Some(at) = self.known.get_mut(&subject) {
+            *at = now + interval(check).mul_f64(0.9 + 0.2 * unit(dice));
+            self.due.insert((*at, subject));
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+/// Starts the checker.
+///
+/// # Errors
+/// None.
+pub fn start(life: Life) -> Result<Started, StartError> {
+    let balancer = life.env::<Balancer>();
+    Ok(Started::task(async move {
+        life.ready();
+        let stopping = life.stopping();
+        tokio::select! {
+            () = check(&balancer) => {}
+            () = stopping => {}
+        }
+        Ok(())
+    }))
+}
+
+async fn check(balancer: &Balancer) {
+    let mut dice = Dice::new(hash(balancer.instance.as_bytes()));
+    let (mut schedule, mut subjects) = (Schedule::default(), HashMap::new());
+    let mut running = FuturesUnordered::new();
+    let mut looks = balancer.looks.subscribe();
+    looks.mark_changed();
+    loop {
+        let now = clock::now();
+        while running.len() < AT_ONCE
+            && let Some(subject) = schedule.take(now)
+        {
+            if let Some((check, origin)) = subjects.get(&subject).cloned() {
+                running.push(async move { (is_good(&check, &origin).await, check, subject) });
+            }
+        }
+        let next = schedule.next().filter(|_| running.len() < AT_ONCE);
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some((good, check, subject)) = running.next() => {
+                tell(balancer, &subject, good);
+                schedule.again(subject, &check, &mut dice, clock::now());
+            }
+            () = due => {}
+            Ok(()) = looks.changed() => {
+                subjects = self::subjects(balancer);
+                schedule.keep(&subjects, &mut dice, clock::now());
+            }
+        }
+    }
+}
+
+/// Everybody of the pools that are checked, draining ones too: their state is shown.
+fn subjects(balancer: &Balancer) -> HashMap<Subject, (CheckConfig, Origin)> {
+    let table = balancer.table.load_full();
+    let rosters = balancer.rosters();
+    let checked = table.pools.iter().filter(|pool| pool.config.check.kind != CheckKind::Off);
+    let members = |pool: &Arc<Pool>| -> Vec<_> {
+        let members = rosters.get(&pool.name).into_iter().flat_map(|roster| roster.states());
+        let subject = |(wanted, member, _): (&crate::pool::Wanted, &Arc<crate::pool::Member>, _)| {
+            let subject = (Arc::clone(&pool.name), Arc::clone(&wanted.id), wanted.address);
+            (subject, (pool.config.check.clone(), member.origin.clone()))
+        };
+        members.map(subject).collect()
+    };
+    checked.flat_map(members).collect()
+}
+
+fn tell(balancer: &Balancer, (pool, member, address): &Subject, good: bool) {
+    let mut rosters = balancer.rosters();
+    let Some(roster) = rosters.get_mut(pool) else { return };
+    let before = roster.passes(member);
+    let event = roster.checked(member, *address, good, clock::now());
+    if before != roster.passes(member) {
+        balancer.news.notify_one();
+    }
+    let table = balancer.table.load();
+    if let (Some(event), Some(pool)) = (event, table.pool(pool)) {
+        pool.telemetry.member(member, &event);
+    }
+}
+
+async fn is_good(check: &CheckConfig, origin: &Origin) -> bool {
+    let limit = Duration::from_millis(check.timeout_ms);
+    let asked = async {
+        match check.kind {
+            CheckKind::Off => true,
+            CheckKind::Tcp => tokio::net::TcpStream::connect(origin.address()).await.is_ok(),
+            CheckKind::Http => answers(check, origin, limit).await,
+        }
+    };
+    tokio::time::timeout(limit, asked).await.unwrap_or(false)
+}
+
+/// RFC 9110 section 15: 2xx and 3xx say that it works.
+async fn answers(check: &CheckConfig, origin: &Origin, limit: Duration) -> bool {
+    let timeouts = Timeouts { connect: limit, first_byte: limit, idle: limit, total: Some(limit) };
+    let lines = b"user-agent: standfast-balancer\r\n";
+    let request = FetchRequest {
+        method: "GET",
+        target: &check.path,
+        host: &check.host,
+        lines,
+        ..FetchRequest::default()
+    };
+    let Ok(mut answer) = fetch(origin, request, &timeouts).await else { return false };
+    let good = (200..400).contains(&answer.head().status());
+    // Read to its end where it is short, so that the connection can be used again.
+    let mut read = 0;
+    while read < ANSWER_BYTES_READ {
+        match answer.chunk().await {
+            Ok(Some(data)) => read += data.len(),
+            Ok(None) => break,
+            Err(_) => return false,
+        }
+    }
+    good
+}
+
+fn interval(check: &CheckConfig) -> Duration {
+    Duration::from_millis(check.interval_ms)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a share")]
+fn unit(dice: &mut Dice) -> f64 {
+    dice.below(1_000) as f64 / 1_000.0
+}

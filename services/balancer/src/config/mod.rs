@@ -1,0 +1,178 @@
+//! The `[balancer]` section.
+
+mod check;
+mod pool;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_support::proxy_header::Version;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::pair::Timing;
+
+pub use check::ConfigError;
+pub(crate) use pool::weight;
+pub use pool::{
+    CanaryBy, CanaryConfig, CheckConfig, CheckKind, EjectConfig, HashBy, LimitConfig, MemberConfig,
+    PoolConfig, RetryConfig, StickyConfig, TimeoutConfig,
+};
+
+/// Configuration of a balancer. Every key has a default but those of routes and of TCP listeners.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where it takes HTTP. Loopback unless told otherwise; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// HTTP workers, each a thread of its own, 1 to 64. More than cores only adds switching.
+    pub workers: usize,
+    /// Client connections per worker, 1 to 1,000,000; further ones wait in the listen backlog.
+    pub connections_max: usize,
+    /// Client connections from one address per worker, 0 to 1,000,000, else 429; 0: no bound. Behind an edge all come from it.
+    pub connections_per_client_max: usize,
+    /// Networks whose connections must begin with a PROXY protocol header; all others are then closed. Empty: none.
+    pub proxy_from: Vec<IpNet>,
+    /// Networks of proxies whose `X-Forwarded-*` and `Forwarded` fields are believed; those of others are replaced.
+    /// Default: this machine, where the edge is unless told otherwise.
+    pub trusted: Vec<IpNet>,
+    /// File with the secret that sticky cookies are signed with, 16 bytes at least. Without one the process makes its
+    /// own, and cookies are good as long as it lives and for its own balancers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// Where requests go that no route takes.
+    pub pool: PoolConfig,
+    /// Further pools by name.
+    pub pools: BTreeMap<String, PoolConfig>,
+    /// Which requests go to them; the host decides first, then the longest path prefix.
+    pub routes: Vec<RouteConfig>,
+    /// Listeners that forward bytes, not HTTP, and their pools.
+    pub tcp: Vec<TcpConfig>,
+    /// How it works together with the other balancers.
+    pub pair: PairConfig,
+}
+
+/// `[[balancer.routes]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteConfig {
+    /// `api.example`, or `*.example` for any name below it. None: any host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Prefix of whole path segments: `/v1` takes `/v1/x` and not `/v1x`. None: any path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Name of the pool.
+    pub pool: String,
+}
+
+/// `[[balancer.tcp]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Name of the pool.
+    pub pool: String,
+    /// Connections per worker, 1 to 1,000,000; further ones wait in the listen backlog. Default 10,000.
+    #[serde(default = "tcp_connections_max")]
+    pub connections_max: usize,
+    /// A connection in which nothing moves is closed after this time, milliseconds, 1,000 to 86,400,000. Default 1 hour.
+    #[serde(default = "tcp_idle_ms")]
+    pub idle_ms: u64,
+    /// Networks whose connections must begin with a PROXY protocol header; all others are then closed. Empty: none.
+    #[serde(default)]
+    pub proxy_from: Vec<IpNet>,
+    /// Tell the members who the client is by a PROXY protocol header: `v1` (text) or `v2` (binary). Default: do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_to: Option<Version>,
+}
+
+fn tcp_connections_max() -> usize {
+    10_000
+}
+
+fn tcp_idle_ms() -> u64 {
+    3_600_000
+}
+
+/// How balancers share the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairMode {
+    /// All take requests.
+    #[default]
+    ActiveActive,
+    /// One takes requests; another takes over when it falls silent.
+    ActivePassive,
+}
+
+/// What a passive balancer does with requests that reach it all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PassiveDoes {
+    /// Serves them: it can, and whoever asks has an old picture. Nothing is lost in a takeover.
+    #[default]
+    Serve,
+    /// Answers 503 and `Retry-After`, for those who need one decider (strict limits per member).
+    Refuse,
+}
+
+/// `[balancer.pair]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairConfig {
+    /// `active-active` or `active-passive`.
+    pub mode: PairMode,
+    /// What a passive one does with requests: `serve` or `refuse`.
+    pub passive: PassiveDoes,
+    /// Between two heartbeats of the active one, milliseconds, 50 to 10,000.
+    pub interval_ms: u64,
+    /// After so long a silence a passive one takes over, milliseconds, 2 intervals to 60,000. Shorter takes over from
+    /// one that is only slow.
+    pub silence_ms: u64,
+}
+
+impl Default for PairConfig {
+    fn default() -> Self {
+        Self {
+            mode: PairMode::ActiveActive,
+            passive: PassiveDoes::Serve,
+            interval_ms: 500,
+            silence_ms: 1_100,
+        }
+    }
+}
+
+impl PairConfig {
+    pub(crate) fn timing(&self) -> Timing {
+        Timing {
+            interval: Duration::from_millis(self.interval_ms),
+            silence: Duration::from_millis(self.silence_ms),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8100)),
+            workers: 1,
+            connections_max: 16_384,
+            connections_per_client_max: 0,
+            proxy_from: Vec::new(),
+            trusted: vec![
+                IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+                IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+            ],
+            secret_file: None,
+            pool: PoolConfig { tiers: vec!["web".to_owned(), "app".to_owned()], ..PoolConfig::default() },
+            pools: BTreeMap::new(),
+            routes: Vec::new(),
+            tcp: Vec::new(),
+            pair: PairConfig::default(),
+        }
+    }
+}
