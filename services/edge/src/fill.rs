@@ -327,7 +327,14 @@ impl Writer {
             }
             (state.bytes < WINDOW).then_some(true)
         };
-        self.fill.until(look).await
+        let now = look(&mut self.fill.lock());
+        match now {
+            Some(room) => room,
+            None => {
+                self.tell(); // readers are told of a pause, and this is one
+                self.fill.until(look).await
+            }
+        }
     }
 
     /// The whole body, once it is here.

@@ -67,6 +67,8 @@ pub struct Placed {
     pub bytes: Range<u64>,
     /// Length of the whole, if it is known.
     pub complete: Option<u64>,
+    /// It runs to the end of the whole.
+    pub to_end: bool,
 }
 
 /// Reads a `Content-Range` (RFC 9110 section 14.4) of partial content that has `length` bytes. The start is believed,
@@ -80,18 +82,18 @@ pub fn placed(content_range: &[u8], length: u64) -> Option<Placed> {
     let inside = complete.is_none_or(|complete| last < complete) && complete.is_none_or(|c| c <= 1 << 62);
     let bytes = first..first.checked_add(length)?;
     let plausible = first <= last && length > 0 && bytes.end <= last.saturating_add(1);
-    (inside && plausible && first <= u64::from(DELTA_MAX) << 16).then_some(Placed { bytes, complete })
+    let to_end = complete == last.checked_add(1);
+    (inside && plausible && first <= u64::from(DELTA_MAX) << 16).then_some(Placed { bytes, complete, to_end })
 }
 
 /// What of a stored part answers a `Range`, as positions in the whole; `None` if it does not lie inside.
 pub fn inside(range: &[u8], stored: &Placed) -> Option<Range<u64>> {
-    let (first, last) = parse(range)?;
-    let wanted = match (first, last, stored.complete) {
-        (Some(first), Some(last), _) if first <= last => {
-            first..last.saturating_add(1).min(stored.complete.unwrap_or(u64::MAX))
-        }
-        (Some(first), None, Some(complete)) => first..complete,
-        (None, Some(suffix), Some(complete)) => complete.saturating_sub(suffix)..complete,
+    let end = stored.bytes.end;
+    let wanted = match parse(range)? {
+        (Some(first), Some(last)) if first <= last && stored.to_end => first..last.saturating_add(1).min(end),
+        (Some(first), Some(last)) if first <= last => first..last.saturating_add(1),
+        (Some(first), None) if stored.to_end => first..end,
+        (None, Some(suffix)) if stored.to_end => end.saturating_sub(suffix)..end,
         _ => return None,
     };
     let fits =
@@ -154,8 +156,12 @@ mod tests {
     /// RFC 9110 section 14.4.
     #[test]
     fn partial_content_is_placed_by_content_range() {
-        assert_eq!(placed(b"bytes 4-8/10", 5), Some(Placed { bytes: 4..9, complete: Some(10) }));
-        assert_eq!(placed(b"bytes 4-8/*", 5), Some(Placed { bytes: 4..9, complete: None }));
+        assert_eq!(
+            placed(b"bytes 4-8/10", 5),
+            Some(Placed { bytes: 4..9, complete: Some(10), to_end: false })
+        );
+        assert_eq!(placed(b"bytes 4-8/9", 5), Some(Placed { bytes: 4..9, complete: Some(9), to_end: true }));
+        assert_eq!(placed(b"bytes 4-8/*", 5), Some(Placed { bytes: 4..9, complete: None, to_end: false }));
         for wrong in ["bytes 4-8/5", "bytes */10", "bytes 8-4/10", "lines 0-1/2", "bytes 4-5/10"] {
             assert_eq!(placed(wrong.as_bytes(), 5), None, "{wrong}");
         }
@@ -164,13 +170,15 @@ mod tests {
     /// RFC 9111 section 3.3: part of a stored part is known.
     #[test]
     fn a_range_inside_a_stored_part_is_known() {
-        let stored = Placed { bytes: 4..10, complete: Some(10) };
+        let stored = Placed { bytes: 4..10, complete: Some(10), to_end: true };
         assert_eq!(inside(b"bytes=6-8", &stored), Some(6..9));
         assert_eq!(inside(b"bytes=6-", &stored), Some(6..10));
         assert_eq!(inside(b"bytes=-1", &stored), Some(9..10));
         for outside in ["bytes=3-5", "bytes=-7", "bytes=0-", "bytes=9-8"] {
             assert_eq!(inside(outside.as_bytes(), &stored), None, "{outside}");
         }
-        assert_eq!(inside(b"bytes=6-", &Placed { bytes: 4..10, complete: None }), None);
+        assert_eq!(inside(b"bytes=6-20", &stored), Some(6..10));
+        let middle = Placed { bytes: 4..10, complete: None, to_end: false };
+        assert_eq!((inside(b"bytes=6-", &middle), inside(b"bytes=6-9", &middle)), (None, Some(6..10)));
     }
 }

@@ -1,23 +1,41 @@
-//! Targeted cache control (RFC 9213): `CDN-Cache-Control` speaks to caches such as this one, and comes before
-//! `Cache-Control` and `Expires`.
+//! Targeted cache control: `CDN-Cache-Control` (RFC 9213) speaks to caches such as this one, and comes before
+//! `Cache-Control` and `Expires`; so does its older relative `Surrogate-Control` (Edge Architecture Specification), for
+//! origins that come from another network.
 
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::directives::{DELTA_MAX, ResponseDirectives};
 use super::fields::Fields;
 
-/// The target list of this cache (RFC 9213 section 2.2), the first that is there and valid counts.
-const TARGETS: [&str; 1] = ["cdn-cache-control"];
-
 /// What is said to this cache by name. `None`: nothing, or nothing that can be parsed, or an empty list; then the field
 /// counts as absent (section 2.1).
 pub fn targeted(response: &impl Fields) -> Option<ResponseDirectives> {
-    TARGETS.iter().find_map(|name| parse(response, name))
+    cdn_cache_control(response).or_else(|| surrogate_control(response))
 }
 
-fn parse(response: &impl Fields, name: &str) -> Option<ResponseDirectives> {
+/// `max-age=600+60, no-store, content="ESI/1.0"`: no structured field. After `+` is how long it may be reused stale;
+/// directives with a target (`;name`) are for others.
+fn surrogate_control(response: &impl Fields) -> Option<ResponseDirectives> {
+    response.first("surrogate-control")?;
+    let mut directives = ResponseDirectives::default();
+    for member in response.list("surrogate-control").filter_map(|member| std::str::from_utf8(member).ok()) {
+        let (name, argument) = member.split_once('=').map_or((member, None), |(name, it)| (name, Some(it)));
+        match (name, argument) {
+            ("max-age", Some(seconds)) => {
+                let (fresh, stale) = seconds.split_once('+').map_or((seconds, None), |(f, s)| (f, Some(s)));
+                directives.take("max-age", Some(fresh));
+                directives.take("stale-while-revalidate", stale);
+            }
+            ("no-store" | "no-store-remote", None) => directives.no_store = true,
+            _ => {}
+        }
+    }
+    Some(directives).filter(|directives| *directives != ResponseDirectives::default())
+}
+
+fn cdn_cache_control(response: &impl Fields) -> Option<ResponseDirectives> {
     let mut value = Vec::new();
-    for line in response.all(name) {
+    for line in response.all("cdn-cache-control") {
         if !value.is_empty() {
             value.extend_from_slice(b", "); // RFC 9651 section 4.2: lines are joined before they are parsed
         }
@@ -81,6 +99,18 @@ mod tests {
             assert_eq!(said(wrong), None, "{wrong}");
         }
         assert_eq!(targeted(&Lines(b"Cache-Control: max-age=1\r\n")), None);
+    }
+
+    /// Edge Architecture Specification section 2.2.
+    #[test]
+    fn surrogate_control_counts_where_there_is_no_cdn_cache_control() {
+        let of = |block: &str| targeted(&Lines(block.as_bytes()));
+        let said = of("Surrogate-Control: max-age=600+60, content=\"ESI/1.0\"\r\n").unwrap();
+        assert_eq!((said.max_age, said.stale_while_revalidate), (Some(600), Some(60)));
+        assert!(of("Surrogate-Control: no-store\r\n").unwrap().no_store);
+        assert_eq!(of("Surrogate-Control: no-store;other\r\n"), None, "that is for another");
+        let both = "Surrogate-Control: max-age=1\r\nCDN-Cache-Control: max-age=2\r\n";
+        assert_eq!(of(both).unwrap().max_age, Some(2));
     }
 
     /// A value of the wrong type makes that directive unknown, not the field.

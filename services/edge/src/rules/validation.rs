@@ -67,7 +67,7 @@ pub fn is_about(news: &impl Fields, stored: &impl Fields) -> bool {
 /// The stored fields with those of the news in their place (section 3.2). What describes the content as it was sent
 /// stays as it is.
 pub fn updated(stored: Lines<'_>, news: Lines<'_>, withheld: &[String]) -> Vec<u8> {
-    let taken = |name: &[u8]| is_kept(name, withheld) && !describes_content(name);
+    let taken = |name: &[u8]| is_kept(name, withheld) && !belongs_to_content(name);
     let replaced: BTreeSet<Vec<u8>> =
         news.iter().map(|(name, _)| name.to_ascii_lowercase()).filter(|name| taken(name)).collect();
     let mut block = Vec::with_capacity(stored.0.len() + news.0.len());
@@ -80,10 +80,14 @@ pub fn updated(stored: Lines<'_>, news: Lines<'_>, withheld: &[String]) -> Vec<u
     block
 }
 
-fn describes_content(name: &[u8]) -> bool {
-    ["content-encoding", "content-type", "content-range"]
-        .iter()
-        .any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
+/// Fields about the content as it was sent; it is kept, so they are. `Content-Type` is taken from the news: what is
+/// stored is the content itself, not something made of it by its type.
+fn belongs_to_content(name: &[u8]) -> bool {
+    is_one_of(name, &["content-encoding", "content-range", "content-md5", "content-digest"])
+}
+
+fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
 }
 
 /// The fields of a 304 made from a stored response: all but those that describe content which is not sent
@@ -91,7 +95,7 @@ fn describes_content(name: &[u8]) -> bool {
 pub fn fields_of_304(stored: Lines<'_>) -> Vec<u8> {
     let mut block = Vec::with_capacity(stored.0.len());
     for (name, value) in stored.iter() {
-        if !describes_content(name) && !name.eq_ignore_ascii_case(b"content-language") {
+        if !belongs_to_content(name) && !is_one_of(name, &["content-type", "content-language"]) {
             push_line(&mut block, name, value);
         }
     }
@@ -155,11 +159,9 @@ mod tests {
     /// RFC 9111 section 3.2: every field that comes replaces all of its name, the others stay.
     #[test]
     fn an_update_replaces_fields_by_name() {
-        let stored = Lines(b"A: 1\r\nA: 2\r\nB: 3\r\nContent-Type: text/plain\r\n");
-        let news =
-            Lines(b"a: 9\r\nC: 4\r\nContent-Type: text/html\r\nConnection: x\r\nContent-Length: 0\r\n");
-        let block = updated(stored, news, &[]);
-        assert_eq!(block, b"B: 3\r\nContent-Type: text/plain\r\na: 9\r\nC: 4\r\n");
+        let stored = Lines(b"A: 1\r\nA: 2\r\nB: 3\r\nContent-Encoding: br\r\n");
+        let news = Lines(b"a: 9\r\nC: 4\r\nContent-Encoding: gzip\r\nConnection: x\r\nContent-Length: 0\r\n");
+        assert_eq!(updated(stored, news, &[]), b"B: 3\r\nContent-Encoding: br\r\na: 9\r\nC: 4\r\n");
     }
 
     /// RFC 9110 section 15.4.5.

@@ -36,7 +36,16 @@ impl Selecting {
 
     /// Whether this request would have been answered by the same response.
     pub fn matches(&self, request: &impl Fields) -> bool {
-        self.0.iter().all(|(name, value)| normal(name, request) == *value)
+        self.matches_in(request, None)
+    }
+
+    /// The same, for a response whose `Content-Language` is known: a request that prefers just that language above all
+    /// others would have got it too, whatever else it names.
+    pub fn matches_in(&self, request: &impl Fields, language: Option<&[u8]>) -> bool {
+        self.0.iter().all(|(name, value)| {
+            normal(name, request) == *value
+                || name == "accept-language" && language.is_some_and(|it| prefers(request, it))
+        })
     }
 
     /// Memory it takes.
@@ -61,6 +70,33 @@ fn normal(name: &str, request: &impl Fields) -> Option<Vec<u8>> {
         parts.dedup();
     }
     Some(parts.join(&b", "[..]))
+}
+
+/// Whether one language is preferred to all others, and it is this one (RFC 9110 section 12.5.4).
+fn prefers(request: &impl Fields, language: &[u8]) -> bool {
+    let mut best: Option<(&[u8], u32)> = None;
+    let mut tied = false;
+    for member in request.list("accept-language") {
+        let mut parts = member.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let tag = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix(b"q=")).map_or(Some(1000), thousandths);
+        let Some(weight) = weight else { return false };
+        match best {
+            Some((_, known)) if weight < known => {}
+            Some((_, known)) => {
+                tied = weight == known;
+                best = Some((tag, weight));
+            }
+            None => best = Some((tag, weight)),
+        }
+    }
+    !tied && best.is_some_and(|(tag, weight)| weight > 0 && tag.eq_ignore_ascii_case(language))
+}
+
+/// A weight (RFC 9110 section 12.4.2) in thousandths.
+fn thousandths(weight: &[u8]) -> Option<u32> {
+    let weight: f32 = std::str::from_utf8(weight).ok()?.parse().ok()?;
+    (0.0..=1.0).contains(&weight).then_some((weight * 1000.0) as u32)
 }
 
 /// One member of a field of content negotiation in lower case, without white space and without the weight 1, which is
@@ -122,6 +158,25 @@ mod tests {
         assert!(same("en;q=1.0, de", "en, de"));
         assert!(!same("en;q=0.5, de", "en, de"));
         assert!(!same("en;q=1.5", "en"));
+    }
+
+    /// RFC 9110 section 12.5.4: who prefers the language of a response to all others gets it.
+    #[test]
+    fn a_response_in_the_preferred_language_will_do() {
+        let response = Lines(b"Vary: Accept-Language\r\n");
+        let selecting = Selecting::new(&response, &Lines(b"Accept-Language: en, de\r\n")).unwrap();
+        let in_german = |asked: &str| {
+            let block = format!("Accept-Language: {asked}\r\n");
+            selecting.matches_in(&Lines(block.as_bytes()), Some(b"de"))
+        };
+        assert!(in_german("fr;q=0.5, de;q=1.0") && in_german("DE, en;q=0.9"));
+        assert!(
+            !in_german("fr, de;q=0.9")
+                && !in_german("fr, de")
+                && !in_german("de;q=0")
+                && !in_german("de;q=x")
+        );
+        assert!(in_german("en, de"), "and who asked for the same");
     }
 
     /// RFC 9111 section 4.1: `*` always fails to match.

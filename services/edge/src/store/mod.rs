@@ -7,6 +7,7 @@
 
 mod disk;
 mod front;
+mod leaving;
 mod object;
 mod purges;
 mod tags;
@@ -14,7 +15,7 @@ mod variants;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use clock::WallMs;
 use moka::notification::RemovalCause;
@@ -23,6 +24,7 @@ use moka::sync::Cache;
 
 pub use disk::{Disk, DiskError};
 pub use front::{Front, Known, hash};
+pub use leaving::Evicted;
 pub use object::{Keepable, Object};
 pub use purges::{Moment, Target};
 pub use tags::tags_of;
@@ -30,14 +32,12 @@ pub use variants::Variants;
 
 use crate::config::Config;
 use crate::rules::storing::NotStored;
+use leaving::Leaving;
 use purges::Purges;
 use tags::Tags;
 
-/// Responses that may wait for the disk; beyond, they are dropped.
-const WAITING_FOR_DISK: usize = 256;
-
-/// Responses that memory let go, and the moment they did.
-pub type Evicted = (Arc<Variants>, Moment);
+/// Of memory's bound, what may wait for the disk on top of it.
+const LEAVING_PART: u64 = 4;
 
 /// See the module.
 pub struct Store {
@@ -47,9 +47,12 @@ pub struct Store {
     purges: Arc<Purges>,
     /// What was received before this may have been purged without our hearing of it.
     trusted_since: AtomicI64,
-    evicted: async_channel::Receiver<Evicted>,
+    leaving: Arc<Leaving>,
     variants_max: usize,
     tags_max: usize,
+    /// Bytes put in since memory was last cut to its bound.
+    uncut: AtomicU64,
+    uncut_max: u64,
 }
 
 /// How much there is.
@@ -76,14 +79,16 @@ impl Store {
         let disk = Arc::new(Disk::open(&directory.join("objects"), config.disk_bytes_max)?);
         let tags = Arc::new(Tags::new(config.tags_max));
         let purges = Arc::new(Purges::default());
-        let (to_disk, evicted) = async_channel::bounded::<Evicted>(WAITING_FOR_DISK);
-        let (index, row, has_disk) = (Arc::clone(&tags), Arc::clone(&purges), config.disk_bytes_max > 0);
+        let has_disk = config.disk_bytes_max > 0;
+        let leaving =
+            Arc::new(Leaving::new((config.memory_bytes_max / LEAVING_PART).max(config.object_bytes_max)));
+        let (index, row, to_disk) = (Arc::clone(&tags), Arc::clone(&purges), Arc::clone(&leaving));
         let on_removal = move |key: Arc<Arc<str>>, variants: Arc<Variants>, cause: RemovalCause| {
             variants.retire();
             if cause != RemovalCause::Size {
                 return;
             }
-            let kept = has_disk && to_disk.try_send((Arc::clone(&variants), row.moment())).is_ok();
+            let kept = has_disk && to_disk.offer(&variants, row.moment());
             if !kept {
                 index.remove(&key, variants.tags());
             }
@@ -99,9 +104,11 @@ impl Store {
             tags,
             purges,
             trusted_since: AtomicI64::new(i64::MIN),
-            evicted,
+            leaving,
             variants_max: config.variants_max,
             tags_max: config.object_tags_max,
+            uncut: AtomicU64::new(0),
+            uncut_max: config.memory_bytes_max / 64,
         })
     }
 
@@ -112,7 +119,7 @@ impl Store {
 
     /// Whether the disk has the URI: [`promote`](Self::promote) then brings it back to memory.
     pub fn on_disk(&self, key: &str) -> bool {
-        self.disk.has(key)
+        self.leaving.has(key) || self.disk.has(key)
     }
 
     /// Brings the responses of a URI from disk to memory. Blocks.
@@ -121,23 +128,32 @@ impl Store {
     /// The file is of no use, and gone.
     pub fn promote(&self, key: &str) -> Result<Option<Arc<Variants>>, DiskError> {
         let (key, moment): (Arc<str>, _) = (key.into(), self.purges.moment());
-        let Some(variants) = self.disk.take(&key)? else { return Ok(self.get(&key)) };
-        let variants = Arc::new(variants);
-        let found = Arc::clone(&variants);
+        let found = match self.leaving.take(&key) {
+            Some(leaving) => Some(Variants::new(Arc::clone(&key), leaving.objects().to_vec())),
+            None => self.disk.take(&key)?,
+        };
+        let Some(variants) = found.map(Arc::new) else { return Ok(self.get(&key)) };
+        let (found, mut newer) = (Arc::clone(&variants), None);
         self.memory.entry_by_ref(&key).and_compute_with(|known| match known {
-            Some(_) => Op::Nop, // a newer one was stored meanwhile
+            Some(entry) => {
+                newer = Some(entry.into_value()); // stored meanwhile
+                Op::Nop
+            }
             None => Op::Put(found),
         });
+        self.cut(u64::from(variants.bytes()));
         let tags: Vec<Arc<str>> = variants.tags().cloned().collect();
         if self.purges.since(moment, &key, &tags) {
             self.remove(&key);
+            return Ok(None);
         }
-        Ok(self.get(&key))
+        // Not looked up again: memory may have let go of it at once.
+        Ok(newer.or(Some(variants)))
     }
 
     /// Where memory lets go to.
     pub fn evicted(&self) -> async_channel::Receiver<Evicted> {
-        self.evicted.clone()
+        self.leaving.queue()
     }
 
     /// Writes to disk what memory let go. Blocks.
@@ -145,20 +161,23 @@ impl Store {
     /// # Errors
     /// It is lost then: a miss.
     pub fn demote(&self, (variants, moment): &Evicted) -> Result<(), DiskError> {
-        let tags: Vec<Arc<str>> = variants.tags().cloned().collect();
+        if !self.leaving.has_still(variants) {
+            return Ok(()); // it was taken back, or purged
+        }
         let key = variants.key();
-        if self.memory.contains_key(key) {
-            return Ok(()); // it is back already
-        }
+        let tags: Vec<Arc<str>> = variants.tags().cloned().collect();
         let written = self.disk.write(variants, clock::now());
-        if written.is_err() {
-            self.tags.remove(key, tags.iter());
-        }
-        for (key, entry) in written? {
-            self.tags.remove(&key, entry.tags.iter());
-        }
-        if self.purges.since(*moment, key, &tags) {
+        let taken_back = !self.leaving.has_still(variants);
+        self.leaving.take(key);
+        if taken_back || self.purges.since(*moment, key, &tags) {
             self.disk.forget(key);
+        }
+        match written {
+            Ok(gone) => gone.iter().for_each(|(key, entry)| self.tags.remove(key, entry.tags.iter())),
+            Err(error) => {
+                self.tags.remove(key, tags.iter());
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -198,13 +217,23 @@ impl Store {
             let before = before.unwrap_or_else(|| Arc::new(Variants::new(Arc::clone(key), Vec::new())));
             Op::Put(Arc::new(before.with(stored, self.variants_max)))
         });
-        self.disk.forget(key); // memory has the latest
+        self.leaving.take(key); // memory has the latest
+        self.disk.forget(key);
+        self.cut(object.bytes() as u64);
         // After it is in, so that a purge either finds it there or is found here.
         if self.purges.since(moment, key, &object.tags) {
             self.remove(key);
             return Err(NotStored::Purged);
         }
         Ok(object)
+    }
+
+    /// moka makes room when it finds the time, which large responses do not wait for.
+    fn cut(&self, added: u64) {
+        if self.uncut.fetch_add(added, Relaxed) + added > self.uncut_max {
+            self.uncut.store(0, Relaxed);
+            self.memory.run_pending_tasks();
+        }
     }
 
     /// Forgets one response of a URI: the origin has another one now that may not be stored.
@@ -235,6 +264,7 @@ impl Store {
             Target::Prefix(prefix) => {
                 let memory = self.memory.iter().map(|(key, _)| (*key).clone());
                 let mut keys: Vec<Arc<str>> = memory.filter(|key| key.starts_with(&**prefix)).collect();
+                keys.extend(self.leaving.with_prefix(prefix));
                 keys.extend(self.disk.with_prefix(prefix));
                 keys
             }
@@ -265,6 +295,10 @@ impl Store {
     }
 
     fn remove(&self, key: &str) -> bool {
+        let leaving = self.leaving.take(key);
+        if let Some(variants) = &leaving {
+            self.tags.remove(key, variants.tags());
+        }
         let on_disk = self.disk.forget(key);
         if let Some(entry) = &on_disk {
             self.tags.remove(key, entry.tags.iter());
@@ -274,14 +308,15 @@ impl Store {
             variants.retire();
             self.tags.remove(key, variants.tags());
         }
-        in_memory.is_some() || on_disk.is_some()
+        in_memory.is_some() || on_disk.is_some() || leaving.is_some()
     }
 
     fn soften(&self, key: &str) -> bool {
         let in_memory = self.memory.get(key);
-        if let Some(variants) = &in_memory {
+        let leaving = self.leaving.get(key);
+        for variants in in_memory.iter().chain(&leaving) {
             variants.objects().iter().for_each(|object| object.soften());
         }
-        self.disk.soften(key) || in_memory.is_some()
+        self.disk.soften(key) || in_memory.is_some() || leaving.is_some()
     }
 }

@@ -146,6 +146,12 @@ impl Object {
         )
     }
 
+    /// Whether the origin would have sent it to this request too.
+    pub fn answers(&self, request: &impl Fields) -> bool {
+        self.selecting.matches(request)
+            || self.selecting.matches_in(request, self.fields().first("content-language"))
+    }
+
     /// Makes it stale.
     pub fn soften(&self) {
         self.softened.store(true, Relaxed);

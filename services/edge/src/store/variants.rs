@@ -47,7 +47,7 @@ impl Variants {
                 (Some(placed), Some(range)) => range::inside(range, placed).is_some(),
                 (Some(_), None) => false,
             };
-            usable && object.selecting.matches(request)
+            usable && object.answers(request)
         })
     }
 

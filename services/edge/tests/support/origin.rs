@@ -149,6 +149,7 @@ impl Origin {
 async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
     let mut down = shared.down.subscribe();
     tokio::select! {
+        biased;
         _ = down.wait_for(|down| *down) => {}
         () = async { while exchange(&mut stream, &shared).await.is_some() {} } => {}
     }
