@@ -131,10 +131,11 @@ impl Relay<'_, '_> {
         }
         let mut passage = Passage::new(head.framing(self.request.method()), self.request.version());
         let mut out = Scratch::new();
-        self.compose(head, &passage, upgraded, options, &added, &mut out);
-        let came = input.len();
+        let (came, ends_by_close) = (input.len(), passage.ends_by_close());
         let unsent = {
+            // Before the head is composed: as long as that is not under way, the client can still be told.
             let piece = passage.pass(&mut input).map_err(|_| ForwardFailure::MalformedBody)?;
+            self.compose(head, ends_by_close, upgraded, options, &added, &mut out);
             self.count(&piece);
             self.watch.waits_for(Phase::ClientTakes);
             self.deliver_head(&mut out, &piece).await?
@@ -153,7 +154,7 @@ impl Relay<'_, '_> {
     fn compose(
         &mut self,
         head: &ResponseHead<'_>,
-        passage: &Passage,
+        ends_by_close: bool,
         upgraded: bool,
         options: &ForwardOptions<'_>,
         added: &[u8],
@@ -168,7 +169,6 @@ impl Relay<'_, '_> {
         head.framing_line(self.request.method(), self.request.version(), out);
         out.extend_from_slice(options.response_lines);
         out.extend_from_slice(added);
-        let ends_by_close = passage.ends_by_close();
         let framing = if ends_by_close { Framing::UntilClose } else { Framing::None };
         self.answer.begin_forwarded(head.status(), (!upgraded).then_some(framing));
         if upgraded {
