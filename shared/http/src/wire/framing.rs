@@ -21,14 +21,17 @@ pub enum Framing {
 pub(super) struct Declared {
     pub length: Option<u64>,
     pub chunked: bool,
+    /// A response in codings of which none is `chunked`.
+    pub foreign: bool,
 }
 
 impl Declared {
     /// Takes one more field into account.
     #[inline]
     pub fn add(&mut self, fields: Fields<'_, '_>, field: &Field, version: Version) -> Result<(), HeadError> {
+        let coded = self.chunked || self.foreign;
         match field.kind {
-            Kind::ContentLength if self.chunked => Err(HeadError::TwoFramings),
+            Kind::ContentLength if coded => Err(HeadError::TwoFramings),
             Kind::ContentLength if self.length.is_some() => Err(HeadError::ContentLengthRepeated),
             Kind::ContentLength => {
                 self.length = Some(content_length(fields.value(field))?);
@@ -37,12 +40,30 @@ impl Declared {
             Kind::TransferEncoding if version != Version::Http11 => Err(HeadError::FramingForbidden),
             Kind::TransferEncoding if self.length.is_some() => Err(HeadError::TwoFramings),
             // Each line adds to one list, so a second line means that `chunked` is not alone in it.
-            Kind::TransferEncoding if self.chunked => Err(HeadError::TransferEncoding),
+            Kind::TransferEncoding if coded => Err(HeadError::TransferEncoding),
             Kind::TransferEncoding => {
+                only_chunked(fields.value(field))?;
                 self.chunked = true;
-                only_chunked(fields.value(field))
+                Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The same for a response: without `chunked` it ends when the connection does (RFC 9112 section 6.3 item 4).
+    #[inline]
+    pub fn add_of_response(
+        &mut self,
+        fields: Fields<'_, '_>,
+        field: &Field,
+        version: Version,
+    ) -> Result<(), HeadError> {
+        match self.add(fields, field, version) {
+            Err(HeadError::TransferEncoding) if !self.chunked && !self.foreign => {
+                self.foreign = is_foreign(fields.value(field));
+                if self.foreign { Ok(()) } else { Err(HeadError::TransferEncoding) }
+            }
+            result => result,
         }
     }
 }
@@ -82,4 +103,11 @@ fn only_chunked(value: &[u8]) -> Result<(), HeadError> {
     } else {
         Err(HeadError::TransferEncoding)
     }
+}
+
+/// Whether it is a list of codings without any `chunked` in it, however disguised.
+fn is_foreign(value: &[u8]) -> bool {
+    let disguised = |coding: &[u8]| coding.windows(7).any(|part| part.eq_ignore_ascii_case(b"chunked"));
+    line::list(value).next().is_some()
+        && line::list(value).all(|coding| line::is_token(coding) && !disguised(coding))
 }

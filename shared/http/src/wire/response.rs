@@ -76,7 +76,7 @@ impl<'b> ResponseHead<'b> {
         for field in &table.list {
             match field.kind {
                 Kind::ContentLength | Kind::TransferEncoding => {
-                    declared.add(Fields { buf, table: &table }, field, version)?;
+                    declared.add_of_response(Fields { buf, table: &table }, field, version)?;
                 }
                 Kind::Connection => connection = true,
                 Kind::Upgrade => upgrade = true,
@@ -84,7 +84,8 @@ impl<'b> ResponseHead<'b> {
             }
         }
         // RFC 9112 section 6.1. After a 1xx the final response must follow on this connection: nothing may be in doubt.
-        if status < 200 && (declared.chunked || declared.length.is_some_and(|length| length > 0)) {
+        let framed = declared.chunked || declared.foreign || declared.length.is_some_and(|length| length > 0);
+        if status < 200 && framed {
             return Err(HeadError::FramingForbidden);
         }
         let options = if connection { Options::read(buf, &mut table)? } else { Options::default() };
@@ -184,8 +185,9 @@ impl Meta {
 
     fn keep_alive(&self) -> bool {
         // A 204 with framing fields (RFC 9112 section 6.1 forbids them) has no body, but its sender may think it has.
+        let Declared { length, chunked, foreign } = self.declared;
         let doubtful =
-            self.status == 204 && (self.declared.chunked || self.declared.length.is_some_and(|n| n > 0));
+            foreign || (self.status == 204 && (chunked || length.is_some_and(|length| length > 0)));
         let asked = self.version != Version::Http10 || self.options.keep_alive;
         asked && !self.options.close && !doubtful
     }
