@@ -71,13 +71,32 @@ pub struct Outcome {
 
 /// What is learned of an attempt while it runs, and still known when it is given up.
 #[derive(Default)]
-struct Progress {
-    connect: Cell<Option<Duration>>,
-    reused: Cell<bool>,
+pub(super) struct Progress {
+    pub(super) connect: Cell<Option<Duration>>,
+    pub(super) reused: Cell<bool>,
     /// Bytes of the request that the upstream server may have.
-    written: Cell<bool>,
-    request_sent: Cell<bool>,
-    request_bytes: Cell<u64>,
+    pub(super) written: Cell<bool>,
+    pub(super) request_sent: Cell<bool>,
+    pub(super) request_bytes: Cell<u64>,
+}
+
+impl Progress {
+    /// Whether the attempt that failed was on a connection that had gone stale, and can be made once more.
+    ///
+    /// # Errors
+    /// It cannot: what the caller is told.
+    pub(super) fn once_more(
+        &self,
+        kind: ForwardFailure,
+        head: &RequestHead<'_>,
+        answerable: bool,
+        body_untouched: bool,
+    ) -> Result<(), ForwardError> {
+        let safe = !self.written.get() || head.is_idempotent();
+        let repeatable = answerable && safe && body_untouched;
+        let stale = self.reused.get() && matches!(kind, ForwardFailure::Reset(_));
+        if repeatable && stale { Ok(()) } else { Err(ForwardError::new(kind, answerable, repeatable)) }
+    }
 }
 
 /// Streams an HTTP/1 request to an HTTP/1 origin and the response back, as bytes: the fast path.
@@ -102,13 +121,7 @@ pub(crate) async fn forward<'c>(
         match watch.over(attempt).await {
             Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
             Err(kind) => {
-                let answerable = http1.answer.is_awaited();
-                let safe = !progress.written.get() || head.is_idempotent();
-                let repeatable = answerable && safe && http1.body.is_untouched();
-                let stale = progress.reused.get() && matches!(kind, ForwardFailure::Reset(_));
-                if !(repeatable && stale) {
-                    return Err(ForwardError::new(kind, answerable, repeatable));
-                }
+                progress.once_more(kind, head, http1.answer.is_awaited(), http1.body.is_untouched())?;
                 fresh = true; // whoever closed this one has closed the other idle ones too
             }
         }
@@ -150,7 +163,7 @@ async fn attempt<'c>(
 }
 
 /// Sends the request and relays the response at the same time: either may be done first.
-async fn both(
+pub(super) async fn both(
     sending: impl Future<Output = Result<u64, SendError>>,
     relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
     lease: &Lease,
@@ -197,7 +210,7 @@ async fn conclude(
     Ok(relayed)
 }
 
-fn outcome(began: Instant, progress: &Progress, relayed: &Relayed) -> Outcome {
+pub(super) fn outcome(began: Instant, progress: &Progress, relayed: &Relayed) -> Outcome {
     Outcome {
         status: relayed.status,
         connect: progress.connect.get(),

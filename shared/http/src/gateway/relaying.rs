@@ -222,9 +222,10 @@ impl Relay<'_, '_> {
         take_now(&self.connection.io, parts).await.map_err(|_| ForwardFailure::ClientGone)
     }
 
-    /// Writes what was not taken at once. Returns whether there was any.
+    /// Writes what was not taken at once, and what a TLS session holds. Returns whether there was any.
     async fn catch_up(&self, unsent: Unsent) -> Result<bool, ForwardFailure> {
-        let Some(unsent) = unsent else { return Ok(false) };
+        let slow = unsent.is_some();
+        let unsent = unsent.unwrap_or_default();
         let mut left = &unsent[..];
         while !left.is_empty() {
             self.watch.waits_for(Phase::ClientTakes);
@@ -234,7 +235,8 @@ impl Relay<'_, '_> {
                 _ => return Err(ForwardFailure::ClientGone),
             }
         }
-        Ok(true)
+        self.connection.io.flush().await.map_err(|_| ForwardFailure::ClientGone)?;
+        Ok(slow)
     }
 
     /// Passes the rest of the body on. A client that is slower than the server makes this read less at once, and in the
