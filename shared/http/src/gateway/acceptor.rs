@@ -17,8 +17,9 @@ use tokio::sync::Semaphore;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::io::{Io, Stream};
-use super::{Abort, GatewayLimits, Peer, Tls, http2, proxy_header, timer};
+use super::{Abort, GatewayLimits, Peer, Tls, http2, timer};
 use crate::listener::Share;
+use crate::proxy_header;
 use crate::serve::{LET_OTHERS, next_connection};
 use crate::wire::{Forwarding, Scheme};
 use crate::{Error, Listener};
@@ -166,14 +167,10 @@ impl Worker {
         let binding = &self.bindings[at];
         let mut peer = Peer { address, local: local(&stream, binding), tls: None };
         let mut stream = stream;
-        if let ProxyProtocol::Required(from) = &binding.proxy_protocol {
-            let header = proxy_header::read(&mut stream, &mut peer, from);
-            match tokio::time::timeout(self.limits.head_timeout, header).await {
-                Ok(Ok(())) => {}
-                _ => {
-                    return tracing::debug!(%address, "no PROXY protocol header from a network that may send one");
-                }
-            }
+        if let ProxyProtocol::Required(from) = &binding.proxy_protocol
+            && !self.read_proxy_header(&mut stream, &mut peer, from).await
+        {
+            return tracing::debug!(%address, "no PROXY protocol header from a network that may send one");
         }
         let mut speaks_http2 = false;
         let stream = match &binding.tls {
@@ -199,6 +196,24 @@ impl Worker {
                 let detail = "there are too many connections from this address; close some, or use HTTP/2";
                 connection.refuse(&Error::too_many("too-many-connections", detail, 1)).await;
             }
+        }
+    }
+
+    /// Corrects `peer` by what the header says that its connection must begin with. False: there is none, or it is not
+    /// from one of these networks.
+    async fn read_proxy_header(&self, stream: &mut TcpStream, peer: &mut Peer, from: &[IpNet]) -> bool {
+        let ip = peer.address.ip().to_canonical();
+        if !from.iter().any(|net| net.contains(&ip)) {
+            return false;
+        }
+        match tokio::time::timeout(self.limits.head_timeout, proxy_header::read(stream)).await {
+            Ok(Ok(ends)) => {
+                if let Some(ends) = ends {
+                    (peer.address, peer.local) = (ends.client, ends.server);
+                }
+                true
+            }
+            _ => false,
         }
     }
 

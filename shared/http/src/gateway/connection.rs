@@ -65,7 +65,7 @@ impl Connection {
                         return;
                     }
                 }
-                Err(End::Closed) => return,
+                Err(End::Closed) => return self.io.say_goodbye().await,
                 Err(End::Refused(error)) => return self.refuse(&error).await,
                 Err(End::Http2) => return Box::pin(self.become_http2(&inbox, handler)).await,
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::buffers::Scratch;
 use super::http1::Http1;
+use super::io::Io;
 use super::pool::{Lease, lease};
 use super::relaying::{Relay, Relayed};
 use super::sending::{SendError, compose};
@@ -92,6 +93,8 @@ impl Progress {
         answerable: bool,
         body_untouched: bool,
     ) -> Result<(), ForwardError> {
+        let answerable =
+            answerable && !matches!(kind, ForwardFailure::ClientGone | ForwardFailure::ClientStalled);
         let safe = !self.written.get() || head.is_idempotent();
         let repeatable = answerable && safe && body_untouched;
         let stale = self.reused.get() && matches!(kind, ForwardFailure::Reset(_));
@@ -154,12 +157,29 @@ async fn attempt<'c>(
             watch,
             request_sent: &progress.request_sent,
         };
-        both(sending, relay.run(options), &lease, progress).await
+        let client = &http1.connection.io;
+        while_there(client, watch, both(sending, relay.run(options), &lease, progress)).await
     }?;
     if keep_body && !http1.body.is_done() && progress.request_sent.get() {
         http1.body.done_with_it();
     }
     conclude(http1, lease, relayed, watch, progress).await
+}
+
+/// Runs `exchange`; gives it up if the client goes away while there is nothing but its response to wait for.
+async fn while_there<T>(
+    client: &Io,
+    watch: &Watch<'_>,
+    exchange: impl Future<Output = Result<T, ForwardFailure>>,
+) -> Result<T, ForwardFailure> {
+    let mut exchange = pin!(exchange);
+    poll_fn(|cx| match exchange.as_mut().poll(cx) {
+        Poll::Pending if watch.phase() == Phase::UpstreamAnswers && client.poll_ended(cx).is_ready() => {
+            Poll::Ready(Err(ForwardFailure::ClientGone))
+        }
+        polled => polled,
+    })
+    .await
 }
 
 /// Sends the request and relays the response at the same time: either may be done first.

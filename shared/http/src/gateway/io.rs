@@ -272,6 +272,22 @@ impl Io {
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Ready when the peer has ended its side and nothing that it sent is left to be read.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut one = [0; 1];
+        match self.stream().tcp().poll_peek(cx, &mut ReadBuf::new(&mut one)) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Ends a TLS session as it should be (RFC 8446 section 6.1), as far as the socket takes it now.
+    pub(crate) async fn say_goodbye(&self) {
+        if !self.is_plain() {
+            let _ = poll_fn(|cx| Poll::Ready(self.poll_shutdown(cx))).await;
+        }
+    }
+
     /// Says that nothing more will be sent; the other direction stays open.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_shutdown(cx)).await

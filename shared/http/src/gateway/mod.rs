@@ -35,7 +35,6 @@ mod origin;
 mod passage;
 mod peer;
 mod pool;
-mod proxy_header;
 mod relaying;
 mod sending;
 mod timer;

@@ -130,11 +130,13 @@ impl Relay<'_, '_> {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
         }
         let mut passage = Passage::new(head.framing(self.request.method()), self.request.version());
+        let ends_by_close = passage.ends_by_close();
         let mut out = Scratch::new();
-        self.compose(head, &passage, upgraded, options, &added, &mut out);
         let came = input.len();
         let unsent = {
+            // Before the head: what cannot be understood can still be answered with 502.
             let piece = passage.pass(&mut input).map_err(|_| ForwardFailure::MalformedBody)?;
+            self.compose(head, ends_by_close, upgraded, options, &added, &mut out);
             self.count(&piece);
             self.watch.waits_for(Phase::ClientTakes);
             self.deliver_head(&mut out, &piece).await?
@@ -153,7 +155,7 @@ impl Relay<'_, '_> {
     fn compose(
         &mut self,
         head: &ResponseHead<'_>,
-        passage: &Passage,
+        ends_by_close: bool,
         upgraded: bool,
         options: &ForwardOptions<'_>,
         added: &[u8],
@@ -168,7 +170,6 @@ impl Relay<'_, '_> {
         head.framing_line(self.request.method(), self.request.version(), out);
         out.extend_from_slice(options.response_lines);
         out.extend_from_slice(added);
-        let ends_by_close = passage.ends_by_close();
         let framing = if ends_by_close { Framing::UntilClose } else { Framing::None };
         self.answer.begin_forwarded(head.status(), (!upgraded).then_some(framing));
         if upgraded {
