@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use ipnet::IpNet;
 use supervision::{BoxError, Life};
@@ -16,9 +17,11 @@ use tokio::sync::Semaphore;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::io::{Io, Stream};
-use super::{Abort, GatewayLimits, Peer, Tls, proxy_header, timer};
+use super::{Abort, GatewayLimits, Peer, Tls, http2, timer};
 use crate::listener::Share;
+use crate::proxy_header;
 use crate::serve::{LET_OTHERS, next_connection};
+use crate::wire::{Forwarding, Scheme};
 use crate::{Error, Listener};
 
 /// What a tier does with a request. One value per worker thread, `Rc` inside: all of it is single-threaded.
@@ -164,27 +167,29 @@ impl Worker {
         let binding = &self.bindings[at];
         let mut peer = Peer { address, local: local(&stream, binding), tls: None };
         let mut stream = stream;
-        if let ProxyProtocol::Required(from) = &binding.proxy_protocol {
-            let header = proxy_header::read(&mut stream, &mut peer, from);
-            match tokio::time::timeout(self.limits.head_timeout, header).await {
-                Ok(Ok(())) => {}
-                _ => {
-                    return tracing::debug!(%address, "no PROXY protocol header from a network that may send one");
-                }
-            }
+        if let ProxyProtocol::Required(from) = &binding.proxy_protocol
+            && !self.read_proxy_header(&mut stream, &mut peer, from).await
+        {
+            return tracing::debug!(%address, "no PROXY protocol header from a network that may send one");
         }
-        let io = match &binding.tls {
-            None => Io::tcp(stream),
+        let mut speaks_http2 = false;
+        let stream = match &binding.tls {
+            None => Stream::Tcp(stream),
             Some(tls) => match tls.accept(stream).await {
                 Ok((stream, info)) => {
+                    speaks_http2 = info.h2;
                     peer.tls = Some(info);
-                    Io::over(Stream::TlsServer(Box::new(stream)))
+                    Stream::TlsServer(Box::new(stream))
                 }
                 Err(error) => return tracing::debug!(%address, %error, "no TLS handshake"),
             },
         };
         let seat = self.seat(peer.ip());
-        let connection = Connection::new(io, peer, Rc::clone(&self), at);
+        if speaks_http2 && let Some(_seat) = seat {
+            let connection = http2::Connection::new(peer, Rc::clone(&self), at);
+            return Box::pin(connection.run(stream, Bytes::new(), handler)).await;
+        }
+        let connection = Connection::new(Io::over(stream), peer, Rc::clone(&self), at);
         match seat {
             Some(_seat) => connection.run(handler).await,
             None => {
@@ -192,6 +197,33 @@ impl Worker {
                 connection.refuse(&Error::too_many("too-many-connections", detail, 1)).await;
             }
         }
+    }
+
+    /// Corrects `peer` by what the header says that its connection must begin with. False: there is none, or it is not
+    /// from one of these networks.
+    async fn read_proxy_header(&self, stream: &mut TcpStream, peer: &mut Peer, from: &[IpNet]) -> bool {
+        let ip = peer.address.ip().to_canonical();
+        if !from.iter().any(|net| net.contains(&ip)) {
+            return false;
+        }
+        match tokio::time::timeout(self.limits.head_timeout, proxy_header::read(stream)).await {
+            Ok(Ok(ends)) => {
+                if let Some(ends) = ends {
+                    (peer.address, peer.local) = (ends.client, ends.server);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What is said to upstream servers of a client that came through this binding.
+    pub(crate) fn forwarding(&self, binding: usize, peer: &Peer) -> Forwarding {
+        let binding = &self.bindings[binding];
+        let ip = peer.ip();
+        let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let trusted = binding.trusted.iter().any(|net| net.contains(&ip));
+        Forwarding::new(&binding.pseudonym, ip, scheme, trusted)
     }
 
     /// A place for one more connection of this client, given up when dropped.

@@ -67,9 +67,9 @@ impl<'c> RequestBody<'c> {
     }
 
     /// Refuses what is announced to be too large before any of it is read.
-    pub(crate) fn check_announced(&self) -> Result<(), BodyError> {
+    pub(crate) fn check_announced(&mut self) -> Result<(), BodyError> {
         match self.left {
-            Passage::Counted(left) if left > self.allowed => Err(BodyError::TooLarge(self.max)),
+            Passage::Counted(left) if left > self.allowed => self.count(usize::MAX),
             _ => Ok(()),
         }
     }
@@ -107,7 +107,9 @@ impl<'c> RequestBody<'c> {
 
     /// Takes account of `len` bytes more.
     pub(crate) fn count(&mut self, len: usize) -> Result<(), BodyError> {
-        self.allowed = self.allowed.checked_sub(len as u64).ok_or(BodyError::TooLarge(self.max))?;
+        let allowed = self.allowed.checked_sub(len as u64);
+        self.lost |= allowed.is_none(); // it is not waited for: whoever sends too much may never end
+        self.allowed = allowed.ok_or(BodyError::TooLarge(self.max))?;
         Ok(())
     }
 

@@ -6,16 +6,19 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::acceptor::{Handler, Worker};
 use super::buffers::{Buffer, RECEIVE, Scratch};
 use super::exchange::{Client, Exchange};
 use super::http1::Http1;
+use super::http2::{self, Preface};
 use super::inbox::Inbox;
 use super::io::{Io, Received};
 use super::timer::Timer;
 use super::{Abort, Peer};
 use crate::Error;
-use crate::wire::{Forwarding, HeadError, Parsed, RequestHead, Scheme, head_may_end};
+use crate::wire::{Forwarding, HeadError, Parsed, RequestHead, head_may_end};
 
 /// How long a connection that is closed with bytes still on their way may take, so that the last answer is not lost
 /// to a reset (RFC 9112 section 9.6).
@@ -41,6 +44,8 @@ enum End {
     Closed,
     /// There is something to say.
     Refused(Error),
+    /// It is HTTP/2, by prior knowledge.
+    Http2,
 }
 
 impl Connection {
@@ -60,8 +65,9 @@ impl Connection {
                         return;
                     }
                 }
-                Err(End::Closed) => return,
+                Err(End::Closed) => return self.io.say_goodbye().await,
                 Err(End::Refused(error)) => return self.refuse(&error).await,
+                Err(End::Http2) => return Box::pin(self.become_http2(&inbox, handler)).await,
             }
         }
     }
@@ -84,7 +90,15 @@ impl Connection {
         let handled = handler.handle(&mut exchange).await;
         match exchange.into_client() {
             Client::Http1(http1) => http1.conclude(handled).await,
+            Client::Http2(_) => unreachable!("it is HTTP/1"),
         }
+    }
+
+    /// Goes on as HTTP/2 with what has been read.
+    async fn become_http2<H: Handler>(self, inbox: &Inbox, handler: &H) {
+        let ahead = Bytes::copy_from_slice(inbox.bytes());
+        let Self { io, peer, worker, binding, .. } = self;
+        http2::Connection::new(peer, worker, binding).run(io.into_stream(), ahead, handler).await;
     }
 
     /// Whether another request may follow on this connection, as far as it is ours to say.
@@ -94,13 +108,7 @@ impl Connection {
 
     /// What is said of this client to upstream servers.
     pub(crate) fn forwarding(&self) -> &Forwarding {
-        self.forwarding.get_or_init(|| {
-            let binding = &self.worker.bindings[self.binding];
-            let ip = self.peer.ip();
-            let scheme = if self.peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
-            let trusted = binding.trusted.iter().any(|net| net.contains(&ip));
-            Forwarding::new(&binding.pseudonym, ip, scheme, trusted)
-        })
+        self.forwarding.get_or_init(|| self.worker.forwarding(self.binding, &self.peer))
     }
 
     /// The bytes of the next request's head.
@@ -110,6 +118,9 @@ impl Connection {
             let first = self.requests.get() == 0;
             self.timer.arm(if first { limits.head_timeout } else { limits.keep_alive });
             inbox.append(self.first_bytes().await?);
+            if first && self.is_http2(inbox).await? {
+                return Err(End::Http2);
+            }
         }
         let end = match head_end(inbox.bytes()) {
             Some(end) => end,
@@ -134,6 +145,19 @@ impl Connection {
             self.timer.poll_due(cx).map(|()| Err(End::Closed))
         })
         .await
+    }
+
+    /// Whether the connection begins with HTTP/2's preface. Reads on until that is known.
+    async fn is_http2(&self, inbox: &mut Inbox) -> Result<bool, End> {
+        // Two letters suffice for what else a request begins with.
+        while inbox.bytes().len() > 2 && http2::preface(inbox.bytes()) == Preface::Partial {
+            let receive = self.io.receive(Buffer::receive, RECEIVE);
+            match self.timer.limit(self.worker.limits.head_timeout, receive).await {
+                Ok(Ok(received)) if received.len > 0 => inbox.append(received),
+                _ => return Err(End::Closed),
+            }
+        }
+        Ok(http2::preface(inbox.bytes()) == Preface::Yes)
     }
 
     /// Reads until the head is whole; returns its length. The time it may take runs from its first byte.
@@ -221,7 +245,7 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The answer to a head that is refused.
-fn refusal(error: HeadError) -> Error {
+pub(crate) fn refusal(error: HeadError) -> Error {
     let status = actix_web::http::StatusCode::from_u16(error.status())
         .unwrap_or(actix_web::http::StatusCode::BAD_REQUEST);
     Error::new(status, error.reason(), "Request refused", error.to_string())

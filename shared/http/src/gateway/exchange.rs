@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::forward::{ForwardOptions, Outcome, forward};
 use super::http1::Http1;
+use super::http2::{self, Http2};
 use super::{Abort, BodyError, ForwardError, Origin, Peer};
 use crate::Error;
 use crate::wire::RequestHead;
@@ -42,6 +43,7 @@ pub struct Exchange<'c> {
 /// How the client speaks.
 pub(crate) enum Client<'c> {
     Http1(Http1<'c>),
+    Http2(&'c Http2<'c>),
 }
 
 /// The methods that send want field lines without framing (`content-length`, `transfer-encoding`) and without
@@ -68,6 +70,7 @@ impl<'c> Exchange<'c> {
     pub fn peer(&self) -> &'c Peer {
         match &self.client {
             Client::Http1(http1) => &http1.connection.peer,
+            Client::Http2(http2) => &http2.connection.peer,
         }
     }
 
@@ -76,6 +79,7 @@ impl<'c> Exchange<'c> {
     pub fn sent(&self) -> Sent {
         match &self.client {
             Client::Http1(http1) => http1.answer.sent,
+            Client::Http2(http2) => http2.sent(),
         }
     }
 
@@ -84,6 +88,7 @@ impl<'c> Exchange<'c> {
     pub fn is_draining(&self) -> bool {
         match &self.client {
             Client::Http1(http1) => http1.connection.worker.draining.get(),
+            Client::Http2(http2) => http2.connection.worker.draining.get(),
         }
     }
 
@@ -91,6 +96,7 @@ impl<'c> Exchange<'c> {
     pub fn limit_body(&mut self, max: u64) {
         match &mut self.client {
             Client::Http1(http1) => http1.body.limit(max),
+            Client::Http2(http2) => http2.limit_body(max),
         }
     }
 
@@ -101,6 +107,7 @@ impl<'c> Exchange<'c> {
     pub async fn informational(&mut self, status: u16, lines: &[u8]) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.answer.informational(status, lines).await,
+            Client::Http2(http2) => http2.informational(status, lines),
         }
     }
 
@@ -111,6 +118,7 @@ impl<'c> Exchange<'c> {
     pub async fn respond(&mut self, status: u16, lines: &[u8], body: &[u8]) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.ready().respond(status, lines, body).await,
+            Client::Http2(http2) => http2.respond(status, lines, body).await,
         }
     }
 
@@ -121,6 +129,7 @@ impl<'c> Exchange<'c> {
     pub async fn respond_prepared(&mut self, prepared: &Prepared, extra_lines: &[u8]) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.ready().respond_prepared(prepared, extra_lines).await,
+            Client::Http2(http2) => http2.respond_prepared(prepared, extra_lines).await,
         }
     }
 
@@ -137,6 +146,7 @@ impl<'c> Exchange<'c> {
     ) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.ready().respond_file(status, lines, file, range).await,
+            Client::Http2(http2) => http2.respond_file(status, lines, file, range).await,
         }
     }
 
@@ -148,6 +158,7 @@ impl<'c> Exchange<'c> {
     pub async fn start(&mut self, status: u16, lines: &[u8], length: Option<u64>) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.ready().start(status, lines, length).await,
+            Client::Http2(http2) => http2.start(status, lines, length),
         }
     }
 
@@ -158,6 +169,7 @@ impl<'c> Exchange<'c> {
     pub async fn write(&mut self, data: &[u8]) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.answer.write(data).await,
+            Client::Http2(http2) => http2.write(data).await,
         }
     }
 
@@ -168,6 +180,7 @@ impl<'c> Exchange<'c> {
     pub async fn finish(&mut self, trailer_lines: &[u8]) -> Result<(), Abort> {
         match &mut self.client {
             Client::Http1(http1) => http1.answer.finish(trailer_lines).await,
+            Client::Http2(http2) => http2.finish(trailer_lines),
         }
     }
 
@@ -197,6 +210,7 @@ impl<'c> Exchange<'c> {
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, BodyError> {
         match &mut self.client {
             Client::Http1(http1) => http1.body.next().await,
+            Client::Http2(http2) => http2.read_body().await,
         }
     }
 
@@ -213,6 +227,7 @@ impl<'c> Exchange<'c> {
     ) -> Result<Outcome, ForwardError> {
         match &mut self.client {
             Client::Http1(http1) => forward(http1, self.head, origin, options).await,
+            Client::Http2(http2) => http2::forward(http2, self.head, origin, options).await,
         }
     }
 }

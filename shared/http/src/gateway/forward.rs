@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::buffers::Scratch;
 use super::http1::Http1;
+use super::io::Io;
 use super::pool::{Lease, lease};
 use super::relaying::{Relay, Relayed};
 use super::sending::{SendError, compose};
@@ -71,13 +72,34 @@ pub struct Outcome {
 
 /// What is learned of an attempt while it runs, and still known when it is given up.
 #[derive(Default)]
-struct Progress {
-    connect: Cell<Option<Duration>>,
-    reused: Cell<bool>,
+pub(super) struct Progress {
+    pub(super) connect: Cell<Option<Duration>>,
+    pub(super) reused: Cell<bool>,
     /// Bytes of the request that the upstream server may have.
-    written: Cell<bool>,
-    request_sent: Cell<bool>,
-    request_bytes: Cell<u64>,
+    pub(super) written: Cell<bool>,
+    pub(super) request_sent: Cell<bool>,
+    pub(super) request_bytes: Cell<u64>,
+}
+
+impl Progress {
+    /// Whether the attempt that failed was on a connection that had gone stale, and can be made once more.
+    ///
+    /// # Errors
+    /// It cannot: what the caller is told.
+    pub(super) fn once_more(
+        &self,
+        kind: ForwardFailure,
+        head: &RequestHead<'_>,
+        answerable: bool,
+        body_untouched: bool,
+    ) -> Result<(), ForwardError> {
+        let answerable =
+            answerable && !matches!(kind, ForwardFailure::ClientGone | ForwardFailure::ClientStalled);
+        let safe = !self.written.get() || head.is_idempotent();
+        let repeatable = answerable && safe && body_untouched;
+        let stale = self.reused.get() && matches!(kind, ForwardFailure::Reset(_));
+        if repeatable && stale { Ok(()) } else { Err(ForwardError::new(kind, answerable, repeatable)) }
+    }
 }
 
 /// Streams an HTTP/1 request to an HTTP/1 origin and the response back, as bytes: the fast path.
@@ -102,13 +124,7 @@ pub(crate) async fn forward<'c>(
         match watch.over(attempt).await {
             Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
             Err(kind) => {
-                let answerable = http1.answer.is_awaited();
-                let safe = !progress.written.get() || head.is_idempotent();
-                let repeatable = answerable && safe && http1.body.is_untouched();
-                let stale = progress.reused.get() && matches!(kind, ForwardFailure::Reset(_));
-                if !(repeatable && stale) {
-                    return Err(ForwardError::new(kind, answerable, repeatable));
-                }
+                progress.once_more(kind, head, http1.answer.is_awaited(), http1.body.is_untouched())?;
                 fresh = true; // whoever closed this one has closed the other idle ones too
             }
         }
@@ -141,7 +157,8 @@ async fn attempt<'c>(
             watch,
             request_sent: &progress.request_sent,
         };
-        both(sending, relay.run(options), &lease, progress).await
+        let client = &http1.connection.io;
+        while_there(client, watch, both(sending, relay.run(options), &lease, progress)).await
     }?;
     if keep_body && !http1.body.is_done() && progress.request_sent.get() {
         http1.body.done_with_it();
@@ -149,8 +166,24 @@ async fn attempt<'c>(
     conclude(http1, lease, relayed, watch, progress).await
 }
 
+/// Runs `exchange`; gives it up if the client goes away while there is nothing but its response to wait for.
+async fn while_there<T>(
+    client: &Io,
+    watch: &Watch<'_>,
+    exchange: impl Future<Output = Result<T, ForwardFailure>>,
+) -> Result<T, ForwardFailure> {
+    let mut exchange = pin!(exchange);
+    poll_fn(|cx| match exchange.as_mut().poll(cx) {
+        Poll::Pending if watch.phase() == Phase::UpstreamAnswers && client.poll_ended(cx).is_ready() => {
+            Poll::Ready(Err(ForwardFailure::ClientGone))
+        }
+        polled => polled,
+    })
+    .await
+}
+
 /// Sends the request and relays the response at the same time: either may be done first.
-async fn both(
+pub(super) async fn both(
     sending: impl Future<Output = Result<u64, SendError>>,
     relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
     lease: &Lease,
@@ -197,7 +230,7 @@ async fn conclude(
     Ok(relayed)
 }
 
-fn outcome(began: Instant, progress: &Progress, relayed: &Relayed) -> Outcome {
+pub(super) fn outcome(began: Instant, progress: &Progress, relayed: &Relayed) -> Outcome {
     Outcome {
         status: relayed.status,
         connect: progress.connect.get(),

@@ -50,7 +50,9 @@ impl<'c> Http1<'c> {
         if self.answer.keep && self.body.drain().await {
             return true;
         }
-        if !self.answer.is_tunnel() && !self.body.is_clean() {
+        if self.answer.is_tunnel() || self.body.is_clean() {
+            self.connection.io.say_goodbye().await;
+        } else {
             self.connection.linger().await;
         }
         false

@@ -50,6 +50,42 @@ impl Stream {
     }
 }
 
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, data))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
 /// A socket that both directions of one task share. Nothing is borrowed across an await.
 pub(crate) struct Io {
     stream: RefCell<Stream>,
@@ -83,6 +119,10 @@ impl Io {
     /// Bytes that were written to it in all.
     pub(crate) fn written(&self) -> u64 {
         self.written.get()
+    }
+
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream.into_inner()
     }
 
     pub(super) fn stream(&self) -> std::cell::Ref<'_, Stream> {
@@ -189,7 +229,15 @@ impl Io {
             }
             data = &data[written..];
         }
-        Ok(())
+        self.flush().await
+    }
+
+    /// Waits until the socket has all that was written. Only a TLS session holds anything back.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        if self.is_plain() {
+            return Ok(());
+        }
+        poll_fn(|cx| each!(&mut *self.stream.borrow_mut(), stream => Pin::new(stream).poll_flush(cx))).await
     }
 
     /// Writes `head`, then `body`, in one system call if the socket takes it. A short body is copied behind the head.
@@ -213,7 +261,7 @@ impl Io {
             }
             IoSlice::advance_slices(&mut left, written);
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Whether nothing has come, not even the end: an idle upstream connection that is readable is dead. Asks the
@@ -222,6 +270,22 @@ impl Io {
         let mut one = [0; 1];
         let read = self.stream.borrow().tcp().try_read(&mut one);
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Ready when the peer has ended its side and nothing that it sent is left to be read.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut one = [0; 1];
+        match self.stream().tcp().poll_peek(cx, &mut ReadBuf::new(&mut one)) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Ends a TLS session as it should be (RFC 8446 section 6.1), as far as the socket takes it now.
+    pub(crate) async fn say_goodbye(&self) {
+        if !self.is_plain() {
+            let _ = poll_fn(|cx| Poll::Ready(self.poll_shutdown(cx))).await;
+        }
     }
 
     /// Says that nothing more will be sent; the other direction stays open.
@@ -236,8 +300,8 @@ impl Io {
     }
 }
 
-/// A TLS session takes bytes before the socket does. What the socket does not take now goes with the next write or
-/// read, which the session does by itself; so pending is no reason to wait here.
+/// A TLS session takes bytes before the socket does. What the socket does not take now goes with the next write, or
+/// with the [`Io::flush`] after the last one; so pending is no reason to wait here.
 fn flush_now(tls: &mut Stream, cx: &mut Context<'_>) -> io::Result<()> {
     match each!(tls, stream => Pin::new(stream).poll_flush(cx)) {
         Poll::Ready(result) => result,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Http2Limits;
 use crate::wire::HeadLimits;
 
 /// Bounds of one gateway worker: a thread with its client connections. What is over a bound is refused with an answer
@@ -31,6 +32,8 @@ pub struct GatewayLimits {
     pub keep_alive: Duration,
     /// A tunnel (WebSocket, any upgrade) in which nothing moves is closed after this time.
     pub tunnel_idle_timeout: Duration,
+    /// Of HTTP/2 connections.
+    pub http2: Http2Limits,
 }
 
 impl Default for GatewayLimits {
@@ -47,6 +50,7 @@ impl Default for GatewayLimits {
             send_idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             tunnel_idle_timeout: Duration::from_secs(3600),
+            http2: Http2Limits::default(),
         }
     }
 }

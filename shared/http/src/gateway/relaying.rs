@@ -130,10 +130,11 @@ impl Relay<'_, '_> {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
         }
         let mut passage = Passage::new(head.framing(self.request.method()), self.request.version());
+        let ends_by_close = passage.ends_by_close();
         let mut out = Scratch::new();
-        let (came, ends_by_close) = (input.len(), passage.ends_by_close());
+        let came = input.len();
         let unsent = {
-            // Before the head is composed: as long as that is not under way, the client can still be told.
+            // Before the head: what cannot be understood can still be answered with 502.
             let piece = passage.pass(&mut input).map_err(|_| ForwardFailure::MalformedBody)?;
             self.compose(head, ends_by_close, upgraded, options, &added, &mut out);
             self.count(&piece);
@@ -222,9 +223,10 @@ impl Relay<'_, '_> {
         take_now(&self.connection.io, parts).await.map_err(|_| ForwardFailure::ClientGone)
     }
 
-    /// Writes what was not taken at once. Returns whether there was any.
+    /// Writes what was not taken at once, and what a TLS session holds. Returns whether there was any.
     async fn catch_up(&self, unsent: Unsent) -> Result<bool, ForwardFailure> {
-        let Some(unsent) = unsent else { return Ok(false) };
+        let slow = unsent.is_some();
+        let unsent = unsent.unwrap_or_default();
         let mut left = &unsent[..];
         while !left.is_empty() {
             self.watch.waits_for(Phase::ClientTakes);
@@ -234,7 +236,8 @@ impl Relay<'_, '_> {
                 _ => return Err(ForwardFailure::ClientGone),
             }
         }
-        Ok(true)
+        self.connection.io.flush().await.map_err(|_| ForwardFailure::ClientGone)?;
+        Ok(slow)
     }
 
     /// Passes the rest of the body on. A client that is slower than the server makes this read less at once, and in the

@@ -67,6 +67,10 @@ impl<'t> Watch<'t> {
         before
     }
 
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
     fn limit(&self) -> Duration {
         let [body, send, tunnel] = self.client;
         match self.phase.get() {

@@ -176,12 +176,13 @@ async fn http_1_0_closes_unless_it_asked_to_stay() {
 /// An origin that answers nothing, garbage, or only half a head: 502 as a problem, never a bare close.
 #[actix_web::test]
 async fn whatever_an_origin_does_there_is_an_answer() {
-    let broken: [&'static str; 6] = [
+    let broken: [&'static str; 7] = [
         "",
         "garbage\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Le",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nx",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     ];
     for answer in broken {

@@ -107,6 +107,7 @@ async fn a_request_body_is_bounded() {
             client.send(&request).await;
             let response = client.response().await;
             assert_eq!((response.status(), response.problem().as_str()), (413, "too-large"), "{request}");
+            assert!(client.is_closed().await, "the rest is not waited for");
         }
     }
 }

@@ -177,3 +177,26 @@ async fn a_connection_without_a_request_is_closed_in_the_end() {
     assert_eq!(client.get("/respond/1").await.text(), "r");
     assert!(after_short(client.is_closed()).await);
 }
+
+/// A client that goes away while its request is worked on: the origin's connection is let go at once.
+#[actix_web::test]
+async fn a_client_that_is_gone_is_not_worked_for() {
+    let (told, mut ended) = tokio::sync::mpsc::channel(1);
+    let busy = origin(move |mut wire: Wire, _| {
+        let told = told.clone();
+        async move {
+            wire.request().await;
+            told.send("asked").await.unwrap();
+            wire.rest().await;
+            told.send("let go").await.unwrap();
+        }
+    })
+    .await;
+    let stack = Scene::before(busy).start().await;
+    let mut client = stack.connect().await;
+    client.send(get("/")).await;
+    assert_eq!(ended.recv().await, Some("asked"));
+    drop(client);
+    let freed = tokio::time::timeout(Duration::from_secs(5), ended.recv()).await;
+    assert_eq!(freed, Ok(Some("let go")), "long before the time-out of the first byte");
+}
