@@ -12,6 +12,10 @@ use crate::{Broker, Http, Node, free_port, until};
 /// How long a node may take to be ready; a debug build on a busy machine.
 const READY: Duration = Duration::from_secs(60);
 
+/// What [`TestStack::on_rabbitmq`] starts: tier and how many of it.
+const PROCESSES: [(&str, u32); 7] =
+    [("database", 3), ("app", 2), ("jobs", 2), ("console", 1), ("web", 1), ("balancer", 2), ("edge", 2)];
+
 /// A running stack. Dropping it ends every process that it started.
 pub struct TestStack {
     /// Its processes.
@@ -40,7 +44,7 @@ impl TestStack {
         Builder { rabbitmq: false, config: String::new() }
     }
 
-    /// Each instance a process of its own, on a private RabbitMQ: three databases, two apps, two runners, a console.
+    /// Each instance a process of its own, on a private RabbitMQ: [`PROCESSES`].
     #[must_use]
     pub fn on_rabbitmq() -> Builder {
         Builder { rabbitmq: true, config: String::new() }
@@ -234,14 +238,14 @@ fn one_process(dir: &Path, config: &Path) -> TestStack {
 fn many_processes(dir: &Path, config: &Path, bus: &str) -> TestStack {
     let (mut fronts, mut consoles, mut databases) = (Vec::new(), Vec::new(), Vec::new());
     let mut nodes = Vec::new();
-    for (tier, count) in [("database", 3), ("app", 2), ("jobs", 2), ("console", 1)] {
+    for (tier, count) in PROCESSES {
         for n in 1..=count {
             let name = format!("{tier}-{n}");
             let mut args: Vec<OsString> =
                 ["run", tier, "--instance", &name, "--bus", bus].map(Into::into).into();
             let bases = match tier {
                 "database" => Some(&mut databases),
-                "app" => Some(&mut fronts),
+                "edge" => Some(&mut fronts),
                 "console" => Some(&mut consoles),
                 _ => None,
             };

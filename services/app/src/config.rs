@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address of the jobs API. Loopback unless told otherwise; port 0 takes a free one.
+    /// Address of the jobs API. Loopback unless told otherwise; port 0, the default, takes a free one that discovery tells.
     pub listen: SocketAddr,
     /// HTTP workers, each a thread of its own; 1 to 64. More than cores only adds switching.
     pub http_workers: usize,
@@ -48,7 +48,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http_workers: 2,
             connections_max: 4096,
             job_bytes_max: 1 << 20,

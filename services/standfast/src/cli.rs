@@ -102,6 +102,9 @@ pub struct Up {
     /// Front door, where applications and the jobs API answer [default: 127.0.0.1:8080]; port 0 takes a free one.
     #[arg(long, env = "STANDFAST_LISTEN", value_name = "ADDR")]
     pub listen: Option<String>,
+    /// The front door's TLS [default: 127.0.0.1:8443].
+    #[arg(long, value_name = "ADDR")]
+    pub tls: Option<String>,
     /// Console and operating API [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDR")]
     pub console: Option<String>,
@@ -139,6 +142,12 @@ pub enum Tier {
     Jobs,
     /// The operating API and the live page.
     Console,
+    /// The web server: static files, virtual hosts, and the way to the app.
+    Web,
+    /// The load balancer.
+    Balancer,
+    /// The CDN edge, which is the front door.
+    Edge,
 }
 
 impl Tier {
@@ -150,6 +159,9 @@ impl Tier {
             Self::App => "app",
             Self::Jobs => "jobs",
             Self::Console => "console",
+            Self::Web => "web",
+            Self::Balancer => "balancer",
+            Self::Edge => "edge",
         }
     }
 }

@@ -49,6 +49,12 @@ pub struct Settings {
     pub jobs: jobs::Config,
     /// Operating API and live page.
     pub console: console::Config,
+    /// Web server.
+    pub web: web::Config,
+    /// Load balancer.
+    pub balancer: balancer::Config,
+    /// CDN edge, the front door.
+    pub edge: edge::Config,
 }
 
 /// What `standfast up` starts.
@@ -61,11 +67,18 @@ pub struct Stack {
     pub apps: u32,
     /// Job runners. Default 1, 0 to 16.
     pub runners: u32,
+    /// Web servers. Default 1, 0 to 16. Without one the balancers reach the app servers directly.
+    pub webs: u32,
+    /// Load balancers. Default 2, a pair of which one is active; 0 to 16. Without one the edges have no origin but
+    /// those that `[edge]` names.
+    pub balancers: u32,
+    /// Points of presence of the edge. Default 2, 0 to 16; the first one is the front door.
+    pub edges: u32,
 }
 
 impl Default for Stack {
     fn default() -> Self {
-        Self { databases: 3, apps: 1, runners: 1 }
+        Self { databases: 3, apps: 1, runners: 1, webs: 1, balancers: 2, edges: 2 }
     }
 }
 
@@ -83,6 +96,9 @@ impl Default for Settings {
             app: app::Config::default(),
             jobs: jobs::Config::default(),
             console: console::Config::default(),
+            web: web::Config::default(),
+            balancer: balancer::Config::default(),
+            edge: edge::Config::default(),
         }
     }
 }
@@ -153,6 +169,9 @@ impl Settings {
         within("stack.databases", self.stack.databases.into(), 1, 9)?;
         within("stack.apps", self.stack.apps.into(), 1, 16)?;
         within("stack.runners", self.stack.runners.into(), 0, 16)?;
+        within("stack.webs", self.stack.webs.into(), 0, 16)?;
+        within("stack.balancers", self.stack.balancers.into(), 0, 16)?;
+        within("stack.edges", self.stack.edges.into(), 0, 16)?;
         if let Some(node) = &self.node {
             check_name("node", node)?;
         }
@@ -162,7 +181,10 @@ impl Settings {
         self.database.validate()?;
         self.app.validate().map_err(|error| error.to_string())?;
         self.jobs.validate().map_err(|error| error.to_string())?;
-        self.console.validate().map_err(|text| in_section("console", text))
+        self.console.validate().map_err(|text| in_section("console", text))?;
+        self.web.validate().map_err(|error| in_section("web", error.to_string()))?;
+        self.balancer.validate().map_err(|error| in_section("balancer", error.to_string()))?;
+        self.edge.validate().map_err(|error| in_section("edge", error.to_string()))
     }
 }
 

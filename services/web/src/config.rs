@@ -60,7 +60,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8200)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls_listen: None,
             tls: TlsConfig::default(),
             acme: None,

@@ -158,7 +158,7 @@ impl PairConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8100)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             workers: 1,
             connections_max: 16_384,
             connections_per_client_max: 0,

@@ -35,8 +35,9 @@ const TIER_INTENSITY: Intensity = Intensity { restarts: 5, period: Duration::fro
 /// `standfast up`: the whole stack.
 pub fn up(args: &cli::Up) -> Outcome {
     let source = source(&args.node)
-        .flag("--listen", "app.listen", args.listen.as_deref())
+        .flag("--listen", "edge.listen", args.listen.as_deref())
         .flag("--console", "console.listen", args.console.as_deref())
+        .flag("--tls", "edge.tls_listen", args.tls.as_deref())
         .flag("--database", "database.listen", args.database.as_deref());
     let settings = prepare(&source)?;
     let data = DataDir::own(&settings.data)?;
@@ -61,7 +62,7 @@ pub fn run(args: &cli::Run) -> Outcome {
     }
     let instance = args.instance.clone().unwrap_or_else(|| format!("{tier}-1"));
     check_name("--instance", &instance).map_err(Failure::config)?;
-    let keeps_data = args.tier == cli::Tier::Database;
+    let keeps_data = matches!(args.tier, cli::Tier::Database | cli::Tier::Web | cli::Tier::Edge);
     let data = keeps_data.then(|| DataDir::own_instance(&settings.data, &instance)).transpose()?;
     serve::run(settings, &tiers::Plan::one(args.tier, instance), data, &source)
 }

@@ -1,6 +1,7 @@
 //! Which tiers a node starts, in which order, and how each is wired. The one place that names them all.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use dbclient::{Database, Endpoint};
 use discovery::{Identity, Registry};
@@ -8,6 +9,7 @@ use futures_util::future::try_join_all;
 use messages::service::{Announcement, Health};
 
 use crate::cli::Tier;
+use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome, with_causes};
 use crate::settings::{Settings, Stack};
 
@@ -21,11 +23,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Every tier, for `standfast up`. The console is first up and last down: the start and the end are seen too.
+    /// Every tier, for `standfast up`. The console is first up and last down: the start and the end are seen too. The
+    /// front door opens last, when all behind it serves.
     pub fn whole_stack(settings: &Settings) -> Self {
-        let Stack { databases, apps, runners } = settings.stack;
-        let counts =
-            [(Tier::Console, 1), (Tier::Database, databases), (Tier::App, apps), (Tier::Jobs, runners)];
+        let Stack { databases, apps, runners, webs, balancers, edges } = settings.stack;
+        let counts = [
+            (Tier::Console, 1),
+            (Tier::Database, databases),
+            (Tier::App, apps),
+            (Tier::Jobs, runners),
+            (Tier::Web, webs),
+            (Tier::Balancer, balancers),
+            (Tier::Edge, edges),
+        ];
         let names = |(tier, count): (Tier, u32)| {
             (tier, (1..=count).map(|n| format!("{}-{n}", tier.as_str())).collect())
         };
@@ -49,8 +59,10 @@ impl Plan {
             announcer.announcement().address
         };
         if self.whole {
-            let known = |instance: &str| address(instance).unwrap_or_else(|| "-".to_owned());
-            return format!("ready {} console {}", known("app-1"), known("console-1"));
+            // Whoever stands furthest in front, of those that are started.
+            let front = ["edge-1", "balancer-1", "web-1", "app-1"].into_iter().find_map(address);
+            let or_none = |address: Option<String>| address.unwrap_or_else(|| "-".to_owned());
+            return format!("ready {} console {}", or_none(front), or_none(address("console-1")));
         }
         let parts =
             self.tiers.iter().flat_map(|(_, instances)| instances).map(|instance| match address(instance) {
@@ -80,16 +92,16 @@ impl Node {
             Tier::App => self.start_app(instance, own_port).await,
             Tier::Jobs => self.start_jobs(instance).await,
             Tier::Console => self.start_console(instance).await,
+            Tier::Web => self.start_web(instance, own_port).await,
+            Tier::Balancer => self.start_balancer(instance, own_port).await,
+            Tier::Edge => self.start_edge(instance, own_port).await,
         }
     }
 
     async fn start_database(&self, instance: &str, own_port: bool) -> Outcome {
         let mut config = self.settings.database.clone();
         instance.clone_into(&mut config.instance);
-        config.data_dir = match &self.data {
-            Some(data) => data.path().join(instance),
-            None => self.settings.data.join(instance),
-        };
+        config.data_dir = self.directory(instance);
         if !own_port {
             config.listen = port_zero(&config.listen);
         }
@@ -130,6 +142,57 @@ impl Node {
         let env = console::env(self.settings.console.clone(), instance, deps);
         let env = env.map_err(|error| refused(instance, &error))?;
         self.add("console", instance, &console::TREE, env).await
+    }
+
+    async fn start_web(&self, instance: &str, own_port: bool) -> Outcome {
+        let mut config = self.settings.web.clone();
+        if !own_port {
+            config.listen.set_port(0);
+        }
+        let on = web::Dependencies {
+            instance: instance.to_owned(),
+            bus: self.link("web", instance),
+            registry: self.registry.clone(),
+            data_dir: self.directory(instance),
+        };
+        let env = web::env(config, on).map_err(|error| refused(instance, &error))?;
+        self.add("web", instance, &web::TREE, env).await
+    }
+
+    async fn start_balancer(&self, instance: &str, own_port: bool) -> Outcome {
+        let mut config = self.settings.balancer.clone();
+        if !own_port {
+            config.listen.set_port(0);
+        }
+        let on = balancer::Dependencies {
+            instance: instance.to_owned(),
+            bus: self.link("balancer", instance),
+            registry: self.registry.clone(),
+            data_dir: self.directory(instance),
+        };
+        let env = balancer::env(config, on).map_err(|error| refused(instance, &error))?;
+        self.add("balancer", instance, &balancer::TREE, env).await
+    }
+
+    async fn start_edge(&self, instance: &str, own_port: bool) -> Outcome {
+        let mut config = self.settings.edge.clone();
+        if !own_port {
+            config.listen.set_port(0);
+            config.tls_listen.iter_mut().for_each(|address| address.set_port(0));
+        }
+        let on = edge::Dependencies {
+            instance: instance.to_owned(),
+            bus: self.link("edge", instance),
+            registry: self.registry.clone(),
+            data_dir: self.directory(instance),
+        };
+        let env = edge::env(config, on).map_err(|error| refused(instance, &error))?;
+        self.add("edge", instance, &edge::TREE, env).await
+    }
+
+    /// What an instance keeps is below this directory.
+    fn directory(&self, instance: &str) -> PathBuf {
+        self.data.as_ref().map_or(self.settings.data.as_path(), DataDir::path).join(instance)
     }
 
     /// The client of the database tier that all instances of this node share.
