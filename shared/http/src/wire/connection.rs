@@ -56,9 +56,15 @@ const END_TO_END: &[&str] = &[
 ];
 
 impl Options {
-    /// Reads every `Connection` field and marks in `table` what they name as hop-by-hop.
-    pub fn read(buf: &[u8], table: &mut Table) -> Result<Self, HeadError> {
+    /// Reads every `Connection` field, of which `first` is the first one, and marks in `table` what they name as
+    /// hop-by-hop.
+    pub fn read(first: &[u8], buf: &[u8], table: &mut Table) -> Result<Self, HeadError> {
         let mut options = Self::default();
+        let alone = table.list.iter().filter(|field| field.kind == Kind::Connection).count() == 1;
+        if alone && first.eq_ignore_ascii_case(b"keep-alive") {
+            options.keep_alive = true;
+            return Ok(options);
+        }
         for at in 0..table.list.len() {
             if table.list[at].kind == Kind::Connection {
                 let value = Fields { buf, table }.value(&table.list[at]);

@@ -109,7 +109,10 @@ impl<'b> RequestHead<'b> {
         for field in &table.list {
             found.add(Fields { buf, table: &table }, field, version)?;
         }
-        let options = if found.connection { Options::read(buf, &mut table)? } else { Options::default() };
+        let options = match found.connection {
+            Some(value) => Options::read(value, buf, &mut table)?,
+            None => Options::default(),
+        };
         let authority = line.authority(found.host)?;
         let framing = match found.declared {
             Declared { chunked: true, .. } => Framing::Chunked,
@@ -353,7 +356,8 @@ struct Found<'b> {
     host: Option<&'b [u8]>,
     declared: Declared,
     upgrade: Option<&'b str>,
-    connection: bool,
+    /// The first one.
+    connection: Option<&'b [u8]>,
     upgrades: bool,
     expects: bool,
     te_trailers: bool,
@@ -373,7 +377,7 @@ impl<'b> Found<'b> {
             Kind::Host if self.host.is_some() => return Err(HeadError::HostRepeated),
             Kind::Host => self.host = Some(value),
             Kind::ContentLength | Kind::TransferEncoding => self.declared.add(fields, field, version)?,
-            Kind::Connection => self.connection = true,
+            Kind::Connection => self.connection = self.connection.or(Some(value)),
             Kind::Upgrade => {
                 self.upgrade = if self.upgrades { None } else { tunnel(value) };
                 self.upgrades = true;

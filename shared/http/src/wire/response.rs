@@ -72,13 +72,15 @@ impl<'b> ResponseHead<'b> {
 
     fn assemble(version: Version, status: u16, buf: &'b [u8], mut table: Table) -> Result<Self, HeadError> {
         let mut declared = Declared::default();
-        let (mut connection, mut upgrade) = (false, false);
+        let (mut connection, mut upgrade) = (None, false);
         for field in &table.list {
             match field.kind {
                 Kind::ContentLength | Kind::TransferEncoding => {
                     declared.add_of_response(Fields { buf, table: &table }, field, version)?;
                 }
-                Kind::Connection => connection = true,
+                Kind::Connection => {
+                    connection = connection.or(Some(Fields { buf, table: &table }.value(field)))
+                }
                 Kind::Upgrade => upgrade = true,
                 _ => {}
             }
@@ -88,7 +90,10 @@ impl<'b> ResponseHead<'b> {
         if status < 200 && framed {
             return Err(HeadError::FramingForbidden);
         }
-        let options = if connection { Options::read(buf, &mut table)? } else { Options::default() };
+        let options = match connection {
+            Some(value) => Options::read(value, buf, &mut table)?,
+            None => Options::default(),
+        };
         let upgrades = upgrade && options.upgrade;
         Ok(Self { buf, table, meta: Meta { status, version, declared, options, upgrades } })
     }
