@@ -12,8 +12,14 @@ impl RequestHead<'_> {
     pub fn end_to_end_lines(&self, out: &mut Vec<u8>, drop: impl Fn(&[u8]) -> bool) {
         self.view().copy_lines(out, |field, name| match field.kind {
             Kind::Other | Kind::Expect => !drop(name),
+            Kind::MaxForwards => self.max_forwards().is_none() && !drop(name),
             _ => false,
         });
+        if let Some(left) = self.max_forwards() {
+            out.extend_from_slice(b"Max-Forwards: ");
+            out.extend_from_slice(itoa::Buffer::new().format(left.saturating_sub(1)).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// Appends the framing of the request as it goes on: the declared length, or chunks.

@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Upgrade,
     Te,
     Expect,
+    /// Of OPTIONS and TRACE only; of other methods it is [`Kind::Other`]'s equal.
+    MaxForwards,
     Via,
     Forwarded,
     XForwardedFor,
@@ -151,6 +153,7 @@ fn kind(name: &[u8]) -> Kind {
         7 => &[(b"upgrade", Kind::Upgrade)],
         9 => &[(b"forwarded", Kind::Forwarded), (b"x-real-ip", Kind::ClientClaim)],
         10 => &[(b"connection", Kind::Connection), (b"keep-alive", Kind::HopByHop)],
+        12 => &[(b"max-forwards", Kind::MaxForwards)],
         14 => &[(b"content-length", Kind::ContentLength), (b"http2-settings", Kind::HopByHop)],
         15 => &[(b"x-forwarded-for", Kind::XForwardedFor)],
         16 => &[(b"x-forwarded-host", Kind::XForwardedHost), (b"proxy-connection", Kind::HopByHop)],

@@ -19,6 +19,7 @@ pub struct RequestHead<'b> {
     table: Table,
     framing: Framing,
     version: Version,
+    max_forwards: Option<u32>,
     keep_alive: bool,
     expects_continue: bool,
     accepts_trailers: bool,
@@ -132,6 +133,8 @@ impl<'b> RequestHead<'b> {
             // RFC 9110 section 10.1.1: of an HTTP/1.0 client it is ignored, and it says nothing without a body.
             expects_continue: found.expects && http11 && framing != Framing::None,
             accepts_trailers: found.te_trailers && http11,
+            // RFC 9110 section 7.6.2: of other methods it may be ignored.
+            max_forwards: found.max_forwards.filter(|_| matches!(line.method, "OPTIONS" | "TRACE")),
             buf,
             table,
             version,
@@ -203,6 +206,13 @@ impl<'b> RequestHead<'b> {
     #[must_use]
     pub fn expects_continue(&self) -> bool {
         self.expects_continue
+    }
+
+    /// How many more times an OPTIONS or TRACE request may be forwarded (RFC 9110 section 7.6.2). At zero whoever has it
+    /// answers it as if it were the origin.
+    #[must_use]
+    pub fn max_forwards(&self) -> Option<u32> {
+        self.max_forwards
     }
 
     /// Whether `TE: trailers` was sent (RFC 9110 section 10.1.4).
@@ -361,6 +371,7 @@ struct Found<'b> {
     upgrades: bool,
     expects: bool,
     te_trailers: bool,
+    max_forwards: Option<u32>,
 }
 
 impl<'b> Found<'b> {
@@ -387,6 +398,7 @@ impl<'b> Found<'b> {
                 return Err(HeadError::Expectation);
             }
             Kind::Expect => self.expects = true,
+            Kind::MaxForwards => self.max_forwards = count(value).or(self.max_forwards),
             Kind::Te => {
                 self.te_trailers |= line::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
             }
@@ -407,4 +419,13 @@ fn tunnel(value: &[u8]) -> Option<&str> {
     let known = line::is_token(name) && line::is_token(version);
     (known && !starts(b"h2") && !starts(b"h3") && !starts(b"http") && !starts(b"tls"))
         .then(|| line::ascii(value))
+}
+
+/// A decimal number; `None` if it is none or too large to matter.
+fn count(value: &[u8]) -> Option<u32> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?
+        .parse()
+        .ok()
 }
