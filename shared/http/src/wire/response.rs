@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::connection::Options;
 use super::field::{Fields, HEAD_BYTES_CAP, Kind, Table};
 use super::framing::Declared;
-use super::{FieldsIter, Framing, HeadError, HeadLimits, Parsed, Version, line, request};
+use super::{FieldsIter, Framing, HeadError, HeadLimits, Parsed, Version, line, request_line};
 
 /// A response without its body, borrowed from the receive buffer.
 #[derive(Clone, Debug)]
@@ -265,7 +265,7 @@ fn status_line(bytes: &[u8]) -> Result<(Version, u16), HeadError> {
     let (Some((version, rest)), true) = (bytes.split_at_checked(8), line::is_text(bytes)) else {
         return Err(HeadError::StatusLine);
     };
-    let version = request::version(version).map_err(|_| HeadError::StatusLine)?;
+    let version = request_line::version(version).map_err(|_| HeadError::StatusLine)?;
     let [b' ', digits @ ..] = rest else { return Err(HeadError::StatusLine) };
     let (Some((digits, reason)), true) = (digits.split_at_checked(3), true) else {
         return Err(HeadError::StatusLine);
