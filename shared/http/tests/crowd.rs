@@ -60,6 +60,7 @@ fn ten_thousand_heads_that_drip_cost_little_and_are_ended() {
     });
     still_serves(gateway);
     let each = resident_bytes().saturating_sub(before) / clients.len();
+    println!("{} clients, {each} bytes each", clients.len());
     assert!(each < 8 << 10, "{each} bytes a connection");
     for client in &mut clients {
         let (responses, end) = client.read(usize::MAX, &[], LIMIT);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::forward::{ForwardOptions, Outcome, forward};
 use super::http1::Http1;
 use super::http2::{self, Http2};
-use super::{Abort, BodyError, ForwardError, Origin, Peer};
+use super::{Abort, BodyError, ForwardError, ForwardFailure, Origin, Peer};
 use crate::Error;
 use crate::wire::RequestHead;
 
@@ -225,9 +225,32 @@ impl<'c> Exchange<'c> {
         origin: &Origin,
         options: ForwardOptions<'_>,
     ) -> Result<Outcome, ForwardError> {
+        if self.head.max_forwards() == Some(0) {
+            return self.answer_as_the_last().await;
+        }
         match &mut self.client {
             Client::Http1(http1) => forward(http1, self.head, origin, options).await,
             Client::Http2(http2) => http2::forward(http2, self.head, origin, options).await,
         }
+    }
+
+    /// RFC 9110 section 7.6.2: an OPTIONS or TRACE that has been forwarded often enough goes no further.
+    async fn answer_as_the_last(&mut self) -> Result<Outcome, ForwardError> {
+        let began = clock::now();
+        let answered = match self.head.method() {
+            "OPTIONS" => self.respond(200, b"", b"").await,
+            _ => self.problem(&Error::not_implemented("TRACE is not answered here")).await,
+        };
+        answered.map_err(|_| ForwardError::new(ForwardFailure::ClientGone, false, false))?;
+        Ok(Outcome {
+            status: self.sent().status.unwrap_or_default(),
+            connect: None,
+            first_byte: clock::now() - began,
+            total: clock::now() - began,
+            request_bytes: 0,
+            response_bytes: 0,
+            reused: false,
+            upgraded: false,
+        })
     }
 }

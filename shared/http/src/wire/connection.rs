@@ -14,51 +14,26 @@ pub(super) struct Options {
 
 /// Fields meant for all recipients. A sender must not name them in `Connection`; one that does wants the next
 /// recipient to see another message than we did (a request without its `Authorization`, an answer cached for it).
+#[rustfmt::skip]
 const END_TO_END: &[&str] = &[
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "content-type",
-    "content-encoding",
-    "content-range",
-    "range",
-    "authorization",
-    "cookie",
-    "set-cookie",
-    "cache-control",
-    "pragma",
-    "vary",
-    "age",
-    "date",
-    "expires",
-    "etag",
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-range",
-    "origin",
-    "referer",
-    "user-agent",
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "expect",
-    "location",
-    "trailer",
-    "via",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-real-ip",
-    "traceparent",
+    "host", "content-length", "transfer-encoding", "content-type", "content-encoding", "content-range",
+    "range", "authorization", "cookie", "set-cookie", "cache-control", "pragma", "vary", "age", "date",
+    "expires", "etag", "if-match", "if-none-match", "if-modified-since", "if-range", "origin", "referer",
+    "user-agent", "accept", "accept-encoding", "accept-language", "expect", "location", "trailer", "via",
+    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+    "x-real-ip", "traceparent",
 ];
 
 impl Options {
-    /// Reads every `Connection` field and marks in `table` what they name as hop-by-hop.
-    pub fn read(buf: &[u8], table: &mut Table) -> Result<Self, HeadError> {
+    /// Reads every `Connection` field, of which `first` is the first one, and marks in `table` what they name as
+    /// hop-by-hop.
+    pub fn read(first: &[u8], buf: &[u8], table: &mut Table) -> Result<Self, HeadError> {
         let mut options = Self::default();
+        let alone = table.list.iter().filter(|field| field.kind == Kind::Connection).count() == 1;
+        if alone && first.eq_ignore_ascii_case(b"keep-alive") {
+            options.keep_alive = true;
+            return Ok(options);
+        }
         for at in 0..table.list.len() {
             if table.list[at].kind == Kind::Connection {
                 let value = Fields { buf, table }.value(&table.list[at]);

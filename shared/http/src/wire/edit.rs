@@ -12,8 +12,14 @@ impl RequestHead<'_> {
     pub fn end_to_end_lines(&self, out: &mut Vec<u8>, drop: impl Fn(&[u8]) -> bool) {
         self.view().copy_lines(out, |field, name| match field.kind {
             Kind::Other | Kind::Expect => !drop(name),
+            Kind::MaxForwards => self.max_forwards().is_none() && !drop(name),
             _ => false,
         });
+        if let Some(left) = self.max_forwards() {
+            out.extend_from_slice(b"Max-Forwards: ");
+            out.extend_from_slice(itoa::Buffer::new().format(left.saturating_sub(1)).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// Appends the framing of the request as it goes on: the declared length, or chunks.
@@ -116,46 +122,14 @@ pub fn write_status_line(status: u16, out: &mut Vec<u8>) {
 
 /// RFC 9110 section 6.5.1: what a recipient acts on before the body has come must not be in a trailer: framing,
 /// routing, request modifiers, authentication, response control, and how to read the content.
+#[rustfmt::skip]
 const NOT_IN_TRAILERS: &[&str] = &[
-    "content-length",
-    "transfer-encoding",
-    "host",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "upgrade",
-    "te",
-    "trailer",
-    "cache-control",
-    "expect",
-    "max-forwards",
-    "pragma",
-    "range",
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-unmodified-since",
-    "if-range",
-    "authorization",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "www-authenticate",
-    "cookie",
-    "set-cookie",
-    "age",
-    "date",
-    "expires",
-    "location",
-    "retry-after",
-    "vary",
-    "warning",
-    "content-encoding",
-    "content-type",
-    "content-range",
-    "via",
-    "forwarded",
-    "x-real-ip",
-    "x-http-method-override",
+    "content-length", "transfer-encoding", "host", "connection", "keep-alive", "proxy-connection",
+    "upgrade", "te", "trailer", "cache-control", "expect", "max-forwards", "pragma", "range", "if-match",
+    "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "authorization",
+    "proxy-authorization", "proxy-authenticate", "www-authenticate", "cookie", "set-cookie", "age", "date",
+    "expires", "location", "retry-after", "vary", "warning", "content-encoding", "content-type",
+    "content-range", "via", "forwarded", "x-real-ip", "x-http-method-override",
 ];
 
 fn may_be_trailer(name: &[u8]) -> bool {

@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Upgrade,
     Te,
     Expect,
+    /// Of OPTIONS and TRACE only; of other methods it is [`Kind::Other`]'s equal.
+    MaxForwards,
     Via,
     Forwarded,
     XForwardedFor,
@@ -61,7 +63,7 @@ impl Table {
         let mut at = start;
         while let Some(line) = line::line(buf, at)? {
             if line.start == line.end {
-                self.end = line.start as u32;
+                self.finish(buf, start, line.start)?;
                 return Ok(Some(line.next));
             }
             self.push(buf, line, limits)?;
@@ -84,8 +86,21 @@ impl Table {
             self.push(block, line, limits)?;
             at = line.next;
         }
-        self.end = at as u32;
-        Ok(())
+        self.finish(block, 0, at)
+    }
+
+    #[inline]
+    fn finish(&mut self, buf: &[u8], start: usize, end: usize) -> Result<(), HeadError> {
+        self.end = end as u32;
+        if line::is_section_of_text(&buf[start..end], self.list.len()) {
+            return Ok(());
+        }
+        let bad = self
+            .list
+            .iter()
+            .map(|field| Fields { buf, table: self }.value(field))
+            .find(|value| !line::is_text(value));
+        Err(bad.map_or(HeadError::Control, line::not_text))
     }
 
     #[inline]
@@ -101,7 +116,7 @@ impl Table {
 /// More than this no head may have, whatever the configuration says: positions are 32 bits.
 pub(super) const HEAD_BYTES_CAP: usize = 1 << 20;
 
-/// RFC 9112 section 5: `name ":" OWS value OWS`, all on one line.
+/// RFC 9112 section 5: `name ":" OWS value OWS`, all on one line. What bytes the value has is for [`Table::finish`].
 #[inline]
 fn field(buf: &[u8], line: Line) -> Result<Field, HeadError> {
     let bytes = &buf[line.start..line.end];
@@ -116,9 +131,6 @@ fn field(buf: &[u8], line: Line) -> Result<Field, HeadError> {
         return Err(HeadError::HeadTooLarge);
     }
     let (name, raw) = (&bytes[..name_len], &bytes[name_len + 1..]);
-    if !line::is_text(raw) {
-        return Err(line::not_text(raw));
-    }
     let leading = raw.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(raw.len());
     let value = line::trim(&raw[leading..]);
     Ok(Field {
@@ -141,6 +153,7 @@ fn kind(name: &[u8]) -> Kind {
         7 => &[(b"upgrade", Kind::Upgrade)],
         9 => &[(b"forwarded", Kind::Forwarded), (b"x-real-ip", Kind::ClientClaim)],
         10 => &[(b"connection", Kind::Connection), (b"keep-alive", Kind::HopByHop)],
+        12 => &[(b"max-forwards", Kind::MaxForwards)],
         14 => &[(b"content-length", Kind::ContentLength), (b"http2-settings", Kind::HopByHop)],
         15 => &[(b"x-forwarded-for", Kind::XForwardedFor)],
         16 => &[(b"x-forwarded-host", Kind::XForwardedHost), (b"proxy-connection", Kind::HopByHop)],

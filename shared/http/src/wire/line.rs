@@ -44,6 +44,15 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f))
 }
 
+/// The same for a whole section of so many lines whose line ends have been seen to be CRLF: one pass over all of it is
+/// cheaper than one over each line. As many CRs as lines means that there is no other CR.
+#[inline]
+pub(super) fn is_section_of_text(bytes: &[u8], lines: usize) -> bool {
+    let control = |byte: u8| ((byte < 0x20) & !matches!(byte, b'\t' | b'\r' | b'\n')) | (byte == 0x7f);
+    let bad = bytes.iter().fold(false, |bad, &byte| bad | control(byte));
+    !bad && memchr::memchr_iter(b'\r', bytes).count() == lines
+}
+
 /// The refusal of bytes that are no text: a CR is told apart, because it is the commoner attack.
 #[cold]
 pub(super) fn not_text(bytes: &[u8]) -> HeadError {

@@ -12,7 +12,7 @@
 //!
 //! RFC 9112 (all of it but `message/http`), RFC 9110 sections 5.5, 6.5, 7.2, 7.6, 10.1.1; RFC 7239; RFC 9113 section 8.2.2.
 //!
-//! Reading order: `line`, `field`, `framing`, `target`, `request`, `response`, `chunked`, `edit`, `forwarding`.
+//! Reading order: `line`, `field`, `framing`, `target`, `request_line`, `request`, `response`, `chunked`, `edit`, `forwarding`.
 
 mod chunked;
 mod connection;
@@ -23,6 +23,7 @@ mod forwarding;
 mod framing;
 mod line;
 mod request;
+mod request_line;
 mod response;
 mod target;
 

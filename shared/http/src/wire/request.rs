@@ -3,10 +3,8 @@
 use super::connection::Options;
 use super::field::{Fields, HEAD_BYTES_CAP, Kind, Table};
 use super::framing::Declared;
+use super::request_line::{METHOD_BYTES_MAX, RequestLine, unfinished};
 use super::{FieldsIter, Framing, HeadError, HeadLimits, Parsed, Version, line, target};
-
-/// Longest method that is a method; the longest registered one has 17 bytes.
-const METHOD_BYTES_MAX: usize = 32;
 
 /// A request without its body, borrowed from the receive buffer.
 #[derive(Clone, Debug)]
@@ -19,6 +17,7 @@ pub struct RequestHead<'b> {
     table: Table,
     framing: Framing,
     version: Version,
+    max_forwards: Option<u32>,
     keep_alive: bool,
     expects_continue: bool,
     accepts_trailers: bool,
@@ -52,8 +51,7 @@ impl<'b> RequestHead<'b> {
         let bound = limits.head_bytes_max.min(HEAD_BYTES_CAP) + start;
         let within = &buf[..buf.len().min(bound)];
         let Some(first) = line::line(within, start)? else {
-            return unfinished_line(&within[start..], within.len() == bound, limits)
-                .map(|()| Parsed::Partial);
+            return unfinished(&within[start..], within.len() == bound, limits).map(|()| Parsed::Partial);
         };
         let request_line = RequestLine::read(&buf[start..first.end], limits)?;
         let mut table = Table::default();
@@ -109,7 +107,10 @@ impl<'b> RequestHead<'b> {
         for field in &table.list {
             found.add(Fields { buf, table: &table }, field, version)?;
         }
-        let options = if found.connection { Options::read(buf, &mut table)? } else { Options::default() };
+        let options = match found.connection {
+            Some(value) => Options::read(value, buf, &mut table)?,
+            None => Options::default(),
+        };
         let authority = line.authority(found.host)?;
         let framing = match found.declared {
             Declared { chunked: true, .. } => Framing::Chunked,
@@ -129,6 +130,8 @@ impl<'b> RequestHead<'b> {
             // RFC 9110 section 10.1.1: of an HTTP/1.0 client it is ignored, and it says nothing without a body.
             expects_continue: found.expects && http11 && framing != Framing::None,
             accepts_trailers: found.te_trailers && http11,
+            // RFC 9110 section 7.6.2: of other methods it may be ignored.
+            max_forwards: found.max_forwards.filter(|_| matches!(line.method, "OPTIONS" | "TRACE")),
             buf,
             table,
             version,
@@ -202,6 +205,13 @@ impl<'b> RequestHead<'b> {
         self.expects_continue
     }
 
+    /// How many more times an OPTIONS or TRACE request may be forwarded (RFC 9110 section 7.6.2). At zero whoever has it
+    /// answers it as if it were the origin.
+    #[must_use]
+    pub fn max_forwards(&self) -> Option<u32> {
+        self.max_forwards
+    }
+
     /// Whether `TE: trailers` was sent (RFC 9110 section 10.1.4).
     #[must_use]
     pub fn accepts_trailers(&self) -> bool {
@@ -244,89 +254,6 @@ impl<'b> RequestHead<'b> {
     }
 }
 
-struct RequestLine<'b> {
-    method: &'b str,
-    target: &'b str,
-    /// Of an absolute-form or of HTTP/2.
-    authority: Option<&'b str>,
-    version: Version,
-}
-
-impl<'b> RequestLine<'b> {
-    fn read(bytes: &'b [u8], limits: &HeadLimits) -> Result<Self, HeadError> {
-        if !line::is_text(bytes) {
-            return Err(line::not_text(bytes));
-        }
-        let method_len = line::token_len(bytes);
-        if method_len > METHOD_BYTES_MAX {
-            return Err(HeadError::MethodTooLong);
-        }
-        if method_len == 0 || bytes.get(method_len) != Some(&b' ') {
-            return Err(HeadError::RequestLine);
-        }
-        let method = line::ascii(&bytes[..method_len]);
-        let rest = &bytes[method_len + 1..];
-        let space = memchr::memchr(b' ', rest).ok_or(HeadError::Version)?; // HTTP/0.9 has no version
-        if space > limits.target_bytes_max {
-            return Err(HeadError::TargetTooLong);
-        }
-        let version = version(&rest[space + 1..]).map_err(|error| match error {
-            HeadError::Version if rest[space + 1..].contains(&b' ') => HeadError::RequestLine,
-            other => other,
-        })?;
-        let target = target::read(method, &rest[..space])?;
-        Ok(Self { method, target: target.target, authority: target.authority, version })
-    }
-
-    /// RFC 9112 sections 3.2 and 3.2.2: an absolute-form wins over `Host`, which must be there and valid all the same.
-    fn authority(&self, host: Option<&'b [u8]>) -> Result<&'b str, HeadError> {
-        match host {
-            Some(host) if !target::is_authority(host) => Err(HeadError::Host),
-            None if self.authority.is_none() && self.version == Version::Http10 => Ok(""),
-            None if self.version == Version::Http11 => Err(HeadError::HostMissing),
-            host => self.authority.or(host.map(line::ascii)).ok_or(HeadError::HostMissing),
-        }
-    }
-}
-
-/// `HTTP/1.x`. RFC 9110 section 2.5: a minor version we do not know is read as the highest we do.
-pub(super) fn version(bytes: &[u8]) -> Result<Version, HeadError> {
-    match bytes {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            if *major == b'1' {
-                Ok(Version::Http11)
-            } else {
-                Err(HeadError::VersionUnsupported)
-            }
-        }
-        _ => Err(HeadError::Version),
-    }
-}
-
-/// The request line has not ended yet: is it still one that may?
-fn unfinished_line(bytes: &[u8], at_bound: bool, limits: &HeadLimits) -> Result<(), HeadError> {
-    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    if !line::is_text(bytes) {
-        return Err(line::not_text(bytes));
-    }
-    match line::token_len(bytes) {
-        0 => Err(HeadError::RequestLine),
-        method if method > METHOD_BYTES_MAX => Err(HeadError::MethodTooLong),
-        method if bytes.len() > method && bytes[method] != b' ' => Err(HeadError::RequestLine),
-        method if at_bound || bytes.len() - method > limits.target_bytes_max + 16 => {
-            Err(HeadError::TargetTooLong)
-        }
-        _ => Ok(()),
-    }
-}
-
 /// RFC 9113 sections 8.2.2 and 8.3.1.
 fn refuse_connection_fields(fields: Fields<'_, '_>, authority: Option<&str>) -> Result<(), HeadError> {
     for field in &fields.table.list {
@@ -353,10 +280,12 @@ struct Found<'b> {
     host: Option<&'b [u8]>,
     declared: Declared,
     upgrade: Option<&'b str>,
-    connection: bool,
+    /// The first one.
+    connection: Option<&'b [u8]>,
     upgrades: bool,
     expects: bool,
     te_trailers: bool,
+    max_forwards: Option<u32>,
 }
 
 impl<'b> Found<'b> {
@@ -373,7 +302,7 @@ impl<'b> Found<'b> {
             Kind::Host if self.host.is_some() => return Err(HeadError::HostRepeated),
             Kind::Host => self.host = Some(value),
             Kind::ContentLength | Kind::TransferEncoding => self.declared.add(fields, field, version)?,
-            Kind::Connection => self.connection = true,
+            Kind::Connection => self.connection = self.connection.or(Some(value)),
             Kind::Upgrade => {
                 self.upgrade = if self.upgrades { None } else { tunnel(value) };
                 self.upgrades = true;
@@ -383,6 +312,7 @@ impl<'b> Found<'b> {
                 return Err(HeadError::Expectation);
             }
             Kind::Expect => self.expects = true,
+            Kind::MaxForwards => self.max_forwards = count(value).or(self.max_forwards),
             Kind::Te => {
                 self.te_trailers |= line::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
             }
@@ -403,4 +333,13 @@ fn tunnel(value: &[u8]) -> Option<&str> {
     let known = line::is_token(name) && line::is_token(version);
     (known && !starts(b"h2") && !starts(b"h3") && !starts(b"http") && !starts(b"tls"))
         .then(|| line::ascii(value))
+}
+
+/// A decimal number; `None` if it is none or too large to matter.
+fn count(value: &[u8]) -> Option<u32> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?
+        .parse()
+        .ok()
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::connection::Options;
 use super::field::{Fields, HEAD_BYTES_CAP, Kind, Table};
 use super::framing::Declared;
-use super::{FieldsIter, Framing, HeadError, HeadLimits, Parsed, Version, line, request};
+use super::{FieldsIter, Framing, HeadError, HeadLimits, Parsed, Version, line, request_line};
 
 /// A response without its body, borrowed from the receive buffer.
 #[derive(Clone, Debug)]
@@ -72,13 +72,15 @@ impl<'b> ResponseHead<'b> {
 
     fn assemble(version: Version, status: u16, buf: &'b [u8], mut table: Table) -> Result<Self, HeadError> {
         let mut declared = Declared::default();
-        let (mut connection, mut upgrade) = (false, false);
+        let (mut connection, mut upgrade) = (None, false);
         for field in &table.list {
             match field.kind {
                 Kind::ContentLength | Kind::TransferEncoding => {
                     declared.add_of_response(Fields { buf, table: &table }, field, version)?;
                 }
-                Kind::Connection => connection = true,
+                Kind::Connection => {
+                    connection = connection.or(Some(Fields { buf, table: &table }.value(field)))
+                }
                 Kind::Upgrade => upgrade = true,
                 _ => {}
             }
@@ -88,7 +90,10 @@ impl<'b> ResponseHead<'b> {
         if status < 200 && framed {
             return Err(HeadError::FramingForbidden);
         }
-        let options = if connection { Options::read(buf, &mut table)? } else { Options::default() };
+        let options = match connection {
+            Some(value) => Options::read(value, buf, &mut table)?,
+            None => Options::default(),
+        };
         let upgrades = upgrade && options.upgrade;
         Ok(Self { buf, table, meta: Meta { status, version, declared, options, upgrades } })
     }
@@ -260,7 +265,7 @@ fn status_line(bytes: &[u8]) -> Result<(Version, u16), HeadError> {
     let (Some((version, rest)), true) = (bytes.split_at_checked(8), line::is_text(bytes)) else {
         return Err(HeadError::StatusLine);
     };
-    let version = request::version(version).map_err(|_| HeadError::StatusLine)?;
+    let version = request_line::version(version).map_err(|_| HeadError::StatusLine)?;
     let [b' ', digits @ ..] = rest else { return Err(HeadError::StatusLine) };
     let (Some((digits, reason)), true) = (digits.split_at_checked(3), true) else {
         return Err(HeadError::StatusLine);

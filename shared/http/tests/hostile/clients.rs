@@ -169,17 +169,16 @@ fn a_pipeline_without_end_is_not_read_ahead() {
     still_serves(gateway);
 }
 
-/// A client that leaves holds its origin no longer than the origin may take to answer.
+/// A client that leaves takes its upstream request with it, long before the origin's time is over.
 #[test]
 fn a_client_that_leaves_frees_its_origin() {
     let freed = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&freed);
-    let mut setup = Setup::before(origin(move |stream| {
+    let gateway = Setup::before(origin(move |stream| {
         read_to_close(stream); // never answers
         count.fetch_add(1, SeqCst);
-    }));
-    setup.timeouts.first_byte = ms(500);
-    let gateway = setup.start();
+    }))
+    .start();
     for _ in 0..3 {
         let mut client = Client::connect(gateway);
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -196,4 +195,18 @@ fn a_connection_ends_after_so_many_requests() {
     setup.limits.requests_per_connection_max = 3;
     let gateway = setup.start();
     assert_eq!(statuses(gateway, &b"GET /well HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10)), [200, 200, 200]);
+}
+
+/// RFC 9110 section 7.6.2: what may not be forwarded any more is answered here.
+#[test]
+fn a_request_at_the_end_of_its_forwards_is_answered() {
+    let gateway = Setup::before(origin(|stream| {
+        read_to_close(stream); // never answers
+    }))
+    .start();
+    let request = |method: &str| {
+        format!("{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
+    };
+    assert_eq!(statuses(gateway, request("OPTIONS").as_bytes()), [200]);
+    assert_eq!(statuses(gateway, request("TRACE").as_bytes()), [501]);
 }

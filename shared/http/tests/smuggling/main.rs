@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod codec;
+mod mutants;
 mod origin;
 mod recording;
 mod sockets;

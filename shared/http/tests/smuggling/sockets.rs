@@ -13,7 +13,7 @@ use crate::table::responses::{ANSWERS, Answer, Relay};
 use crate::table::{self, Case, Expect};
 
 /// Bounds how long a failing test takes; no assertion depends on it.
-const LIMIT: Duration = Duration::from_secs(5);
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// `/answer/N` is answered by row N of the table, all else by an empty 200.
 fn answer(request: &Request) -> (&'static [u8], bool) {
@@ -23,13 +23,13 @@ fn answer(request: &Request) -> (&'static [u8], bool) {
     })
 }
 
-fn stack() -> (SocketAddr, Origin) {
+pub fn stack() -> (SocketAddr, Origin) {
     let origin = Origin::start_at(([127, 0, 0, 1], 0).into(), answer);
     (Setup::before(origin.address).start(), origin)
 }
 
 /// Sends one request on a connection that closes after it. Once it is answered, everything sent before has been dealt with.
-fn probe(gateway: SocketAddr, origin: &Origin) -> Record {
+pub fn probe(gateway: SocketAddr, origin: &Origin) -> Record {
     let mut client = Client::connect(gateway);
     client.send(b"GET /probe HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let (responses, end) = client.read(usize::MAX, &[], LIMIT);

@@ -24,6 +24,19 @@ fn connection_fields_stay_on_their_connection() {
     assert_eq!(lines(bytes, &["b", "c"]), "A: 1\r\nTrailer: C\r\n");
 }
 
+/// RFC 9110 section 7.6.2.
+#[test]
+fn max_forwards_is_counted_down_where_it_counts() {
+    let with = |method: &str, value: &str| {
+        format!("{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {value}\r\n\r\n")
+    };
+    assert_eq!(lines(with("TRACE", "1").as_bytes(), &[]), "Max-Forwards: 0\r\n");
+    assert_eq!(lines(with("GET", "1").as_bytes(), &[]), "Max-Forwards: 1\r\n");
+    assert_eq!(lines(with("OPTIONS", "+1").as_bytes(), &[]), "Max-Forwards: +1\r\n");
+    assert_eq!(request(with("OPTIONS", "0").as_bytes()).unwrap().max_forwards(), Some(0));
+    assert_eq!(request(with("OPTIONS", "99999999999").as_bytes()).unwrap().max_forwards(), None);
+}
+
 /// To a CGI-like origin `X_Forwarded_For` is `X-Forwarded-For`.
 #[test]
 fn look_alikes_with_underscores_are_dropped() {

@@ -26,6 +26,8 @@ pub const CASES: &[Case] = &[
     case("Upgrade that Connection does not name", "RFC 9110 7.8", b"GET /u HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", Accepted(&[seen("GET /u").without(&["upgrade"])])),
     case("Upgrade in HTTP/1.0", "RFC 9110 7.8: MUST ignore", b"GET /u HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Accepted(&[seen("GET /u").without(&["upgrade"])])),
     case("Upgrade with a body", "the body would be read as the other protocol", b"POST /u HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhi", Accepted(&[seen("POST /u").without(&["upgrade"]).body(b"hi")])),
+    case("Max-Forwards is counted down", "RFC 9110 7.6.2", b"OPTIONS /m HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", Accepted(&[seen("OPTIONS /m").with(&["max-forwards: 6"])])),
+    case("Max-Forwards of GET is left alone", "RFC 9110 7.6.2", b"GET /m HTTP/1.1\r\nHost: a\r\nMax-Forwards: 7\r\n\r\n", Accepted(&[seen("GET /m").with(&["max-forwards: 7"])])),
     case("Expect: 100-continue", "RFC 9110 10.1.1", b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi", Accepted(&[seen("POST /x").body(b"hi")])),
     case("Expect without a body", "RFC 9110 10.1.1", b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n", Accepted(&[seen("GET /x"), seen("GET /y")])),
     case("another expectation", "RFC 9110 10.1.1: 417", b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\nContent-Length: 2\r\n\r\nhi", Refused(417)),
