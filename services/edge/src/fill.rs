@@ -252,6 +252,11 @@ impl Fills {
         self.lock().by_key.remove(key);
     }
 
+    /// The same for every URI that is meant.
+    pub fn detach_all(&self, is_meant: impl Fn(&str) -> bool) {
+        self.lock().by_key.retain(|key, _| !is_meant(key));
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().count

@@ -95,8 +95,12 @@ fn address(node: &str, instance: &str) -> String {
 fn apply(edge: &Edge, purge: &Purge) -> Forgot {
     let mut uris = 0;
     for target in purge.targets().unwrap_or_default() {
-        if let Target::Key(key) = &target {
-            edge.fills.detach(key);
+        if !purge.soft {
+            match &target {
+                Target::Key(key) => edge.fills.detach(key),
+                Target::Prefix(prefix) => edge.fills.detach_all(|key| key.starts_with(&**prefix)),
+                Target::Tag(_) => edge.fills.detach_all(|_| true), // what comes may have the tag
+            }
         }
         let count = edge.store.purge(&target, purge.soft);
         edge.telemetry.purged(&target, purge.soft, count);

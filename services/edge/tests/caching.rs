@@ -258,9 +258,15 @@ async fn what_memory_lets_go_comes_back_from_disk() {
     .await;
     let mut client = stack.client().await;
     let (path, body) = (|n: usize| format!("/{n}"), |n: usize| format!("{n:04}").repeat(25 << 10));
+    // What memory lets go faster than the disk takes it is dropped: here the disk is waited for.
+    let written = || async {
+        let status = stack.get("/.standfast/edge/status").await.json();
+        (status["store"]["leaving_uris"] == 0).then_some(())
+    };
     for n in 0..COUNT {
         origin.answer(&path(n), Reply::new(FRESH, body(n)));
         client.get(&path(n)).await.expect(200);
+        until_some("the disk has it", written).await;
     }
     let objects = stack.data.path().join("edge-1/objects");
     let files = || std::fs::read_dir(&objects).unwrap().count();
@@ -268,6 +274,7 @@ async fn what_memory_lets_go_comes_back_from_disk() {
     for n in 0..COUNT {
         let answer = client.get(&path(n)).await.expect(200).expect_cache("hit");
         assert!(answer.text() == body(n));
+        until_some("the disk has it", written).await;
     }
     // Now every file is damaged: what is on disk is a miss, nothing else.
     until("some are on disk again", || files() >= 15).await;

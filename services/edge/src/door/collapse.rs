@@ -152,7 +152,7 @@ impl Door {
             }
             Outcome::Failed(problem) => {
                 self.edge.telemetry.forwarded(what.fwd);
-                exchange.problem(&problem).await
+                self.refuse(exchange, asked, Some(what.fwd), problem).await
             }
             Outcome::Stored { .. } | Outcome::Stream(_) | Outcome::Gone => {
                 drop(reader);

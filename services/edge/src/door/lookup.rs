@@ -35,7 +35,7 @@ impl Door {
                 self.hit(exchange, asked, &object, Hit::Stale, now).await
             }
             Found::Nothing(..) if asked.wants.directives.only_if_cached => {
-                exchange.problem(&not_stored()).await
+                self.refuse(exchange, asked, None, not_stored()).await
             }
             Found::Nothing(fwd, stale, variants) => {
                 self.collapse(exchange, asked, fwd, stale, variants.as_deref(), now).await
@@ -48,7 +48,7 @@ impl Door {
         match self.find(exchange, asked, now).await {
             Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
             Found::Nothing(..) if asked.wants.directives.only_if_cached => {
-                exchange.problem(&not_stored()).await
+                self.refuse(exchange, asked, None, not_stored()).await
             }
             Found::Revalidate(object, _) => {
                 self.head_upstream(exchange, asked, Fwd::Stale, Some(object)).await

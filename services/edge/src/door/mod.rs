@@ -13,6 +13,7 @@ mod pass;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use http_support::Error as Problem;
 use http_support::gateway::{Abort, Exchange, Handler, serve};
 use supervision::{Life, StartError, Started};
 
@@ -59,6 +60,21 @@ impl Asked<'_> {
     }
 }
 
+impl Door {
+    /// Answers with a problem; what was done with the request is said as on any answer (RFC 9211).
+    async fn refuse(
+        &self,
+        exchange: &mut Exchange<'_>,
+        asked: &Asked<'_>,
+        fwd: Option<Fwd>,
+        problem: Problem,
+    ) -> Result<(), Abort> {
+        let name = "cache-status".parse().expect("a field name");
+        let said = self.edge.voice.refused(fwd, &asked.key);
+        exchange.problem(&problem.with_header(name, &said)).await
+    }
+}
+
 impl Handler for Door {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let head = exchange.head();
@@ -70,7 +86,7 @@ impl Handler for Door {
             key: key(exchange.peer().scheme(), head.authority(), head.target()),
         };
         if asked.wants.looped {
-            return exchange.problem(&loop_detected()).await;
+            return self.refuse(exchange, &asked, None, loop_detected()).await;
         }
         let wants = &asked.wants;
         match head.method() {

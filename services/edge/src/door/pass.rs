@@ -105,10 +105,13 @@ impl Door {
             }
             edge.telemetry.origin_failed(&server.address.to_string(), &error);
             let again = error.answerable && error.repeatable && n + 1 < servers.len();
+            if !again && error.answerable {
+                return self.refuse(exchange, asked, Some(fwd), error.problem()).await;
+            }
             if !again {
                 return exchange.forward_failed(&error).await;
             }
         }
-        exchange.problem(&no_origin()).await
+        self.refuse(exchange, asked, Some(fwd), no_origin()).await
     }
 }

@@ -10,6 +10,8 @@ pub mod fields;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;
+#[cfg(test)]
+mod properties;
 pub mod range;
 pub mod report;
 pub mod request;

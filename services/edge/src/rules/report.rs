@@ -62,6 +62,7 @@ const KEY_MAX: usize = 200;
 /// The constant parts of the lines of one cache.
 #[derive(Clone, Debug)]
 pub struct Voice {
+    cache: Box<str>,
     hit: Box<str>,
     forwarded: Box<str>,
 }
@@ -70,6 +71,7 @@ impl Voice {
     /// `cache` is its name, a token: `edge-1`.
     pub fn new(cache: &str) -> Self {
         Self {
+            cache: cache.into(),
             hit: format!("Cache-Status: {cache}; hit; ttl=").into(),
             forwarded: format!("Cache-Status: {cache}; fwd=").into(),
         }
@@ -83,6 +85,17 @@ impl Voice {
         block.put(b"\r\nAge: ");
         block.put(itoa::Buffer::new().format(age).as_bytes());
         block.put(b"\r\n");
+    }
+
+    /// The value for an answer that this cache made itself.
+    pub fn refused(&self, fwd: Option<Fwd>, key: &[u8]) -> String {
+        let mut value = self.cache.as_bytes().to_vec();
+        if let Some(fwd) = fwd {
+            value.extend_from_slice(b"; fwd=");
+            value.extend_from_slice(fwd.as_str().as_bytes());
+        }
+        put_key(&mut value, key);
+        String::from_utf8(value).expect("made of text")
     }
 
     /// The line of an answer that needed the origin.

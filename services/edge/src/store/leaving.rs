@@ -76,6 +76,11 @@ impl Leaving {
         self.lock().by_key.get(key).cloned()
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
     /// Takes one back.
     pub fn take(&self, key: &str) -> Option<Arc<Variants>> {
         if self.count.load(Relaxed) == 0 {

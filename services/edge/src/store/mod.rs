@@ -62,6 +62,8 @@ pub struct Size {
     pub memory_uris: u64,
     /// Bytes in memory.
     pub memory_bytes: u64,
+    /// URIs that memory let go and that are not on disk yet.
+    pub leaving_uris: u64,
     /// URIs on disk.
     pub disk_uris: u64,
     /// Bytes on disk.
@@ -203,22 +205,27 @@ impl Store {
         replaced: Option<&Arc<Object>>,
         moment: Moment,
     ) -> Result<Arc<Object>, NotStored> {
-        if !self.tags.add(key, &object.tags) {
-            return Err(NotStored::Tags);
-        }
         let object = Arc::new(object);
         let stored = Arc::clone(&object);
+        let below = self.forget_below(key); // memory has the latest
+        let mut room = true;
         self.memory.entry_by_ref(key).and_compute_with(|known| {
             let known = known.map(|entry| entry.into_value());
-            let before = known.as_ref().map(|known| {
-                known.retire();
-                replaced.map_or_else(|| Arc::clone(known), |gone| Arc::new(known.without(gone)))
-            });
-            let before = before.unwrap_or_else(|| Arc::new(Variants::new(Arc::clone(key), Vec::new())));
-            Op::Put(Arc::new(before.with(stored, self.variants_max)))
+            let none = || Arc::new(Variants::new(Arc::clone(key), Vec::new()));
+            let old = known.clone().unwrap_or_else(none);
+            let kept = replaced.map_or_else(|| Arc::clone(&old), |gone| Arc::new(old.without(gone)));
+            let new = Arc::new(kept.with(stored, self.variants_max));
+            // Under the lock of this URI, so that index and store agree.
+            room = self.tags.replace(key, old.tags().chain(&below), new.tags());
+            if !room {
+                return Op::Nop;
+            }
+            old.retire();
+            Op::Put(new)
         });
-        self.leaving.take(key); // memory has the latest
-        self.disk.forget(key);
+        if !room {
+            return Err(NotStored::Tags);
+        }
         self.cut(object.bytes() as u64);
         // After it is in, so that a purge either finds it there or is found here.
         if self.purges.since(moment, key, &object.tags) {
@@ -226,6 +233,18 @@ impl Store {
             return Err(NotStored::Purged);
         }
         Ok(object)
+    }
+
+    /// Forgets what waits for the disk or is on it; says which tags that had.
+    fn forget_below(&self, key: &str) -> Vec<Arc<str>> {
+        let mut tags = Vec::new();
+        if let Some(variants) = self.leaving.take(key) {
+            tags.extend(variants.tags().cloned());
+        }
+        if let Some(entry) = self.disk.forget(key) {
+            tags.extend(entry.tags);
+        }
+        tags
     }
 
     /// moka makes room when it finds the time, which large responses do not wait for.
@@ -242,6 +261,7 @@ impl Store {
             let Some(known) = known.map(|entry| entry.into_value()) else { return Op::Nop };
             known.retire();
             let left = known.without(object);
+            self.tags.replace(key, known.tags(), left.tags());
             if left.objects().is_empty() { Op::Remove } else { Op::Put(Arc::new(left)) }
         });
     }
@@ -288,6 +308,7 @@ impl Store {
         Size {
             memory_uris: self.memory.entry_count(),
             memory_bytes: self.memory.weighted_size(),
+            leaving_uris: self.leaving.len() as u64,
             disk_uris,
             disk_bytes,
             tags: self.tags.len() as u64,
@@ -295,20 +316,15 @@ impl Store {
     }
 
     fn remove(&self, key: &str) -> bool {
-        let leaving = self.leaving.take(key);
-        if let Some(variants) = &leaving {
-            self.tags.remove(key, variants.tags());
-        }
-        let on_disk = self.disk.forget(key);
-        if let Some(entry) = &on_disk {
-            self.tags.remove(key, entry.tags.iter());
-        }
+        let was_below = self.on_disk(key);
+        let below = self.forget_below(key);
         let in_memory = self.memory.remove(key);
         if let Some(variants) = &in_memory {
             variants.retire();
-            self.tags.remove(key, variants.tags());
         }
-        in_memory.is_some() || on_disk.is_some() || leaving.is_some()
+        let tags = in_memory.iter().flat_map(|variants| variants.tags()).chain(&below);
+        self.tags.replace(&key.into(), tags, std::iter::empty());
+        in_memory.is_some() || was_below
     }
 
     fn soften(&self, key: &str) -> bool {

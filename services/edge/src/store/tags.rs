@@ -23,16 +23,23 @@ impl Tags {
         Self { index: Mutex::default(), pairs_max }
     }
 
-    /// Notes the tags of a URI. False, and nothing is noted, if there is no room.
-    pub fn add(&self, key: &Arc<str>, tags: &[Arc<str>]) -> bool {
-        if tags.is_empty() {
+    /// The URI had `old` tags and has `new` ones from now on. False, and nothing is changed, if there is no room.
+    pub fn replace<'t>(
+        &self,
+        key: &Arc<str>,
+        old: impl Iterator<Item = &'t Arc<str>>,
+        new: impl Iterator<Item = &'t Arc<str>>,
+    ) -> bool {
+        let (old, new): (HashSet<_>, HashSet<_>) = (old.collect(), new.collect());
+        if old.is_empty() && new.is_empty() {
             return true;
         }
         let mut index = self.lock();
-        if index.pairs + tags.len() > self.pairs_max {
+        if index.pairs + new.difference(&old).count() > self.pairs_max {
             return false;
         }
-        for tag in tags {
+        old.difference(&new).for_each(|tag| index.remove(key, tag));
+        for tag in new {
             let added = index.uris.entry(Arc::clone(tag)).or_default().insert(Arc::clone(key));
             index.pairs += usize::from(added);
         }
@@ -42,14 +49,7 @@ impl Tags {
     /// The URI is not stored any more.
     pub fn remove<'t>(&self, key: &str, tags: impl Iterator<Item = &'t Arc<str>>) {
         let mut index = self.lock();
-        for tag in tags {
-            let Some(uris) = index.uris.get_mut(tag) else { continue };
-            let (removed, empty) = (uris.remove(key), uris.is_empty());
-            index.pairs -= usize::from(removed);
-            if empty {
-                index.uris.remove(tag);
-            }
-        }
+        tags.for_each(|tag| index.remove(key, tag));
     }
 
     /// All URIs with the tag; it is forgotten with them.
@@ -72,6 +72,16 @@ impl Tags {
 
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn remove(&mut self, key: &str, tag: &str) {
+        let Some(uris) = self.uris.get_mut(tag) else { return };
+        self.pairs -= usize::from(uris.remove(key));
+        if uris.is_empty() {
+            self.uris.remove(tag);
+        }
     }
 }
 
@@ -107,13 +117,15 @@ mod tests {
     #[test]
     fn the_index_is_bounded_and_gives_room_back() {
         let tags = Tags::new(3);
-        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let (x, y): (Arc<str>, Arc<str>) = ("x".into(), "y".into());
-        assert!(tags.add(&x, &[Arc::clone(&a), Arc::clone(&b)]));
-        assert!(!tags.add(&y, &[Arc::clone(&a), Arc::clone(&b)]), "there is room for one more only");
-        assert!(tags.add(&y, &[Arc::clone(&a)]));
+        let [a, b, x, y] = ["a", "b", "x", "y"].map(Arc::<str>::from);
+        let none = std::iter::empty::<&Arc<str>>;
+        assert!(tags.replace(&x, none(), [&a, &b].into_iter()));
+        assert!(!tags.replace(&y, none(), [&a, &b].into_iter()), "there is room for one more only");
+        assert!(tags.replace(&y, none(), [&a].into_iter()));
         assert_eq!((tags.of("a").len(), tags.of("b").len(), tags.len()), (2, 1, 3));
-        tags.remove("x", [&a, &b].into_iter());
+        assert!(tags.replace(&x, [&a, &b].into_iter(), [&b].into_iter()), "an update loses a tag");
+        assert_eq!((tags.of("a").len(), tags.len()), (1, 2));
+        tags.remove("x", [&b].into_iter());
         assert_eq!(tags.len(), 1);
         assert_eq!(tags.take("a"), HashSet::from([y]));
         assert_eq!(tags.len(), 0);
