@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::access_log::LogConfig;
 use crate::acme::AcmeConfig;
 use crate::credentials::AuthConfig;
-use crate::upstreams::PoolConfig;
+use crate::pool::PoolConfig;
 
 pub use limits::{FilesConfig, LimitsConfig};
 pub use site::{RouteConfig, RuleConfig, SiteConfig};

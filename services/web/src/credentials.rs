@@ -62,7 +62,7 @@ pub struct Guard {
     decoy: Option<Arc<str>>,
     key: [u8; 32],
     remembered: moka::sync::Cache<[u8; 32], Option<Arc<str>>>,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Guard {
@@ -115,7 +115,7 @@ impl Guard {
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_live(REMEMBERED_FOR)
                 .build(),
-            hashing: Semaphore::new(HASHING_MAX),
+            hashing: Arc::new(Semaphore::new(HASHING_MAX)),
         })
     }
 
@@ -146,8 +146,14 @@ impl Guard {
         let Some(phc) = known.map(|(_, phc)| phc).or(self.decoy.as_ref()).cloned() else {
             return Identity::Unknown;
         };
-        let Ok(_permit) = self.hashing.try_acquire() else { return Identity::Busy };
-        let right = life.blocking(move || is_password(&password, &phc)).await;
+        let Ok(turn) = Arc::clone(&self.hashing).try_acquire_owned() else { return Identity::Busy };
+        // The turn ends with the work, also when the client has left meanwhile.
+        let check = move || {
+            let right = is_password(&password, &phc);
+            drop(turn);
+            right
+        };
+        let right = life.blocking(check).await;
         let user = known.filter(|_| right).map(|(name, _)| Arc::clone(name));
         self.remembered.insert(digest, user.clone());
         user.map_or(Identity::Unknown, Identity::Known)

@@ -6,12 +6,11 @@ use std::os::unix::fs::FileExt as _;
 
 use clock::WallMs;
 use http_support::gateway::{Abort, Exchange};
-use supervision::Life;
 
 use crate::conditional::Verdict;
 use crate::fields::Asked;
-use crate::folder::{Body, Page};
-use crate::front::{Answer, Halt};
+use crate::front::{Answer, Front, Halt};
+use crate::page::{Body, Page};
 use crate::range::{Multipart, Wanted, content_range};
 use crate::refusal::Refusal;
 use crate::telemetry::Outcome;
@@ -21,11 +20,11 @@ const PIECE: u64 = 64 << 10;
 
 /// Answers GET and HEAD of a page. `extra` are field lines of this request alone.
 pub async fn send(
+    front: &Front,
     exchange: &mut Exchange<'_>,
     page: &Page,
     asked: &Asked<'_>,
     extra: &[u8],
-    life: &Life,
 ) -> Answer {
     if !asked.preconditions.is_empty() {
         match asked.preconditions.evaluate(page.validators(), true) {
@@ -41,7 +40,7 @@ pub async fn send(
         Wanted::Whole => whole(exchange, page, extra).await,
         Wanted::Nothing => Err(Halt::Refuse(Refusal::Range(page.length))),
         Wanted::Parts(parts) if parts.len() == 1 => part(exchange, page, parts[0].clone(), extra).await,
-        Wanted::Parts(parts) => several(exchange, page, &parts, extra, life).await,
+        Wanted::Parts(parts) => several(front, exchange, page, &parts, extra).await,
     }
 }
 
@@ -81,11 +80,11 @@ async fn part(exchange: &mut Exchange<'_>, page: &Page, part: Range<u64>, extra:
 }
 
 async fn several(
+    front: &Front,
     exchange: &mut Exchange<'_>,
     page: &Page,
     parts: &[Range<u64>],
     extra: &[u8],
-    life: &Life,
 ) -> Answer {
     let multipart = Multipart::new(parts, page.length, page.content_type, rand::random());
     let own = format!("content-type: {}\r\n", page.content_type);
@@ -96,7 +95,7 @@ async fn several(
         exchange.write(before).await?;
         match &page.body {
             Body::Memory(prepared) => exchange.write(slice(&prepared.body, part)).await?,
-            Body::File(file) => copy(exchange, file, part.clone(), life).await?,
+            Body::File(file) => copy(front, exchange, file, part.clone()).await?,
         }
     }
     exchange.write(&multipart.end).await?;
@@ -105,7 +104,12 @@ async fn several(
 }
 
 /// Sends a part of a file in pieces, each read on the blocking pool.
-async fn copy(exchange: &mut Exchange<'_>, file: &File, part: Range<u64>, life: &Life) -> Result<(), Abort> {
+async fn copy(
+    front: &Front,
+    exchange: &mut Exchange<'_>,
+    file: &File,
+    part: Range<u64>,
+) -> Result<(), Abort> {
     let mut at = part.start;
     while at < part.end {
         let bytes = (part.end - at).min(PIECE);
@@ -115,7 +119,7 @@ async fn copy(exchange: &mut Exchange<'_>, file: &File, part: Range<u64>, life: 
             file.read_exact_at(&mut piece, at).map(|()| piece)
         };
         // Shorter than it was: the client must see that this is not all.
-        let Ok(piece) = life.blocking(read).await else { return Err(Abort::CutShort) };
+        let Ok(piece) = front.shelf.blocking(&front.life, read).await else { return Err(Abort::CutShort) };
         exchange.write(&piece).await?;
         at += bytes;
     }

@@ -3,24 +3,13 @@
 //! This reads the file system and so runs on the blocking pool; `shelf` keeps what it found.
 
 use std::fs::{File, Metadata};
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use bytes::Bytes;
-use http_support::gateway::Prepared;
 
 use crate::coding::{Accepted, Coding};
-use crate::compress;
-use crate::conditional::{Validators, http_date};
-use crate::media;
+use crate::page::{Draft, Page, Source};
 use crate::root::{Opened, Root};
-
-/// A file up to this size is kept in memory and sent with its head in one call; of a larger one the descriptor is
-/// kept, and the kernel sends it.
-const IN_MEMORY_MAX: u64 = 24 << 10;
-
-/// What keeping a descriptor counts in the cache, bytes: it bounds how many are open.
-const DESCRIPTOR_WEIGHT: u32 = 64 << 10;
 
 /// A directory of files and how it is served.
 #[derive(Debug)]
@@ -56,59 +45,6 @@ pub enum Found {
     NotAcceptable,
     /// There is none, or none that is shown.
     Absent,
-}
-
-/// A representation of a file, ready to be sent.
-#[derive(Debug)]
-pub struct Page {
-    etag: String,
-    modified_s: Option<u64>,
-    /// Its media type.
-    pub content_type: &'static str,
-    /// Bytes of its content.
-    pub length: u64,
-    /// Field lines of a 200, but for the length.
-    pub lines: Bytes,
-    /// Field lines of a 304 (RFC 9110 section 15.4.5).
-    pub unchanged_lines: Bytes,
-    /// Its content.
-    pub body: Body,
-    /// Whether a part of it may be asked for: not of what was compressed here, which need not come out the same twice.
-    pub in_parts: bool,
-    coding: Coding,
-    source: Source,
-}
-
-/// The content of a page.
-#[derive(Debug)]
-pub enum Body {
-    /// In memory, with the head of a 200.
-    Memory(Prepared),
-    /// An open file.
-    File(File),
-}
-
-/// Which state of which file something was made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source {
-    device: u64,
-    inode: u64,
-    modified_ns: i128,
-    changed_ns: i128,
-    length: u64,
-}
-
-impl Source {
-    fn of(metadata: &Metadata) -> Self {
-        let nanoseconds = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-            length: metadata.len(),
-        }
-    }
 }
 
 /// What is looked for below a folder.
@@ -164,7 +100,7 @@ impl Folder {
         wish: Wish<'_>,
         before: Option<&Page>,
     ) -> Found {
-        let draft = Draft { folder: self, content_type: media::of_name(name), source: Source::of(metadata) };
+        let draft = Draft::new(self, name, metadata);
         for coding in wish.accepted.best_first() {
             let page = match coding {
                 Coding::Identity => {
@@ -201,132 +137,12 @@ fn joined(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// A page in the making.
-struct Draft<'f> {
-    folder: &'f Folder,
-    content_type: &'static str,
-    source: Source,
-}
-
-impl Draft<'_> {
-    /// Whether the answer depends on `Accept-Encoding`: for text, unless nothing is ever compressed.
-    fn varies(&self) -> bool {
-        let ever = self.folder.precompressed || self.folder.compress_bytes_max > 0;
-        ever && media::is_compressible(self.content_type.as_bytes())
-    }
-
-    fn identity(&self, file: File) -> std::io::Result<Page> {
-        self.of_file(Coding::Identity, file, self.source)
-    }
-
-    fn sibling(&self, coding: Coding, file: File, source: Source) -> Option<Page> {
-        self.of_file(coding, file, source).ok()
-    }
-
-    fn of_file(&self, coding: Coding, mut file: File, of: Source) -> std::io::Result<Page> {
-        let etag = format!("\"{:x}-{:x}\"", of.modified_ns, of.length);
-        if of.length > IN_MEMORY_MAX {
-            return Ok(self.made(coding, etag, true, of.length, |_| Body::File(file)));
-        }
-        let mut content = Vec::with_capacity(of.length as usize);
-        // One byte more than there should be tells that the file grew under our hands.
-        (&mut file).take(of.length + 1).read_to_end(&mut content)?;
-        if content.len() as u64 != of.length {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(self.in_memory(coding, etag, true, content.into()))
-    }
-
-    /// Compressed here, once for each state of the file.
-    fn compressed(&self, coding: Coding, mut file: &File, before: Option<&Page>) -> Option<Page> {
-        let Source { modified_ns, length, .. } = self.source;
-        if !(compress::WORTH_BYTES..=self.folder.compress_bytes_max).contains(&length) {
-            return None;
-        }
-        let known = before
-            .filter(|before| before.coding == coding && !before.in_parts && before.source == self.source);
-        let body = match known.map(|page| &page.body) {
-            Some(Body::Memory(prepared)) => prepared.body.clone(),
-            _ => {
-                let mut content = Vec::with_capacity(length as usize);
-                std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(0)).ok()?;
-                file.take(length).read_to_end(&mut content).ok()?;
-                compress::whole(&content, coding)?.into()
-            }
-        };
-        // Weak: another server of the site, or another version of the compressor, makes other bytes of it.
-        let etag = format!("W/\"{modified_ns:x}-{length:x}-{}\"", coding.name());
-        Some(self.in_memory(coding, etag, false, body))
-    }
-
-    fn in_memory(&self, coding: Coding, etag: String, in_parts: bool, content: Bytes) -> Page {
-        self.made(coding, etag, in_parts, content.len() as u64, |lines| {
-            let lines = [lines, format!("content-length: {}\r\n", content.len()).as_bytes()].concat();
-            Body::Memory(Prepared { status: 200, lines: lines.into(), body: content, dated: false })
-        })
-    }
-
-    fn made(
-        &self,
-        coding: Coding,
-        etag: String,
-        in_parts: bool,
-        length: u64,
-        body: impl FnOnce(&[u8]) -> Body,
-    ) -> Page {
-        let modified_s = u64::try_from(self.source.modified_ns / 1_000_000_000).ok();
-        let mut kept = format!("etag: {etag}\r\n");
-        if let Some(seconds) = modified_s {
-            kept += &format!("last-modified: {}\r\n", http_date(seconds));
-        }
-        if self.varies() {
-            kept += "vary: accept-encoding\r\n";
-        }
-        let mut lines = format!("content-type: {}\r\n", self.content_type);
-        if coding != Coding::Identity {
-            lines += &format!("content-encoding: {}\r\n", coding.name());
-        }
-        if in_parts {
-            lines += "accept-ranges: bytes\r\n";
-        }
-        let lines = [lines.as_bytes(), kept.as_bytes(), &self.folder.lines].concat();
-        let unchanged_lines = [kept.as_bytes(), &self.folder.lines].concat();
-        Page {
-            modified_s,
-            content_type: self.content_type,
-            length,
-            body: body(&lines),
-            lines: lines.into(),
-            unchanged_lines: unchanged_lines.into(),
-            etag,
-            in_parts,
-            coding,
-            source: self.source,
-        }
-    }
-}
-
-impl Page {
-    /// What conditional requests compare with.
-    #[must_use]
-    pub fn validators(&self) -> Validators<'_> {
-        Validators { etag: &self.etag, modified_s: self.modified_s }
-    }
-}
-
 impl Found {
     /// Bytes it counts for in the cache.
     #[must_use]
     pub fn weight(&self) -> u32 {
         match self {
-            Self::Page(page) => {
-                let head = page.lines.len() * 2 + page.unchanged_lines.len() + page.etag.len();
-                let body = match &page.body {
-                    Body::Memory(prepared) => u32::try_from(prepared.body.len()).unwrap_or(u32::MAX),
-                    Body::File(_) => DESCRIPTOR_WEIGHT,
-                };
-                body.saturating_add(head as u32)
-            }
+            Self::Page(page) => page.weight(),
             _ => 0,
         }
     }
@@ -337,6 +153,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::page::Body;
     use crate::root::Symlinks;
 
     fn folder(root: &std::path::Path) -> Folder {

@@ -13,24 +13,19 @@ use http_support::wire::client_address;
 use supervision::{Life, StartError, Started};
 
 use crate::access_log::{Line, Lines};
-use crate::acme;
+use crate::answers;
 use crate::credentials::Identity;
-use crate::delivery;
 use crate::env::Web;
 use crate::fields::Asked;
-use crate::folder::{Body, Found, Wish};
-use crate::html::LISTING;
-use crate::listing;
 use crate::path::PlainPath;
 use crate::proxy::{self, Errand};
 use crate::rate::Admission;
-use crate::refusal::{self, Refusal};
+use crate::refusal::Refusal;
 use crate::shelf::Shelf;
-use crate::site::{Place, Policy, Site, Sites};
+use crate::site::{Policy, Site, Sites};
 use crate::telemetry::Outcome;
 use crate::transform;
 use crate::upstreams::Upstreams;
-use crate::welcome;
 
 /// What was done, or why nothing could be.
 pub type Answer = Result<Outcome, Halt>;
@@ -60,8 +55,8 @@ impl From<Refusal> for Halt {
 pub struct Front {
     pub(crate) web: Arc<Web>,
     pub(crate) upstreams: Upstreams,
-    life: Life,
-    shelf: Shelf,
+    pub(crate) life: Life,
+    pub(crate) shelf: Shelf,
     lines: Rc<Lines>,
     sites: RefCell<Rc<Current>>,
 }
@@ -83,21 +78,35 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 /// What is known of a request while it is answered.
-struct Request<'r> {
-    asked: Asked<'r>,
-    client: IpAddr,
-    user: Option<Arc<str>>,
+pub struct Request<'r> {
+    /// Its fields.
+    pub asked: Asked<'r>,
+    /// Who asks, by address.
+    pub client: IpAddr,
+    /// Who asks, by credentials.
+    pub user: Option<Arc<str>>,
+    /// Whether it came over TLS, to us or to a trusted proxy in front.
+    pub over_tls: bool,
     /// Field lines of its answer.
-    extra: Vec<u8>,
-    now: Instant,
+    pub extra: Vec<u8>,
+    /// When it came.
+    pub now: Instant,
 }
 
 impl Handler for Front {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let (head, peer) = (exchange.head(), exchange.peer());
         let client = client_address(head, peer.ip(), |address| self.trusts(address));
-        let mut request =
-            Request { asked: Asked::read(head), client, user: None, extra: Vec::new(), now: clock::now() };
+        let asked = Asked::read(head);
+        let tls_in_front = asked.forwarded_proto.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+        let mut request = Request {
+            asked,
+            client,
+            user: None,
+            over_tls: peer.tls.is_some() || (tls_in_front && self.trusts(peer.ip())),
+            extra: Vec::new(),
+            now: clock::now(),
+        };
         let current = self.current();
         let site = current.sites.of_host(head.authority());
         let mut done = match site {
@@ -151,34 +160,25 @@ impl Front {
         Rc::clone(&current)
     }
 
-    /// A certificate authority asks whether we answer for a name (RFC 8555 section 8.3): over plain HTTP, and before
-    /// any rule of a site. Whether that was it.
-    async fn challenge(&self, exchange: &mut Exchange<'_>, request: &Request<'_>) -> Result<bool, Abort> {
-        let head = exchange.head();
-        if !head.path().starts_with(acme::PREFIX) || !matches!(head.method(), "GET" | "HEAD") {
-            return Ok(false);
-        }
-        let Some(proof) = self.web.challenges.answer(head.path()).await else { return Ok(false) };
-        let lines = b"content-type: application/octet-stream\r\ncache-control: no-store\r\n";
-        exchange.respond(200, &[&lines[..], &request.extra].concat(), proof.as_bytes()).await?;
-        Ok(true)
-    }
-
     async fn answer(&self, exchange: &mut Exchange<'_>, site: &Site, request: &mut Request<'_>) -> Answer {
         let head = exchange.head();
-        request.extra.extend_from_slice(site.standing.hsts(exchange.peer().tls.is_some()));
+        request.extra.extend_from_slice(site.standing.hsts(request.over_tls));
         if head.path() == "*" && head.method() == "OPTIONS" {
-            return options(exchange, request).await;
+            return answers::options(exchange, request).await;
         }
         let mut path = PlainPath::read(head.path()).map_err(Refusal::Path)?;
         let spelled = spelled(head.path(), &path);
-        if site.https_only && exchange.peer().tls.is_none() {
-            let location =
-                format!("https://{}{}{}", host_of(head.authority()), spelled, query_of(head.query()));
-            return redirect(exchange, request, 308, &location).await;
+        if site.https_only && !request.over_tls {
+            let location = format!(
+                "https://{}{}{}",
+                host_of(head.authority()),
+                spelled,
+                answers::query_of(head.query())
+            );
+            return answers::redirect(exchange, request, 308, &location).await;
         }
         if let Some((status, location)) = site.redirect(&spelled, head.query(), head.authority()) {
-            return redirect(exchange, request, status, &location).await;
+            return answers::redirect(exchange, request, status, &location).await;
         }
         let rewritten = site.rewrite(&spelled, head.query());
         let kept;
@@ -193,7 +193,10 @@ impl Front {
         if site.welcome && path.as_bytes() == b"/" && reads {
             return self.welcome(exchange, request).await;
         }
-        if let Some(answer) = self.file(exchange, place, &path, request).await {
+        if reads
+            && let Some(name) = place.name_of(&path)
+            && let Some(answer) = self.file(exchange, place, name, path.is_directory(), request).await
+        {
             return answer;
         }
         match (&place.pool, &place.fallback_file) {
@@ -205,11 +208,11 @@ impl Front {
                 self.proxy(exchange, Errand { site, pool, target, user, extra, coding }).await
             }
             (None, Some(file)) if reads => {
-                let path = PlainPath::read(file).map_err(Refusal::Path)?;
-                let whole = self.file(exchange, place, &path, request).await;
-                whole.unwrap_or(Err(Refusal::NotFound.into()))
+                let name = file.trim_matches('/').as_bytes();
+                let found = self.file(exchange, place, name, false, request).await;
+                found.unwrap_or(Err(Refusal::NotFound.into()))
             }
-            (None, _) if head.method() == "OPTIONS" => options(exchange, request).await,
+            (None, _) if head.method() == "OPTIONS" => answers::options(exchange, request).await,
             (None, _) if reads => Err(Refusal::NotFound.into()),
             (None, _) => Err(Refusal::NotAllowed.into()),
         }
@@ -244,113 +247,6 @@ impl Front {
         Ok(())
     }
 
-    /// Answers with a file of the place, if it has one for this path.
-    async fn file(
-        &self,
-        exchange: &mut Exchange<'_>,
-        place: &Place,
-        path: &PlainPath<'_>,
-        request: &Request<'_>,
-    ) -> Option<Answer> {
-        let folder = place.folder.as_ref()?;
-        if !matches!(exchange.head().method(), "GET" | "HEAD") {
-            return None;
-        }
-        let name = path.relative(folder.dotfiles)?;
-        let name = below(name, &place.prefix);
-        let wish = Wish {
-            name,
-            directory: path.is_directory(),
-            accepted: request.asked.accepted(),
-            ranged: request.asked.range.is_some(),
-        };
-        let entry = self.shelf.find(folder, wish, request.now, &self.life).await;
-        match &entry.found {
-            Found::Page(page) => {
-                Some(delivery::send(exchange, page, &request.asked, &request.extra, &self.life).await)
-            }
-            Found::Moved => {
-                let location = format!("{}/{}", path.encoded(), query_of(exchange.head().query()));
-                Some(redirect(exchange, request, 308, &location).await)
-            }
-            Found::Directory => {
-                let (folder, plain, name) = (Arc::clone(folder), path.encoded(), name.to_vec());
-                let max = self.web.config.files.listing_max;
-                let page = move || {
-                    let path = PlainPath::read(&plain).ok()?;
-                    listing::page(&folder, &path, &name, max)
-                };
-                let page = self.life.blocking(page).await?;
-                Some(listing(exchange, request, &page).await)
-            }
-            Found::NotAcceptable => Some(Err(Refusal::NotAcceptable.into())),
-            Found::Absent => None,
-        }
-    }
-
-    async fn welcome(&self, exchange: &mut Exchange<'_>, request: &Request<'_>) -> Answer {
-        let picture = self.web.registry.snapshot();
-        let words = if request.asked.takes_html() {
-            welcome::page(&picture, exchange.head().authority())
-        } else {
-            welcome::json(&picture)
-        };
-        let lines = [&words.lines[..], b"vary: accept\r\n", &request.extra].concat();
-        exchange.respond(200, &lines, &words.body).await?;
-        Ok(Outcome::Welcome)
-    }
-
-    /// Tells the client why not: the site's own page, a plain one, or problem details.
-    async fn refuse(
-        &self,
-        exchange: &mut Exchange<'_>,
-        site: Option<&Site>,
-        request: &Request<'_>,
-        refusal: &Refusal,
-    ) -> Result<(), Abort> {
-        let problem = refusal.problem();
-        let mut lines = refusal.lines(&problem);
-        lines.extend_from_slice(&request.extra);
-        lines.extend_from_slice(b"vary: accept\r\n");
-        if !request.asked.takes_html() {
-            let words = refusal::as_json(&problem, exchange.head().path());
-            lines.extend_from_slice(site.map_or(&[], |site| site.standing.lines()));
-            lines.extend_from_slice(&words.lines);
-            return exchange.respond(problem.status, &lines, &words.body).await;
-        }
-        if let Some(site) = site
-            && let Some(sent) = self.error_page(exchange, site, problem.status, &lines, request).await
-        {
-            return sent;
-        }
-        let words = refusal::as_html(&problem);
-        lines.extend_from_slice(&words.lines);
-        exchange.respond(problem.status, &lines, &words.body).await
-    }
-
-    async fn error_page(
-        &self,
-        exchange: &mut Exchange<'_>,
-        site: &Site,
-        status: u16,
-        lines: &[u8],
-        request: &Request<'_>,
-    ) -> Option<Result<(), Abort>> {
-        let folder = site.whole().folder.as_ref()?;
-        let path = PlainPath::read(site.error_pages.get(&status)?).ok()?;
-        let accepted = crate::coding::Accepted::IDENTITY;
-        let wish = Wish { name: path.relative(folder.dotfiles)?, directory: false, accepted, ranged: false };
-        let entry = self.shelf.find(folder, wish, request.now, &self.life).await;
-        let Found::Page(page) = &entry.found else { return None };
-        // Of the page's own fields only its type: it is not the representation of what was asked for.
-        let own = format!("content-type: {}\r\ncache-control: no-store\r\n", page.content_type);
-        let lines = [lines, own.as_bytes(), site.standing.lines()].concat();
-        Some(match &page.body {
-            Body::Memory(prepared) => exchange.respond(status, &lines, &prepared.body).await,
-            Body::File(file) => exchange.respond_file(status, &lines, file, 0..page.length).await,
-        })
-    }
-
     fn write_down(&self, exchange: &Exchange<'_>, request: &Request<'_>, outcome: Outcome) {
         let (head, sent) = (exchange.head(), exchange.sent());
         let line = Line {
@@ -377,38 +273,10 @@ fn spelled<'p>(raw: &'p str, plain: &PlainPath<'_>) -> Cow<'p, str> {
     if plain.as_bytes() == raw.as_bytes() { Cow::Borrowed(raw) } else { Cow::Owned(plain.encoded()) }
 }
 
-/// The name below the place's own root.
-fn below<'n>(name: &'n [u8], prefix: &str) -> &'n [u8] {
-    let prefix = prefix.trim_start_matches('/').as_bytes();
-    let rest = name.strip_prefix(prefix).unwrap_or(name);
-    rest.strip_prefix(b"/").filter(|_| !prefix.is_empty()).unwrap_or(rest)
-}
-
-fn query_of(query: Option<&str>) -> String {
-    query.map_or_else(String::new, |query| format!("?{query}"))
-}
-
 /// Without its port: that of plain HTTP is not that of TLS.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     }
-}
-
-async fn redirect(exchange: &mut Exchange<'_>, request: &Request<'_>, status: u16, location: &str) -> Answer {
-    let lines = [format!("location: {location}\r\n").as_bytes(), &request.extra].concat();
-    exchange.respond(status, &lines, b"").await?;
-    Ok(Outcome::Redirected)
-}
-
-async fn options(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Answer {
-    exchange.respond(204, &[refusal::ALLOW, &request.extra].concat(), b"").await?;
-    Ok(Outcome::Options)
-}
-
-async fn listing(exchange: &mut Exchange<'_>, request: &Request<'_>, page: &str) -> Answer {
-    let lines = [LISTING.lines().as_bytes(), b"cache-control: no-cache\r\n", &request.extra].concat();
-    exchange.respond(200, &lines, page.as_bytes()).await?;
-    Ok(Outcome::Listing)
 }

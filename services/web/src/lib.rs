@@ -37,12 +37,14 @@ mod compress;
 mod folder;
 mod html;
 mod listing;
+mod page;
 mod refusal;
 mod root;
 mod shelf;
 mod welcome;
 // The sites and their servers.
 mod config;
+mod pool;
 mod site;
 mod upstreams;
 // Certificates.
@@ -50,6 +52,7 @@ pub mod acme;
 mod certificates;
 // The worker.
 mod access_log;
+mod answers;
 mod delivery;
 mod env;
 mod error;
@@ -64,9 +67,9 @@ pub use credentials::AuthConfig;
 pub use env::{Dependencies, env, reload, tls_url, url};
 pub use error::Error;
 pub use networks::NetworksConfig;
+pub use pool::PoolConfig;
 pub use rate::RateConfig;
 pub use root::Symlinks;
-pub use upstreams::PoolConfig;
 
 /// Supervision tree of a web instance. Started top to bottom, stopped bottom to top.
 /// one_for_one: what rows share (sites, files, the log's queue, the listening socket) lives in the instance's `Env`
@@ -77,7 +80,7 @@ pub static TREE: Tree = Tree {
     children: &[
         //     id              start                restart    shutdown
         worker("access_log",   access_log::start,   Permanent, Within(secs(5))),   // after http in time: writes the last lines
-        worker("upstreams",    upstreams::start,    Permanent, Within(secs(1))),   // knows the servers before the first request
+        worker("upstreams",    pool::start,         Permanent, Within(secs(1))),   // knows the servers before the first request
         worker("certificates", certificates::start, Permanent, Within(secs(5))),   // orders and renews them, if told to
         pool(  "http",         front::start,        Permanent, Within(secs(30)))   // last in, first out: drains before the rest stops
             .on_own_arbiter(),

@@ -94,6 +94,12 @@ impl<'r> PlainPath<'r> {
         self.bytes.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 
+    /// For people to read.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
     /// As it is written in a URL.
     #[must_use]
     pub fn encoded(&self) -> String {

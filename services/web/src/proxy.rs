@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 use crate::coding::Coding;
 use crate::front::{Answer, Front, Halt};
 use crate::path::PlainPath;
+use crate::pool::Pool;
 use crate::refusal::Refusal;
 use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
 use crate::transform::{self, Trouble};
-use crate::upstreams::Pool;
 
 /// Who asks, as the upstream server is told; what a client says of itself under this name is left out.
 pub(crate) const USER_FIELD: &str = "x-authenticated-user";

@@ -154,6 +154,22 @@ impl Shelf {
         }
     }
 
+    /// Runs `f`, which reads the file system, on the blocking pool. It keeps its turn to its end, also when nobody
+    /// waits for it any more: clients that ask and leave take no more threads than those that stay.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        life: &Life,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let turn = Arc::clone(&self.library.lookups).acquire_owned().await.expect("nobody closes it");
+        let run = move || {
+            let done = f();
+            drop(turn);
+            done
+        };
+        life.blocking(run).await
+    }
+
     /// Whether the caller is the one who must look again.
     fn is_due(&self, entry: &Entry, now_ms: u64) -> bool {
         let checked = entry.checked_ms.load(Relaxed);
@@ -198,18 +214,16 @@ impl Shelf {
         now_ms: u64,
         life: &Life,
     ) -> Arc<Entry> {
-        let _permit = self.library.lookups.acquire().await.expect("nobody closes it");
         let folder = Arc::clone(folder);
         let Wish { directory, accepted, ranged, .. } = wish;
         let name: Box<[u8]> = wish.name.into();
-        let entry = life
-            .blocking(move || {
-                let wish = Wish { name: &name, directory, accepted, ranged };
-                let found = folder.find(wish, before.as_ref().map(|entry| &entry.found));
-                let key = Key { folder: folder.id, directory, ranged, accepted, name };
-                Arc::new(Entry { key, found, checked_ms: AtomicU64::new(now_ms) })
-            })
-            .await;
+        let look = move || {
+            let wish = Wish { name: &name, directory, accepted, ranged };
+            let found = folder.find(wish, before.as_ref().map(|entry| &entry.found));
+            let key = Key { folder: folder.id, directory, ranged, accepted, name };
+            Arc::new(Entry { key, found, checked_ms: AtomicU64::new(now_ms) })
+        };
+        let entry = self.blocking(life, look).await;
         self.library.entries.insert(hash, Arc::clone(&entry));
         entry
     }

@@ -1,20 +1,22 @@
 //! The sites as the workers use them: checked, compiled, looked up by host and path.
 
+mod build;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::config::{APP_POOL, Config, ConfigError, RouteConfig, RuleConfig, SiteConfig};
+use build::Build;
+
+use crate::config::{Config, ConfigError, SiteConfig};
 use crate::credentials::Guard;
 use crate::fields::Standing;
 use crate::folder::Folder;
 use crate::networks::Networks;
 use crate::path::PlainPath;
 use crate::pattern::{Captures, Pattern, Template};
+use crate::pool::Pool;
 use crate::rate::Rate;
-use crate::root::Root;
-use crate::upstreams::{Pool, PoolConfig};
 
 /// All sites, pools and guards of one configuration.
 #[derive(Debug)]
@@ -85,21 +87,13 @@ struct Rule {
     status: u16,
 }
 
-/// Distinguishes the folders of all configurations that this process has had: cache keys of an old one never meet a
-/// new one.
-static FOLDERS: AtomicU64 = AtomicU64::new(1);
-
 impl Sites {
     /// Compiles a configuration.
     ///
     /// # Errors
     /// Names the key that cannot be meant.
     pub fn new(config: &Config, now: Instant) -> Result<Self, ConfigError> {
-        let mut build = Build { config, now, guards: HashMap::new(), pools: HashMap::new() };
-        for (name, auth) in &config.auth {
-            let guard = Guard::new(auth).map_err(ConfigError::at(&format!("auth.{name}.")))?;
-            build.guards.insert(name.clone(), Arc::new(guard));
-        }
+        let mut build = Build::new(config, now)?;
         let mut sites = Self {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
@@ -112,7 +106,7 @@ impl Sites {
             sites.name(at, site, &key)?;
             sites.sites.push(build.site(site, &key)?);
         }
-        sites.pools = build.pools.into_values().collect();
+        sites.pools = build.into_pools();
         Ok(sites)
     }
 
@@ -205,6 +199,16 @@ fn first(rules: &[Rule], path: &str, query: Option<&str>, more: &[(&str, &str)])
     Some((rule.status, built))
 }
 
+impl Place {
+    /// The name below the place's own root of what a path in it may stand for; `None` when no file has or shows it.
+    #[must_use]
+    pub fn name_of<'p>(&self, path: &'p PlainPath<'_>) -> Option<&'p [u8]> {
+        let name = path.relative(self.folder.as_ref()?.dotfiles)?;
+        let rest = name.strip_prefix(self.prefix.trim_start_matches('/').as_bytes())?;
+        if self.prefix.is_empty() { Some(rest) } else { Some(rest.strip_prefix(b"/").unwrap_or(rest)) }
+    }
+}
+
 impl Policy {
     /// Nothing to check, as on most sites.
     #[must_use]
@@ -213,167 +217,10 @@ impl Policy {
     }
 }
 
-/// What is shared while the sites of one configuration are compiled.
-struct Build<'c> {
-    config: &'c Config,
-    now: Instant,
-    guards: HashMap<String, Arc<Guard>>,
-    pools: HashMap<String, Arc<Pool>>,
-}
-
-impl Build<'_> {
-    fn site(&mut self, site: &SiteConfig, key: &str) -> Result<Site, ConfigError> {
-        let whole = RouteConfig {
-            path: "/".to_owned(),
-            root: site.root.clone(),
-            pool: site.pool.clone(),
-            fallback_file: site.fallback_file.clone(),
-            cache_control: site.cache_control.clone(),
-            ..RouteConfig::default()
-        };
-        let answers = |place: &RouteConfig| place.root.is_some() || place.pool.is_some();
-        if !(answers(&whole) || site.welcome) && site.routes.is_empty() && site.redirects.is_empty() {
-            return Err(ConfigError::new(format!(
-                "{key}hosts: neither root, pool nor welcome: it would answer nothing"
-            )));
-        }
-        let standing =
-            Standing::new(&site.headers, site.hsts_s).map_err(ConfigError::at(&format!("{key}headers.")))?;
-        let mut places = Vec::new();
-        for (at, route) in site.routes.iter().enumerate() {
-            let key = format!("{key}routes[{at}].");
-            if !route.path.starts_with('/') || route.path.len() < 2 || !answers(route) {
-                return Err(ConfigError::new(format!(
-                    "{key}path = {:?}: /something, with a root or a pool",
-                    route.path
-                )));
-            }
-            places.push(self.place(route, site, &standing, &key)?);
-        }
-        places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
-        places.push(self.place(&whole, site, &standing, key)?);
-        Ok(Site {
-            redirects: rules(&site.redirects, &["host"], &format!("{key}redirects"))?,
-            rewrites: rules(&site.rewrites, &[], &format!("{key}rewrites"))?,
-            places,
-            welcome: site.welcome,
-            https_only: site.https_only,
-            error_pages: error_pages(site, key)?,
-            standing,
-            compress: site.compress,
-            policy: self.policy(site.auth.as_ref(), site.rate, &site.networks, key)?,
-        })
-    }
-
-    fn place(
-        &mut self,
-        route: &RouteConfig,
-        site: &SiteConfig,
-        standing: &Standing,
-        key: &str,
-    ) -> Result<Place, ConfigError> {
-        let folder = route.root.as_ref().map(|root| {
-            let mut lines = standing.lines().to_vec();
-            if let Some(cache_control) = &route.cache_control {
-                lines.extend_from_slice(format!("cache-control: {cache_control}\r\n").as_bytes());
-            }
-            Arc::new(Folder {
-                id: FOLDERS.fetch_add(1, Relaxed),
-                root: Root::new(root.clone(), site.symlinks),
-                index: site.index.clone(),
-                listing: site.listing,
-                dotfiles: site.dotfiles,
-                precompressed: site.precompressed,
-                compress_bytes_max: if site.compress { self.config.files.compress_bytes_max } else { 0 },
-                lines: lines.into(),
-            })
-        });
-        let visible = |text: &String| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if !route.cache_control.as_ref().is_none_or(visible) {
-            return Err(ConfigError::new(format!("{key}cache_control: only visible ASCII")));
-        }
-        Ok(Place {
-            prefix: route.path.trim_end_matches('/').to_owned(),
-            strip: route.strip,
-            folder,
-            pool: route.pool.as_ref().map(|name| self.pool(name, key)).transpose()?,
-            fallback_file: route.fallback_file.clone(),
-            policy: self.policy(route.auth.as_ref(), route.rate, &route.networks, key)?,
-        })
-    }
-
-    fn pool(&mut self, name: &str, key: &str) -> Result<Arc<Pool>, ConfigError> {
-        if let Some(pool) = self.pools.get(name) {
-            return Ok(Arc::clone(pool));
-        }
-        let config = match self.config.pools.get(name) {
-            Some(config) => config.clone(),
-            None if name == APP_POOL => {
-                PoolConfig { tier: Some(APP_POOL.to_owned()), ..PoolConfig::default() }
-            }
-            None => {
-                return Err(ConfigError::new(format!("{key}pool = {name:?}: there is no web.pools.{name}")));
-            }
-        };
-        let pool = Arc::new(Pool::new(name, config));
-        self.pools.insert(name.to_owned(), Arc::clone(&pool));
-        Ok(pool)
-    }
-
-    fn policy(
-        &self,
-        auth: Option<&String>,
-        rate: Option<crate::rate::RateConfig>,
-        networks: &crate::networks::NetworksConfig,
-        key: &str,
-    ) -> Result<Policy, ConfigError> {
-        let guard = auth.map(|name| {
-            let known = self.guards.get(name).cloned();
-            known
-                .ok_or_else(|| ConfigError::new(format!("{key}auth = {name:?}: there is no web.auth.{name}")))
-        });
-        if let Some(rate) = rate {
-            rate.validate().map_err(ConfigError::at(key))?;
-        }
-        let lists = !networks.allow.is_empty() || !networks.deny.is_empty();
-        Ok(Policy {
-            networks: lists.then(|| Networks::new(networks)),
-            rate: rate.map(|rate| Rate::new(rate, self.config.limits.rate_clients_max, self.now)),
-            guard: guard.transpose()?,
-        })
-    }
-}
-
-fn rules(rules: &[RuleConfig], also: &[&str], key: &str) -> Result<Vec<Rule>, ConfigError> {
-    let compile = |(at, rule): (usize, &RuleConfig)| {
-        let wrong = |part: &str| format!("{key}[{at}].{part} = ");
-        let from = Pattern::read(&rule.from).map_err(ConfigError::at(&wrong("from")))?;
-        let to = Template::read(&rule.to, &from, also).map_err(ConfigError::at(&wrong("to")))?;
-        let status = rule.status.unwrap_or(308);
-        if ![301, 302, 303, 307, 308].contains(&status) {
-            return Err(ConfigError::new(format!("{}{status}: 301, 302, 303, 307 or 308", wrong("status"))));
-        }
-        if also.is_empty() && !rule.to.starts_with('/') {
-            return Err(ConfigError::new(format!("{}{}: a path", wrong("to"), rule.to)));
-        }
-        Ok(Rule { from, to, status })
-    };
-    rules.iter().enumerate().map(compile).collect()
-}
-
-fn error_pages(site: &SiteConfig, key: &str) -> Result<HashMap<u16, String>, ConfigError> {
-    let read = |(status, path): (&String, &String)| match status.parse::<u16>() {
-        Ok(number @ 400..=599) if path.starts_with('/') && site.root.is_some() => Ok((number, path.clone())),
-        _ => Err(ConfigError::new(format!(
-            "{key}error_pages.{status} = {path:?}: 400 to 599, and a path below the site's root"
-        ))),
-    };
-    site.error_pages.iter().map(read).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{RouteConfig, RuleConfig};
 
     fn site(hosts: &[&str], root: &str) -> SiteConfig {
         SiteConfig {

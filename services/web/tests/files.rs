@@ -166,6 +166,20 @@ async fn a_changed_or_removed_file_is_seen() {
     common::until("it is back", async || web.get("/page.txt", &[]).await.status == 200).await;
 }
 
+/// RFC 9110 section 8.8.2.1: a clock that was wrong when the file was written must not be told on.
+#[actix::test]
+async fn a_file_from_the_future_was_modified_now() {
+    let root = tempfile::tempdir().unwrap();
+    write(&root.path().join("page.txt"), "page");
+    let future = std::time::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
+    let file = std::fs::File::options().write(true).open(root.path().join("page.txt")).unwrap();
+    file.set_modified(future).unwrap();
+    let web = serving(root.path()).await;
+    let page = web.get("/page.txt", &[]).await;
+    let date = |name: &str| httpdate::parse_http_date(page.field(name).unwrap()).unwrap();
+    assert!(date("last-modified") <= date("date"), "{page:?}");
+}
+
 #[actix::test]
 async fn directories_have_an_index_a_slash_or_a_listing() {
     let root = tempfile::tempdir().unwrap();

@@ -117,6 +117,37 @@ async fn an_app_that_routes_in_the_browser_gets_its_page_for_every_path() {
 }
 
 #[actix::test]
+async fn an_app_below_a_path_gets_its_own_page_there() {
+    let base = tempfile::tempdir().unwrap();
+    write(&base.path().join("index/index.html"), "page of the app");
+    let route = RouteConfig {
+        path: "/index".to_owned(), // its name begins as the file's does
+        root: Some(base.path().join("index")),
+        fallback_file: Some("/index.html".to_owned()),
+        ..RouteConfig::default()
+    };
+    let web = Instance::start(config(vec![SiteConfig { routes: vec![route], ..files(base.path()) }])).await;
+    for target in ["/index/", "/index/some/where", "/index/index.html"] {
+        assert_eq!(web.get(target, &[]).await.text(), "page of the app", "{target}");
+    }
+}
+
+/// Where TLS ends at a proxy in front, a site for HTTPS alone must not send its clients round in circles.
+#[actix::test]
+async fn tls_that_ended_at_a_trusted_proxy_is_tls() {
+    let root = tempfile::tempdir().unwrap();
+    write(&root.path().join("page.txt"), "page");
+    let site = SiteConfig { https_only: true, ..files(root.path()) };
+    let web = Instance::start(config(vec![site.clone()])).await;
+    let fields = [("x-forwarded-proto", "https")];
+    let answer = web.get("/page.txt", &fields).await;
+    assert_eq!((answer.status, answer.field("strict-transport-security")), (200, Some("max-age=31536000")));
+    assert_eq!(web.get("/page.txt", &[]).await.status, 308);
+    let untrusting = Instance::start(web::Config { trusted_proxies: Vec::new(), ..config(vec![site]) }).await;
+    assert_eq!(untrusting.get("/page.txt", &fields).await.status, 308);
+}
+
+#[actix::test]
 async fn a_route_shows_the_files_of_its_own_directory() {
     let base = tempfile::tempdir().unwrap();
     write(&base.path().join("www/docs/page.txt"), "of the site");
