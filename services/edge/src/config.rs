@@ -187,9 +187,6 @@ mod tests {
         assert_eq!(error.to_string(), "edge.workers = 0: allowed is 1 to 64");
         let error = Config { memory_bytes_max: 1 << 20, ..Config::default() }.validate().unwrap_err();
         assert_eq!(error.key, "object_bytes_max", "an object has to fit into memory");
-        let listed: toml::Table = include_str!("../config.toml").parse().unwrap();
-        let listed: Config = listed["edge"].clone().try_into().unwrap();
-        assert_eq!(listed, Config::default(), "config.toml lists the defaults");
         let error = Config { tokens: vec!["secret".to_owned()], ..Config::default() }.validate().unwrap_err();
         assert!(!error.to_string().contains("secret"));
     }

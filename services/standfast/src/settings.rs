@@ -249,10 +249,11 @@ mod tests {
             Vec::<String>::new(),
             "keys that the example does not list"
         );
-        config::Loader::new()
+        let with_examples: Settings = config::Loader::new()
             .text("standfast.toml", &uncommented)
-            .load::<Settings>()
+            .load()
             .expect("optional keys exist");
+        with_examples.validate().expect("the examples are in range");
     }
 
     fn missing(prefix: &str, wanted: &toml::Table, listed: &toml::Table) -> Vec<String> {
