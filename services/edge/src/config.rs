@@ -50,6 +50,8 @@ pub struct Config {
     /// Fetches at once that others may wait for or that are to be stored, 1 to 100,000; beyond, requests are forwarded
     /// each for itself.
     pub fills_max: usize,
+    /// Bytes under way to the store in all fetches together, 1 MiB to 1 TiB; beyond, a response passes through unstored.
+    pub fills_bytes_max: u64,
     /// How long a request waits for the head that another one has asked for, milliseconds, 10 to 60,000; then it goes
     /// its own way.
     pub collapse_wait_ms: u64,
@@ -94,6 +96,7 @@ impl Default for Config {
             object_tags_max: 64,
             tags_max: 1_000_000,
             fills_max: 1024,
+            fills_bytes_max: 64 << 20,
             collapse_wait_ms: 5_000,
             pass_ms: 10_000,
             stand_in_max_s: 86_400,
@@ -130,7 +133,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let n = |n: usize| n as u64;
         #[rustfmt::skip]
-        let ranges: [(&'static str, u64, RangeInclusive<u64>); 18] = [
+        let ranges: [(&'static str, u64, RangeInclusive<u64>); 19] = [
             ("workers",               n(self.workers),               1..=64),
             ("connections_max",       n(self.connections_max),       16..=65_536),
             ("memory_bytes_max",      self.memory_bytes_max,         1 << 20..=1 << 40),
@@ -140,6 +143,7 @@ impl Config {
             ("object_tags_max",       n(self.object_tags_max),       1..=1_024),
             ("tags_max",              n(self.tags_max),              1_000..=100_000_000),
             ("fills_max",             n(self.fills_max),             1..=100_000),
+            ("fills_bytes_max",       self.fills_bytes_max,          1 << 20..=1 << 40),
             ("collapse_wait_ms",      self.collapse_wait_ms,         10..=60_000),
             ("pass_ms",               self.pass_ms,                  0..=3_600_000),
             ("stand_in_max_s",        u64::from(self.stand_in_max_s), 0..=31_536_000),

@@ -226,9 +226,16 @@ async fn pump(
             Ok(Some(chunk)) => {
                 bytes += chunk.len() as u64;
                 writer.push(chunk);
-                if kept.is_some() && bytes > edge.config.object_bytes_max {
+                let too_much = match &kept {
+                    Some(_) if bytes > edge.config.object_bytes_max => Some(NotStored::TooLarge),
+                    Some(_) if writer.bytes_of_all() > edge.config.fills_bytes_max => {
+                        Some(NotStored::Crowded)
+                    }
+                    _ => None,
+                };
+                if let Some(reason) = too_much {
                     kept = None;
-                    edge.telemetry.not_stored(&plan.key, NotStored::TooLarge);
+                    edge.telemetry.not_stored(&plan.key, reason);
                     writer.give_up_storing();
                 }
             }

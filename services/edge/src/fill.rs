@@ -4,7 +4,9 @@
 //! came later read here, on whatever thread they are. While the response is to be stored everything is kept, which the
 //! size of an object bounds. Otherwise only a window is: the slowest reader holds the fetch back.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -210,7 +212,11 @@ impl State {
 
 /// The fetches of an instance by URI.
 #[derive(Default)]
-pub struct Fills(Mutex<Running>);
+pub struct Fills {
+    running: Mutex<Running>,
+    /// Bytes that all of them keep because they are to be stored.
+    bytes: AtomicU64,
+}
 
 #[derive(Default)]
 struct Running {
@@ -244,7 +250,8 @@ impl Fills {
         if shared {
             running.by_key.insert(Arc::clone(key), Arc::clone(&fill));
         }
-        Joined::Lead(fill.reader(), Writer { fill, fills: Arc::clone(self), key: Arc::clone(key) })
+        let fills = Arc::clone(self);
+        Joined::Lead(fill.reader(), Writer { fill, fills, key: Arc::clone(key), kept: Cell::new(0) })
     }
 
     /// Nobody joins the fetch of this URI any more: what it brings may be of before a write.
@@ -263,7 +270,7 @@ impl Fills {
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -272,6 +279,8 @@ pub struct Writer {
     fill: Arc<Fill>,
     fills: Arc<Fills>,
     key: Arc<str>,
+    /// What it has added to the bytes of all.
+    kept: Cell<u64>,
 }
 
 impl Writer {
@@ -302,6 +311,10 @@ impl Writer {
     /// Adds a part of the body. Those who wait are told by [`tell`](Self::tell).
     pub fn push(&self, chunk: Bytes) {
         let mut state = self.fill.lock();
+        if state.keep_all {
+            self.kept.set(self.kept.get() + chunk.len() as u64);
+            self.fills.bytes.fetch_add(chunk.len() as u64, Relaxed);
+        }
         state.bytes += chunk.len();
         state.chunks.push_back(chunk);
         state.trim();
@@ -312,9 +325,19 @@ impl Writer {
         self.fill.changed.notify_waiters();
     }
 
+    /// Bytes that all fetches together keep.
+    pub fn bytes_of_all(&self) -> u64 {
+        self.fills.bytes.load(Relaxed)
+    }
+
+    fn give_bytes_back(&self) {
+        self.fills.bytes.fetch_sub(self.kept.take(), Relaxed);
+    }
+
     /// It is too large to be stored: from now on only a window is kept, and nobody joins any more.
     pub fn give_up_storing(&self) {
         self.leave();
+        self.give_bytes_back();
         self.fill.change(|state| {
             state.keep_all = false;
             state.trim();
@@ -371,6 +394,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.leave();
+        self.give_bytes_back();
         self.fills.lock().count -= 1;
         self.fill.change(|state| {
             state.outcome.get_or_insert(Outcome::Gone);
@@ -424,6 +448,7 @@ mod tests {
         writer.push(Bytes::from_static(b"ab"));
         let Joined::Follow(late) = fills.join(&key(), true, 8) else { panic!("still under way") };
         writer.push(Bytes::from_static(b"cd"));
+        assert_eq!(writer.bytes_of_all(), 4);
         assert_eq!(writer.body(), "abcd");
         writer.end(End::Whole(Bytes::new()));
         assert!(matches!(second.prelude().await, Prelude::Outcome(Outcome::Stream(_))));
@@ -455,6 +480,7 @@ mod tests {
         assert!(room.await, "there is room again");
         drop(reader);
         assert!(!writer.room().await, "nobody reads it any more");
+        assert_eq!(writer.bytes_of_all(), 0, "what is not stored is not counted as kept");
     }
 
     #[tokio::test]

@@ -146,3 +146,17 @@ async fn a_response_that_is_cut_off_is_not_stored() {
     stack.get("/x").await.expect_body("hello").expect_cache("fwd=uri-miss");
     stack.stop().await;
 }
+
+/// What all fetches together keep is bounded: beyond it a response passes through unstored, whole.
+#[actix::test]
+async fn what_is_under_way_to_the_store_is_bounded() {
+    let origin = Origin::start().await;
+    let stack = Stack::with(&origin, 1, |_, config| config.fills_bytes_max = 1 << 20).await;
+    let body = "x".repeat(2 << 20);
+    origin.answer("/l", Reply::new(FRESH, body.clone()));
+    for _ in 0..2 {
+        let answer = stack.get("/l").await.expect(200).expect_cache("fwd=uri-miss");
+        assert!(answer.body == body.as_bytes() && !answer.cut);
+    }
+    stack.stop().await;
+}

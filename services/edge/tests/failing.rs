@@ -149,3 +149,60 @@ async fn a_shield_fetches_once_for_all_points() {
     assert!(passed.contains("CDN-Loop: edge-1.n\r\nCDN-Loop: edge-2.n"), "{passed}");
     stack.stop().await;
 }
+
+/// An origin that answers nonsense, more than it announced, or nothing: the answer is 502 or 504, nothing of it is
+/// stored, and the connection to the client goes on.
+#[actix::test]
+async fn an_origin_that_answers_nonsense_costs_its_own_answer_only() {
+    let origin = Origin::start().await;
+    let stack = Stack::with(&origin, 1, |_, config| config.first_byte_timeout_ms = 300).await;
+    let mut client = stack.client().await;
+    let nonsense = [
+        "SMTP ready\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nCache-Control : max-age=60\r\n\r\n",
+        "",
+    ];
+    for (n, bytes) in nonsense.iter().enumerate() {
+        origin.answer(&format!("/{n}"), Reply::raw(bytes));
+        client.get(&format!("/{n}")).await.expect(502).expect_cache("fwd=uri-miss");
+        origin.answer(&format!("/{n}"), Reply::new("", "fine"));
+        client.get(&format!("/{n}")).await.expect(200).expect_body("fine");
+    }
+    // What comes beyond the announced length belongs to nobody.
+    let surplus =
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n\r\n";
+    origin.answer("/surplus", Reply::raw(surplus));
+    client.get("/surplus").await.expect(200).expect_body("ab");
+    origin.answer("/after", Reply::new("", "after"));
+    client.get("/after").await.expect(200).expect_body("after");
+    client.get("/surplus").await.expect_body("ab").expect_cache("hit");
+    // One that stalls is given up in time.
+    origin.hold();
+    client.get("/stalls").await.expect(504);
+    client.request("POST", "/stalls", "", b"x").await.expect(504);
+    stack.stop().await;
+}
+
+/// An origin that resets within a body that others wait for: all of them see that it is not whole.
+#[actix::test]
+async fn a_body_that_breaks_off_is_seen_by_all_who_wait() {
+    let origin = Origin::start().await;
+    let lines = "Cache-Control: max-age=60\r\n";
+    origin.answer("/b", Reply { cut_after: Some(70_000), ..Reply::new(lines, "x".repeat(100_000)) });
+    let stack = Stack::before(&origin).await;
+    origin.hold();
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = stack.client().await;
+        client.send("GET", "/b", "", b"").await;
+        clients.push(client);
+    }
+    support::until("the one request is there", || origin.waiting() == 1).await;
+    origin.release(1_000);
+    for client in &mut clients {
+        assert!(client.answer("GET").await.cut);
+    }
+    stack.stop().await;
+}

@@ -56,3 +56,24 @@ async fn killing_any_child_loses_at_most_the_requests_inside() {
     assert!(lost.get() <= 2 * CLIENTS, "{} of {} were lost", lost.get(), done.get());
     stack.stop().await;
 }
+
+/// A worker that hangs is replaced; until then its sibling answers, and afterwards everybody is served again.
+#[actix::test]
+async fn a_worker_that_hangs_is_replaced() {
+    let origin = Origin::start().await;
+    origin.answer("/a", Reply::new("Cache-Control: max-age=60\r\n", "x"));
+    let stack = Stack::with(&origin, 1, |_, config| config.workers = 2).await;
+    assert!(ask(stack.points[0]).await);
+    let until_then = clock::now() + Duration::from_secs(10);
+    let hit = stack.root.intervene("/n/edge/edge-1/http/http-1", Intervention::Hang, until_then);
+    assert_eq!(hit.len(), 1);
+    support::until_some("it was replaced", || async {
+        let tree = format!("{:?}", stack.root.snapshot()).to_lowercase();
+        tree.contains("hung").then_some(())
+    })
+    .await;
+    for _ in 0..100 {
+        assert!(ask(stack.points[0]).await, "everybody is served");
+    }
+    stack.stop().await;
+}

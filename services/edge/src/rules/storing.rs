@@ -28,6 +28,8 @@ pub enum NotStored {
     Partial,
     /// More bytes than `object_bytes_max`.
     TooLarge,
+    /// More bytes are under way to the store than `fills_bytes_max`.
+    Crowded,
     /// More tags than `object_tags_max`, or the index of tags is full: a purge by tag could not find it.
     Tags,
     /// The body did not come whole.
@@ -51,6 +53,7 @@ impl NotStored {
             Self::Vary => "vary",
             Self::Partial => "partial",
             Self::TooLarge => "too-large",
+            Self::Crowded => "crowded",
             Self::Tags => "tags",
             Self::Incomplete => "incomplete",
             Self::Purged => "purged",

@@ -9,6 +9,7 @@ use clock::WallMs;
 use http_support::gateway::Prepared;
 use serde::{Deserialize, Serialize};
 
+use super::tags::tags_of;
 use crate::rules::date;
 use crate::rules::fields::{Fields, Lines, push_line};
 use crate::rules::freshness::{Exchanged, Freshness, Policy};
@@ -134,13 +135,14 @@ impl Object {
         }
         let policy = Policy::of(&Lines(&lines));
         let freshness = Freshness::new(&policy, &Lines(&dated), self.prepared.status, at);
+        let tags = tags_of(&Lines(&lines), usize::MAX).unwrap_or_else(|| Arc::clone(&self.tags));
         Self::build(
             self.prepared.status,
             lines,
             self.prepared.body.clone(),
             freshness,
             self.selecting.for_request(request),
-            Arc::clone(&self.tags),
+            tags,
             policy.directives.withheld.into(),
             self.placed.clone(),
         )

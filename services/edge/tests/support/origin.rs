@@ -24,6 +24,8 @@ pub struct Reply {
     pub not_modified: Option<(String, String)>,
     /// Close after so many bytes of the body.
     pub cut_after: Option<usize>,
+    /// These bytes instead of all that, then it closes.
+    pub raw: Option<Vec<u8>>,
     /// The body waits for a permit after the head, and for another one in its middle.
     pub held: bool,
 }
@@ -38,8 +40,14 @@ impl Reply {
             trailers: None,
             not_modified: None,
             cut_after: None,
+            raw: None,
             held: false,
         }
+    }
+
+    /// These bytes, whatever they mean.
+    pub fn raw(bytes: &str) -> Self {
+        Self { raw: Some(bytes.into()), ..Self::new("", "") }
     }
 
     pub fn status(self, status: u16) -> Self {
@@ -164,6 +172,10 @@ async fn exchange(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
         shared.waiting.fetch_add(1, SeqCst);
         shared.heads.acquire().await.ok()?.forget();
         shared.waiting.fetch_sub(1, SeqCst);
+    }
+    if let Some(raw) = &reply.raw {
+        stream.write_all(raw).await.ok()?;
+        return None;
     }
     stream.write_all(reply.interim.as_bytes()).await.ok()?;
     if let Some((tag, lines)) = &reply.not_modified
