@@ -142,45 +142,60 @@ fn field(buf: &[u8], line: Line) -> Result<Field, HeadError> {
     })
 }
 
-/// Names that matter, by length; a look-up is one or two comparisons.
+/// What a name is. Length and first letter leave one candidate, for most names none.
 #[inline]
+#[rustfmt::skip]
 fn kind(name: &[u8]) -> Kind {
-    let known: &[(&[u8], Kind)] = match name.len() {
-        2 => &[(b"te", Kind::Te)],
-        3 => &[(b"via", Kind::Via)],
-        4 => &[(b"host", Kind::Host)],
-        6 => &[(b"expect", Kind::Expect)],
-        7 => &[(b"upgrade", Kind::Upgrade)],
-        9 => &[(b"forwarded", Kind::Forwarded), (b"x-real-ip", Kind::ClientClaim)],
-        10 => &[(b"connection", Kind::Connection), (b"keep-alive", Kind::HopByHop)],
-        12 => &[(b"max-forwards", Kind::MaxForwards)],
-        14 => &[(b"content-length", Kind::ContentLength), (b"http2-settings", Kind::HopByHop)],
-        15 => &[(b"x-forwarded-for", Kind::XForwardedFor)],
-        16 => &[(b"x-forwarded-host", Kind::XForwardedHost), (b"proxy-connection", Kind::HopByHop)],
-        17 => {
-            &[(b"transfer-encoding", Kind::TransferEncoding), (b"x-forwarded-proto", Kind::XForwardedProto)]
-        }
-        18 => &[(b"proxy-authenticate", Kind::HopByHop)],
-        19 => &[(b"proxy-authorization", Kind::HopByHop)],
-        25 => &[(b"proxy-authentication-info", Kind::HopByHop)],
-        _ => &[],
+    let (known, kind) = match (name.len(), name[0] | 0x20) {
+        (2, b't') => ("te", Kind::Te),
+        (3,  b'v') => ("via", Kind::Via),
+        (4,  b'h') => ("host", Kind::Host),
+        (6,  b'e') => ("expect", Kind::Expect),
+        (7,  b'u') => ("upgrade", Kind::Upgrade),
+        (9,  b'f') => ("forwarded", Kind::Forwarded),
+        (9,  b'x') => ("x-real-ip", Kind::ClientClaim),
+        (10, b'c') => ("connection", Kind::Connection),
+        (10, b'k') => ("keep-alive", Kind::HopByHop),
+        (12, b'm') => ("max-forwards", Kind::MaxForwards),
+        (14, b'c') => ("content-length", Kind::ContentLength),
+        (14, b'h') => ("http2-settings", Kind::HopByHop),
+        (16, b'p') => ("proxy-connection", Kind::HopByHop),
+        (17, b't') => ("transfer-encoding", Kind::TransferEncoding),
+        (18, b'p') => ("proxy-authenticate", Kind::HopByHop),
+        (19, b'p') => ("proxy-authorization", Kind::HopByHop),
+        (25, b'p') => ("proxy-authentication-info", Kind::HopByHop),
+        (13.., b'x') => ("x-forwarded-", Kind::ClientClaim),
+        _ => return Kind::Other,
     };
-    let found = known.iter().find(|(known, _)| same_name(name, known)).map(|(_, kind)| *kind);
-    let found = found.or_else(|| {
-        (name.len() > 12 && same_name(&name[..12], b"x-forwarded-")).then_some(Kind::ClientClaim)
-    });
-    match found {
-        Some(_) if memchr::memchr(b'_', name).is_some() => Kind::LookAlike,
-        Some(kind) => kind,
-        None => Kind::Other,
+    if !same_name(&name[..known.len()], known) {
+        return Kind::Other;
+    }
+    match kind {
+        _ if memchr::memchr(b'_', name).is_some() => Kind::LookAlike,
+        Kind::ClientClaim => claim(&name[name.len().min(12)..]),
+        kind => kind,
+    }
+}
+
+/// Which of the claims about a client, by what follows `X-Forwarded-`.
+fn claim(rest: &[u8]) -> Kind {
+    let is = |known: &str| rest.eq_ignore_ascii_case(known.as_bytes());
+    if is("for") {
+        Kind::XForwardedFor
+    } else if is("proto") {
+        Kind::XForwardedProto
+    } else if is("host") {
+        Kind::XForwardedHost
+    } else {
+        Kind::ClientClaim
     }
 }
 
 /// Equal but for case, and for underscores in place of hyphens.
 #[inline]
-fn same_name(name: &[u8], known: &[u8]) -> bool {
+fn same_name(name: &[u8], known: &str) -> bool {
     name.iter()
-        .zip(known)
+        .zip(known.as_bytes())
         .all(|(&byte, &known)| byte.to_ascii_lowercase() == known || (byte == b'_' && known == b'-'))
 }
 

@@ -48,8 +48,11 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
 /// cheaper than one over each line. As many CRs as lines means that there is no other CR.
 #[inline]
 pub(super) fn is_section_of_text(bytes: &[u8], lines: usize) -> bool {
-    let control = |byte: u8| ((byte < 0x20) & !matches!(byte, b'\t' | b'\r' | b'\n')) | (byte == 0x7f);
-    let bad = bytes.iter().fold(false, |bad, &byte| bad | control(byte));
+    let control = |byte: u8| {
+        let low = (byte < 0x20) & (byte != b'\t') & (byte != b'\r') & (byte != b'\n');
+        u8::from(low | (byte == 0x7f))
+    };
+    let bad = bytes.iter().fold(0, |bad, &byte| bad | control(byte)) != 0;
     !bad && memchr::memchr_iter(b'\r', bytes).count() == lines
 }
 
