@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashMap;
 
 use balancer::{Config, PoolConfig, RouteConfig, StickyConfig};
+use http_support::gateway::{ClientTls, FetchRequest, Origin, Protocol, Roots, Timeouts, fetch};
 use messages::service::Health;
 use support::{Client, Does, Member, Stack, config, quick, run, until};
 
@@ -324,6 +325,27 @@ fn members_come_from_discovery_web_before_app_and_drain_when_they_say_so() {
         assert_eq!(in_flight.await.unwrap().expect(200).body, "web", "what it has it finishes");
         let picture = stack.registry.of_tier("balancer");
         assert_eq!(picture[0].facts["pools"], "default 1/2", "one drains");
+    });
+}
+
+/// RFC 7301, RFC 9113: TLS with HTTP/1.1 and HTTP/2, as the client asks; the members are reached over HTTP/1.1.
+#[test]
+fn tls_ends_at_the_balancer() {
+    run(async {
+        let member = Member::start("a");
+        let mut config = config(&[&member]);
+        config.tls_listen = Some(([127, 0, 0, 1], 0).into());
+        let stack = Stack::start(config).await;
+        let (address, certificate) = stack.tls();
+        let client = ClientTls::new(&Roots::Files(vec![certificate])).unwrap();
+        let origin = Origin::new(address, Protocol::Tls { name: "localhost".into(), client: client.into() });
+        let request =
+            FetchRequest { method: "GET", target: "/", host: "localhost", ..FetchRequest::default() };
+        let mut answer = fetch(&origin, request, &Timeouts::default()).await.unwrap();
+        assert_eq!(answer.head().status(), 200);
+        assert_eq!(answer.chunk().await.unwrap().as_deref(), Some(&b"a"[..]));
+        let seen = member.heads().pop().unwrap();
+        assert_eq!(support::client::value(&seen, "x-forwarded-proto"), Some("https"), "{seen}");
     });
 }
 
