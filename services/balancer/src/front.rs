@@ -154,14 +154,9 @@ impl Request<'_> {
         let mut tried = Tried::new();
         let mut last: Option<ForwardError> = None;
         loop {
-            let mut wish = Wish {
-                key,
-                client,
-                stick: stick.tag,
-                tried: &tried,
-                now: clock_after(now, &last),
-                dice: &mut dice,
-            };
+            // The first choice needs no second look at the clock.
+            let began = if last.is_some() { clock::now() } else { now };
+            let mut wish = Wish { key, client, stick: stick.tag, tried: &tried, now: began, dice: &mut dice };
             let place = match self.pool.place(&mut wish).await {
                 Ok(place) => place,
                 Err(refused) => return self.refuse(exchange, refused, last).await,
@@ -298,11 +293,6 @@ impl Request<'_> {
             }
         }
     }
-}
-
-/// The first choice needs no second look at the clock.
-fn clock_after(first: Instant, last: &Option<ForwardError>) -> Instant {
-    if last.is_some() { clock::now() } else { first }
 }
 
 /// What the request's cookie says.

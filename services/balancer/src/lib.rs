@@ -28,7 +28,7 @@ use supervision::{Intensity, Restart, Shutdown, Strategy, Tree, pool, worker};
 mod budget;
 mod checker;
 mod config;
-mod dice;
+pub mod dice;
 mod error;
 mod front;
 mod health;
@@ -43,7 +43,7 @@ mod shared;
 mod sticky;
 mod tcp;
 mod telemetry;
-mod vitals;
+pub mod vitals;
 
 pub use config::{
     CanaryBy, CanaryConfig, CheckConfig, CheckKind, Config, ConfigError, EjectConfig, HashBy, LimitConfig,
