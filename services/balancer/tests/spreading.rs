@@ -349,6 +349,19 @@ fn tls_ends_at_the_balancer() {
     });
 }
 
+#[test]
+fn a_member_may_be_named_by_host() {
+    run(async {
+        let member = Member::start("a");
+        let mut config = config(&[&member]);
+        config.pool.members[0].address = format!("localhost:{}", member.address.port());
+        let stack = Stack::start(config).await;
+        // `localhost` may be ::1 first, where nobody listens: that is a failure, not a missing member.
+        until("it is looked up", async || stack.get("/").await.status != 503).await;
+        assert_eq!(stack.status().pools["default"].members.len(), 1);
+    });
+}
+
 /// The edge before it says who the client is; nobody else is believed.
 #[test]
 fn the_client_is_who_a_trusted_proxy_says() {
