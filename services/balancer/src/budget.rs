@@ -13,9 +13,9 @@ pub struct Budget {
     /// Retries per window that are allowed whatever the traffic: a quiet pool may retry too.
     reserve: f64,
     part: Duration,
-    began: Instant,
-    /// The newest part's number since `began`.
-    newest: u64,
+    /// When the newest part ends: until then nothing leaves the window.
+    ends: Instant,
+    newest: usize,
     parts: [Part; PARTS],
     sum: Part,
 }
@@ -32,7 +32,8 @@ impl Budget {
     pub fn new(ratio: f64, reserve: u32, window: Duration, now: Instant) -> Self {
         let part = (window / PARTS as u32).max(Duration::from_millis(1));
         let parts = [Part::default(); PARTS];
-        Self { ratio, reserve: f64::from(reserve), part, began: now, newest: 0, parts, sum: Part::default() }
+        let ends = now + part;
+        Self { ratio, reserve: f64::from(reserve), part, ends, newest: 0, parts, sum: Part::default() }
     }
 
     /// A request came: it earns its share of a retry.
@@ -56,31 +57,25 @@ impl Budget {
     }
 
     fn newest_part(&mut self) -> &mut Part {
-        &mut self.parts[slot(self.newest)]
+        &mut self.parts[self.newest]
     }
 
     /// Forgets the parts that left the window.
     fn turn_to(&mut self, now: Instant) {
-        let since = now.saturating_duration_since(self.began).as_nanos() / self.part.as_nanos();
-        let present = u64::try_from(since).unwrap_or(u64::MAX);
-        if present <= self.newest {
-            return;
-        }
-        for number in (self.newest + 1..=present).take(PARTS) {
-            let gone = std::mem::take(&mut self.parts[slot(number)]);
+        let mut turned = 0;
+        while self.ends <= now {
+            if turned == PARTS {
+                self.ends = now + self.part; // everything is forgotten: no need to walk through a long silence
+                return;
+            }
+            turned += 1;
+            self.ends += self.part;
+            self.newest = (self.newest + 1) % PARTS;
+            let gone = std::mem::take(self.newest_part());
             self.sum.requests -= gone.requests;
             self.sum.retries -= gone.retries;
         }
-        self.newest = present;
-        if self.sum.requests == 0 && self.sum.retries == 0 {
-            self.parts = [Part::default(); PARTS];
-        }
     }
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "a remainder of 10")]
-const fn slot(number: u64) -> usize {
-    (number % PARTS as u64) as usize
 }
 
 #[cfg(test)]

@@ -199,3 +199,51 @@ fn interval(check: &CheckConfig) -> Duration {
 fn unit(dice: &mut Dice) -> f64 {
     dice.below(1_000) as f64 / 1_000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(name: &str) -> (Subject, (CheckConfig, Origin)) {
+        let address = ([127, 0, 0, 1], 80).into();
+        (("pool".into(), name.into(), address), (CheckConfig::default(), Origin::http1(address)))
+    }
+
+    fn names(schedule: &mut Schedule, now: Instant) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::iter::from_fn(|| schedule.take(now)).map(|it| it.1.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn newcomers_are_checked_at_once_then_each_after_its_interval_give_or_take_a_tenth() {
+        let (mut schedule, mut dice, now) = (Schedule::default(), Dice::new(1), clock::now());
+        let subjects = HashMap::from([subject("a"), subject("b")]);
+        schedule.keep(&subjects, &mut dice, now);
+        let soon = now + Duration::from_millis(200); // a tenth of the interval
+        assert_eq!(names(&mut schedule, soon), ["a", "b"]);
+        assert_eq!(schedule.next(), None, "none is due while its check runs");
+        let (first, (check, _)) = subject("a");
+        for seed in 0..100 {
+            schedule.again(first.clone(), &check, &mut Dice::new(seed), now);
+            let next = schedule.next().expect("it is due again") - now;
+            assert!((1_800..=2_200).contains(&next.as_millis()), "{next:?}");
+            schedule.due.clear();
+        }
+    }
+
+    #[test]
+    fn who_left_is_not_checked_any_more() {
+        let (mut schedule, mut dice, now) = (Schedule::default(), Dice::new(1), clock::now());
+        let mut subjects = HashMap::from([subject("a"), subject("b")]);
+        schedule.keep(&subjects, &mut dice, now);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(names(&mut schedule, later), ["a", "b"]);
+        let (gone, (check, _)) = subject("a");
+        subjects.remove(&gone);
+        schedule.keep(&subjects, &mut dice, later);
+        schedule.again(gone, &check, &mut dice, later); // its check was still running
+        assert_eq!(schedule.next(), None);
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use http_support::BindError;
+use http_support::gateway::TlsConfigError;
 
 use crate::config::ConfigError;
 
@@ -15,6 +16,9 @@ pub enum Error {
     /// An address is taken, forbidden or not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate cannot be read or served.
+    #[error("balancer.tls")]
+    Tls(#[from] TlsConfigError),
     /// The file with the secret cannot be read.
     #[error("balancer.secret_file = {}", path.display())]
     Secret {

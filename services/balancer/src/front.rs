@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clock::WallMs;
-use http_support::Error;
 use http_support::gateway::{
     self, Abort, Binding, Blame, Decision, Exchange, ForwardError, ForwardFailure, ForwardOptions,
     GatewayLimits, Handler, Outcome, ProxyProtocol,
 };
 use http_support::wire::{Framing, RequestHead, ResponseHead, client_address};
+use http_support::{Error, Listener};
 use ipnet::IpNet;
 use supervision::{Life, StartError, Started};
 
@@ -36,18 +36,22 @@ const RETRY_AFTER_S: u64 = 1;
 pub fn start(life: Life) -> Result<Started, StartError> {
     let balancer = life.env::<Balancer>();
     let config = balancer.table.load().config.clone();
-    let proxy_protocol = match config.proxy_from {
+    let proxy_protocol = match &config.proxy_from {
         from if from.is_empty() => ProxyProtocol::Off,
-        from => ProxyProtocol::Required(from),
+        from => ProxyProtocol::Required(from.clone()),
     };
-    let binding = Binding { proxy_protocol, ..Binding::plain(balancer.listener.clone()) };
+    let binding = |listener: &Listener| {
+        let plain = Binding { proxy_protocol: proxy_protocol.clone(), ..Binding::plain(listener.clone()) };
+        plain.trusting(config.trusted.clone()).named(crate::TREE.name)
+    };
+    let over_tls = balancer.tls.iter().map(|(listener, tls)| binding(listener).with_tls(Arc::clone(tls)));
+    let bindings = std::iter::once(binding(&balancer.listener)).chain(over_tls).collect();
     let limits = GatewayLimits {
         connections_max: config.connections_max,
         connections_per_client_max: config.connections_per_client_max,
         ..GatewayLimits::default()
     };
     let seed = hash(life.path().as_bytes()) ^ life.incarnation();
-    let bindings = vec![binding.trusting(config.trusted).named(crate::TREE.name)];
     Ok(Started::task(async move {
         let view = Rc::new(View::new(balancer.table.load_full(), None));
         let front = Front { balancer, view: RefCell::new(view), dice: RefCell::new(Dice::new(seed)) };
@@ -150,14 +154,9 @@ impl Request<'_> {
         let mut tried = Tried::new();
         let mut last: Option<ForwardError> = None;
         loop {
-            let mut wish = Wish {
-                key,
-                client,
-                stick: stick.tag,
-                tried: &tried,
-                now: clock_after(now, &last),
-                dice: &mut dice,
-            };
+            // The first choice needs no second look at the clock.
+            let began = if last.is_some() { clock::now() } else { now };
+            let mut wish = Wish { key, client, stick: stick.tag, tried: &tried, now: began, dice: &mut dice };
             let place = match self.pool.place(&mut wish).await {
                 Ok(place) => place,
                 Err(refused) => return self.refuse(exchange, refused, last).await,
@@ -294,11 +293,6 @@ impl Request<'_> {
             }
         }
     }
-}
-
-/// The first choice needs no second look at the clock.
-fn clock_after(first: Instant, last: &Option<ForwardError>) -> Instant {
-    if last.is_some() { clock::now() } else { first }
 }
 
 /// What the request's cookie says.

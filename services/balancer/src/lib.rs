@@ -16,7 +16,7 @@
 //! Not promised: strict order of turns across workers under load; limits shared between balancers (each counts its own);
 //! that a non-idempotent request is sent again; that a session survives its member.
 //!
-//! RFC 9110 (forwarding, idempotency, `Retry-After`), 9457 (problems), 6265 (cookies), 2104 (HMAC), PROXY protocol 1 and 2.
+//! RFC 9110 (forwarding, idempotency, `Retry-After`), 9112 and 9113 (by the gateway), 9457 (problems), 6265 (cookies), 2104 (HMAC), PROXY protocol 1 and 2.
 //!
 //! Read in this order: [`pick`], `vitals`, `health`, `budget`, `routes`, `sticky`, [`pair`] (pure); `pool`; `membership`,
 //! `checker`, `pair_keeper`; `front`, `tcp`.
@@ -28,7 +28,7 @@ use supervision::{Intensity, Restart, Shutdown, Strategy, Tree, pool, worker};
 mod budget;
 mod checker;
 mod config;
-mod dice;
+pub mod dice;
 mod error;
 mod front;
 mod health;
@@ -43,7 +43,7 @@ mod shared;
 mod sticky;
 mod tcp;
 mod telemetry;
-mod vitals;
+pub mod vitals;
 
 pub use config::{
     CanaryBy, CanaryConfig, CheckConfig, CheckKind, Config, ConfigError, EjectConfig, HashBy, LimitConfig,
@@ -53,7 +53,7 @@ pub use config::{
 pub use error::Error;
 pub use pool::State;
 pub use shared::{
-    Dependencies, MemberStatus, PoolStatus, Status, env, reconfigure, status, tcp_addresses, url,
+    Dependencies, MemberStatus, PoolStatus, Status, env, reconfigure, status, tcp_addresses, tls_url, url,
 };
 
 const fn secs(n: u64) -> Shutdown {

@@ -23,6 +23,8 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// None.
 pub fn start(life: Life) -> Result<Started, StartError> {
     let balancer = life.env::<Balancer>();
+    let names = Arc::clone(&balancer);
+    life.spawn_linked(async move { names.names.keep(&names.news).await });
     Ok(Started::task(async move {
         let mut picture = balancer.registry.version();
         let mut stopping = std::pin::pin!(life.stopping());
@@ -31,10 +33,8 @@ pub fn start(life: Life) -> Result<Started, StartError> {
             let now = clock::now();
             let next = renew(&balancer, now);
             life.ready();
-            let due = balancer.names.due();
-            let look = next.into_iter().chain(due).min();
             let until = async {
-                match look {
+                match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
@@ -45,11 +45,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
                 () = until => {}
                 () = &mut stopping => return Ok(()),
             }
-            if due.is_some_and(|due| due <= clock::now()) {
-                balancer.names.refresh(clock::now()).await;
-            } else {
-                tokio::time::sleep(TOGETHER).await; // bounds how often snapshots are built, whatever fails how often
-            }
+            tokio::time::sleep(TOGETHER).await; // bounds how often snapshots are built, whatever fails how often
         }
     }))
 }
@@ -69,6 +65,7 @@ fn renew(balancer: &Balancer, now: Instant) -> Option<Instant> {
         let at = renew_pool(pool, roster, wanted, now);
         next = next.into_iter().chain(at).min();
     }
+    balancer.names.sweep();
     announce(balancer, &table, &rosters);
     balancer.looks.send_modify(|looks| *looks += 1);
     next

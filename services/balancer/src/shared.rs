@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use bus::Bus;
+use clock::WallMs;
 use discovery::{Announcer, Identity, Registry};
 use http_support::Listener;
+use http_support::gateway::Tls;
 use serde::Serialize;
 use supervision::{Env, PoolSize};
 use tokio::sync::{Notify, watch};
@@ -31,7 +33,7 @@ pub struct Dependencies {
     pub bus: Bus,
     /// Who is there.
     pub registry: Registry,
-    /// Its own directory. A balancer keeps nothing.
+    /// Its own directory, for a development certificate. A balancer keeps nothing else.
     pub data_dir: PathBuf,
 }
 
@@ -57,6 +59,9 @@ pub(crate) struct Balancer {
     pub registry: Registry,
     pub announcer: Announcer,
     pub listener: Listener,
+    /// Where TLS is taken, and with which certificates.
+    pub tls: Option<(Listener, Arc<Tls>)>,
+    data_dir: PathBuf,
     pub tcp: Vec<(TcpConfig, Listener)>,
     pub table: ArcSwap<Table>,
     /// Wakes the membership: a member failed, a check changed a state, the table is another.
@@ -77,11 +82,15 @@ impl Balancer {
         config.validate()?;
         let key = key(&config)?;
         let listener = Listener::bind(config.listen)?;
+        let Dependencies { instance, bus, registry, data_dir } = on;
+        let tls = match config.tls_listen {
+            Some(address) => Some((Listener::bind(address)?, config.tls.open(&data_dir, WallMs::now())?)),
+            None => None,
+        };
         let bind = |tcp: &TcpConfig| Ok((tcp.clone(), Listener::bind(tcp.listen)?));
         let tcp = config.tcp.iter().map(bind).collect::<Result<_, Error>>()?;
         let news = Arc::<Notify>::default();
         let table = table(config, None, &key, &news);
-        let Dependencies { instance, bus, registry, .. } = on;
         let identity = Identity::new(TIER, &instance).at(listener.bound_url()).over(bus.clone());
         let announcer = registry.announce(identity);
         Ok(Self {
@@ -90,6 +99,8 @@ impl Balancer {
             registry,
             announcer,
             listener,
+            tls,
+            data_dir,
             tcp,
             table: ArcSwap::from_pointee(table),
             news,
@@ -126,12 +137,16 @@ impl Balancer {
         let running = self.table.load_full();
         let differs = |what, differs: bool| if differs { Err(Error::NeedsRestart(what)) } else { Ok(()) };
         differs("listen", config.listen != running.config.listen)?;
+        differs("tls_listen", config.tls_listen != running.config.tls_listen)?;
         differs("workers", config.workers != running.config.workers)?;
         differs("tcp", config.tcp != running.config.tcp)?;
         differs("pair", config.pair != running.config.pair)?;
         differs("proxy_from", config.proxy_from != running.config.proxy_from)?;
         differs("trusted", config.trusted != running.config.trusted)?;
         differs("secret_file", config.secret_file != running.config.secret_file)?;
+        if let Some((_, tls)) = &self.tls {
+            config.tls.reload(tls, &self.data_dir, WallMs::now())?;
+        }
         let table = table(config, Some(&running), &self.key, &self.news);
         self.table.store(Arc::new(table));
         self.news.notify_one();
@@ -191,6 +206,13 @@ pub fn url(env: &Env) -> Option<String> {
     env.get::<Balancer>().map(|balancer| balancer.listener.url())
 }
 
+/// Where it takes HTTP over TLS.
+#[must_use]
+pub fn tls_url(env: &Env) -> Option<String> {
+    let balancer = env.get::<Balancer>()?;
+    balancer.tls.as_ref().map(|(listener, _)| listener.url().replacen("http://", "https://", 1))
+}
+
 /// Where its TCP listeners listen, in the order of the configuration.
 #[must_use]
 pub fn tcp_addresses(env: &Env) -> Vec<SocketAddr> {
@@ -198,7 +220,7 @@ pub fn tcp_addresses(env: &Env) -> Vec<SocketAddr> {
     balancer.iter().flat_map(|it| &it.tcp).map(|(_, listener)| listener.address()).collect()
 }
 
-/// Takes pools and routes of another configuration while it runs. No connection ends for it: who is in flight stays where
+/// Takes pools, routes and certificates of another configuration while it runs. No connection ends for it: who is in flight stays where
 /// it is, and who stays a member keeps its connections.
 ///
 /// # Errors

@@ -40,8 +40,10 @@ fn the_passive_one_takes_over_from_one_that_is_cut_off_and_stays_when_it_is_back
         let member = Member::start("m");
         let (stack, [first, _second]) = start(&member, PassiveDoes::Serve).await;
         roles(&stack, ["active", "passive"]).await;
-        first.faults().set(LinkFault::Partition, clock::now() + Duration::from_secs(60));
+        let cut = clock::now();
+        first.faults().set(LinkFault::Partition, cut + Duration::from_secs(60));
         until("the second takes over", async || stack.role(2).as_deref() == Some("active")).await;
+        println!("takeover took {:?}", clock::now() - cut);
         assert_eq!(
             Client::connect(stack.address_of(1)).await.get("/").await.body,
             "m",

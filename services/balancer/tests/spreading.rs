@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashMap;
 
 use balancer::{Config, PoolConfig, RouteConfig, StickyConfig};
+use http_support::gateway::{ClientTls, FetchRequest, Origin, Protocol, Roots, Timeouts, fetch};
 use messages::service::Health;
 use support::{Client, Does, Member, Stack, config, quick, run, until};
 
@@ -324,6 +325,40 @@ fn members_come_from_discovery_web_before_app_and_drain_when_they_say_so() {
         assert_eq!(in_flight.await.unwrap().expect(200).body, "web", "what it has it finishes");
         let picture = stack.registry.of_tier("balancer");
         assert_eq!(picture[0].facts["pools"], "default 1/2", "one drains");
+    });
+}
+
+/// RFC 7301, RFC 9113: TLS with HTTP/1.1 and HTTP/2, as the client asks; the members are reached over HTTP/1.1.
+#[test]
+fn tls_ends_at_the_balancer() {
+    run(async {
+        let member = Member::start("a");
+        let mut config = config(&[&member]);
+        config.tls_listen = Some(([127, 0, 0, 1], 0).into());
+        let stack = Stack::start(config).await;
+        let (address, certificate) = stack.tls();
+        let client = ClientTls::new(&Roots::Files(vec![certificate])).unwrap();
+        let origin = Origin::new(address, Protocol::Tls { name: "localhost".into(), client: client.into() });
+        let request =
+            FetchRequest { method: "GET", target: "/", host: "localhost", ..FetchRequest::default() };
+        let mut answer = fetch(&origin, request, &Timeouts::default()).await.unwrap();
+        assert_eq!(answer.head().status(), 200);
+        assert_eq!(answer.chunk().await.unwrap().as_deref(), Some(&b"a"[..]));
+        let seen = member.heads().pop().unwrap();
+        assert_eq!(support::client::value(&seen, "x-forwarded-proto"), Some("https"), "{seen}");
+    });
+}
+
+#[test]
+fn a_member_may_be_named_by_host() {
+    run(async {
+        let member = Member::start("a");
+        let mut config = config(&[&member]);
+        config.pool.members[0].address = format!("localhost:{}", member.address.port());
+        let stack = Stack::start(config).await;
+        // `localhost` may be ::1 first, where nobody listens: that is a failure, not a missing member.
+        until("it is looked up", async || stack.get("/").await.status != 503).await;
+        assert_eq!(stack.status().pools["default"].members.len(), 1);
     });
 }
 

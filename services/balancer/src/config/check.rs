@@ -1,23 +1,17 @@
 //! Refuses what cannot work, before a port is bound.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{Config, PoolConfig};
 
 /// A value that is not allowed: names key, value and what is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("balancer.{key} = {value}: allowed is {allowed}")]
-pub struct ConfigError {
-    /// Which key of the section.
-    pub key: String,
-    /// What it is.
-    pub value: String,
-    /// What it may be.
-    pub allowed: String,
-}
+#[error("balancer.{0}")]
+pub struct ConfigError(String);
 
-fn refused(key: impl Into<String>, value: impl ToString, allowed: impl Into<String>) -> ConfigError {
-    ConfigError { key: key.into(), value: value.to_string(), allowed: allowed.into() }
+fn refused(key: impl Display, value: impl Display, allowed: impl Display) -> ConfigError {
+    ConfigError(format!("{key} = {value}: allowed is {allowed}"))
 }
 
 fn ranges<'k>(
@@ -55,6 +49,7 @@ impl Config {
                 ("pair.silence_ms", self.pair.silence_ms, 2 * self.pair.interval_ms..=60_000),
             ],
         )?;
+        self.tls.validate("tls").map_err(ConfigError)?;
         self.pool.validate("pool")?;
         for (name, pool) in &self.pools {
             if name == "default" || !is_name(name, 64) {

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http_support::gateway::TlsConfig;
 use http_support::proxy_header::Version;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,11 @@ pub use pool::{
 pub struct Config {
     /// Where it takes HTTP. Loopback unless told otherwise; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where it takes HTTP over TLS, HTTP/2 included. Default: nowhere; the edge or the web tier ends TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_listen: Option<SocketAddr>,
+    /// Certificates of `tls_listen`.
+    pub tls: TlsConfig,
     /// HTTP workers, each a thread of its own, 1 to 64. More than cores only adds switching.
     pub workers: usize,
     /// Client connections per worker, 1 to 1,000,000; further ones wait in the listen backlog.
@@ -159,6 +165,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls_listen: None,
+            tls: TlsConfig::default(),
             workers: 1,
             connections_max: 16_384,
             connections_per_client_max: 0,

@@ -90,20 +90,19 @@ impl Refused {
 }
 
 /// A place at a member, given back when dropped.
-pub(crate) struct Place {
+pub(crate) struct Place<'p> {
     pub member: Arc<Member>,
-    common: Arc<Common>,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    queue: Arc<Queue>,
+    pool: &'p Pool,
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
+        let Pool { common, snapshot, queue, .. } = self.pool;
         self.member.vitals.leave();
-        self.common.left();
-        touch(&self.snapshot.load(), &self.member);
-        if self.queue.waiting.load(SeqCst) > 0 {
-            self.queue.freed.notify_one();
+        common.left();
+        touch(&snapshot.load(), &self.member);
+        if queue.waiting.load(SeqCst) > 0 {
+            queue.freed.notify_one();
         }
     }
 }
@@ -173,14 +172,15 @@ impl Pool {
     }
 
     /// Chooses a member and takes a place there; waits for one, within bounds, while all are full.
-    pub(crate) async fn place(&self, wish: &mut Wish<'_>) -> Result<Place, Refused> {
+    pub(crate) async fn place(&self, wish: &mut Wish<'_>) -> Result<Place<'_>, Refused> {
         match self.try_place(wish) {
-            Err(Refused::Full) => self.wait_for_place(wish).await,
+            // Boxed: it is rare, and its size would be carried by every connection.
+            Err(Refused::Full) => Box::pin(self.wait_for_place(wish)).await,
             chosen => chosen,
         }
     }
 
-    async fn wait_for_place(&self, wish: &mut Wish<'_>) -> Result<Place, Refused> {
+    async fn wait_for_place(&self, wish: &mut Wish<'_>) -> Result<Place<'_>, Refused> {
         let _waiting = self.queue.join(self.config.limit.waiting_max).ok_or(Refused::Full)?;
         self.telemetry.waited.inc();
         let limit = Duration::from_millis(self.config.limit.wait_ms);
@@ -196,7 +196,7 @@ impl Pool {
         tokio::time::timeout(limit, turn).await.unwrap_or(Err(Refused::Full))
     }
 
-    fn try_place(&self, wish: &mut Wish<'_>) -> Result<Place, Refused> {
+    fn try_place(&self, wish: &mut Wish<'_>) -> Result<Place<'_>, Refused> {
         let snapshot = self.snapshot.load();
         let max = self.config.limit.requests_max;
         let untried = |member: &Member| !wish.tried.iter().any(|tried| tried.is_same(member));
@@ -232,18 +232,13 @@ impl Pool {
         })
     }
 
-    fn enter(&self, snapshot: &Snapshot, member: &Arc<Member>, max: u32) -> Option<Place> {
+    fn enter(&self, snapshot: &Snapshot, member: &Arc<Member>, max: u32) -> Option<Place<'_>> {
         if !member.vitals.enter(max) {
             return None;
         }
         self.common.entered();
         touch(snapshot, member);
-        Some(Place {
-            member: Arc::clone(member),
-            common: Arc::clone(&self.common),
-            snapshot: Arc::clone(&self.snapshot),
-            queue: Arc::clone(&self.queue),
-        })
+        Some(Place { member: Arc::clone(member), pool: self })
     }
 
     /// The member answered.

@@ -22,7 +22,12 @@ fn pool(n: usize, config: PoolConfig) -> (Pool, Roster) {
     (pool, roster)
 }
 
-fn place(pool: &Pool, client: u64, stick: Option<u64>, tried: &[Arc<Member>]) -> Result<Place, Refused> {
+fn place<'p>(
+    pool: &'p Pool,
+    client: u64,
+    stick: Option<u64>,
+    tried: &[Arc<Member>],
+) -> Result<Place<'p>, Refused> {
     let mut dice = Dice::new(client);
     let key = hash(&client.to_be_bytes());
     pool.try_place(&mut Wish { key, client: key, stick, tried, now: clock::now(), dice: &mut dice })

@@ -118,7 +118,7 @@ impl Front {
 }
 
 /// A connection to a member: another one is tried while none of the client's bytes have been sent, which is always safe.
-async fn connect(pool: &Pool, client: u64, dice: &mut Dice) -> io::Result<(TcpStream, Place)> {
+async fn connect<'p>(pool: &'p Pool, client: u64, dice: &mut Dice) -> io::Result<(TcpStream, Place<'p>)> {
     let mut tried = Tried::new();
     loop {
         let now = clock::now();

@@ -83,6 +83,13 @@ impl Stack {
         self.registry.announce(Identity::new(tier, instance).at(format!("http://{address}")))
     }
 
+    /// Where balancer 1 takes TLS, and the certificate it shows.
+    pub fn tls(&self) -> (SocketAddr, std::path::PathBuf) {
+        let url = balancer::tls_url(&self.envs[0]).unwrap();
+        let certificate = self._data.path().join("balancer-1/tls/development.pem");
+        (url.strip_prefix("https://").unwrap().parse().unwrap(), certificate)
+    }
+
     pub fn reconfigure(&self, config: Config) -> Result<(), balancer::Error> {
         balancer::reconfigure(&self.envs[0], config)
     }

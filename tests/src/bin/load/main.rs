@@ -3,11 +3,13 @@
 //! ```text
 //! load jobs FRONT CONSOLE round      enqueue, bulk, drain and latency of a running stack
 //! load jobs FRONT CONSOLE rescue     a worker crashes: when does its job run again?
+//! load http URL RATE SECONDS [close] answers at a fixed rate: p50 and p99
 //! load node-killed                   starts a stack on RabbitMQ; a runner's process is killed with -9
 //! load failover                      starts both stacks; the primary database is killed: first write after it
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod http;
 mod jobs;
 mod kills;
 
@@ -21,14 +23,22 @@ async fn main() -> ExitCode {
     match args[..] {
         ["jobs", front, _, "round"] => jobs::round(front).await,
         ["jobs", front, console, "rescue"] => jobs::rescue(front, console).await,
+        ["http", url, rate, seconds, ref close @ ..] if close.is_empty() || close == ["close"] => {
+            let (Ok(rate), Ok(seconds)) = (rate.parse(), seconds.parse()) else { return usage() };
+            http::at_rate(url, rate, seconds, !close.is_empty()).await;
+        }
         ["node-killed"] => kills::node_killed().await,
         ["failover"] => kills::failover().await,
-        _ => {
-            eprintln!("usage: load jobs FRONT CONSOLE round|rescue | load node-killed | load failover");
-            return ExitCode::from(2);
-        }
+        _ => return usage(),
     }
     ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!(
+        "usage: load jobs FRONT CONSOLE round|rescue | load http URL RATE SECONDS [close] | load node-killed | load failover"
+    );
+    ExitCode::from(2)
 }
 
 fn say(metric: &str, value: f64) {
