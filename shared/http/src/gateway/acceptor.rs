@@ -187,7 +187,7 @@ impl Worker {
         let seat = self.seat(peer.ip());
         if speaks_http2 && let Some(_seat) = seat {
             let connection = http2::Connection::new(peer, Rc::clone(&self), at);
-            return Box::pin(connection.run(stream, Bytes::new(), handler)).await;
+            return connection.serve(stream, Bytes::new(), handler).await;
         }
         let connection = Connection::new(Io::over(stream), peer, Rc::clone(&self), at);
         match seat {

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clock::WallMs;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::crypto::default_provider;
 
 /// Largest PEM file that is read, bytes. A chain has a few kilobytes; what is larger was named by mistake.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -165,7 +166,7 @@ impl Certificate {
             key: key_file.to_path_buf(),
             detail: error.to_string(),
         };
-        let key = ring::default_provider().key_provider.load_private_key(key).map_err(unusable)?;
+        let key = default_provider().key_provider.load_private_key(key).map_err(unusable)?;
         // Compared here and not by rustls, which refuses to look into the certificate of a TLS-ALPN-01 proof: that has
         // an extension which is critical on purpose.
         if key.public_key().is_some_and(|public| public.as_ref() != facts.public_key) {

@@ -67,7 +67,7 @@ impl Connection {
                 }
                 Err(End::Closed) => return self.io.say_goodbye().await,
                 Err(End::Refused(error)) => return self.refuse(&error).await,
-                Err(End::Http2) => return Box::pin(self.become_http2(&inbox, handler)).await,
+                Err(End::Http2) => return self.become_http2(&inbox, handler).await,
             }
         }
     }
@@ -95,10 +95,10 @@ impl Connection {
     }
 
     /// Goes on as HTTP/2 with what has been read.
-    async fn become_http2<H: Handler>(self, inbox: &Inbox, handler: &H) {
+    fn become_http2<H: Handler>(self, inbox: &Inbox, handler: &H) -> impl Future<Output = ()> + Unpin {
         let ahead = Bytes::copy_from_slice(inbox.bytes());
         let Self { io, peer, worker, binding, .. } = self;
-        http2::Connection::new(peer, worker, binding).run(io.into_stream(), ahead, handler).await;
+        http2::Connection::new(peer, worker, binding).serve(io.into_stream(), ahead, handler)
     }
 
     /// Whether another request may follow on this connection, as far as it is ours to say.
@@ -149,15 +149,20 @@ impl Connection {
 
     /// Whether the connection begins with HTTP/2's preface. Reads on until that is known.
     async fn is_http2(&self, inbox: &mut Inbox) -> Result<bool, End> {
-        // Two letters suffice for what else a request begins with.
-        while inbox.bytes().len() > 2 && http2::preface(inbox.bytes()) == Preface::Partial {
-            let receive = self.io.receive(Buffer::receive, RECEIVE);
-            match self.timer.limit(self.worker.limits.head_timeout, receive).await {
-                Ok(Ok(received)) if received.len > 0 => inbox.append(received),
-                _ => return Err(End::Closed),
+        let rest = async {
+            while http2::preface(inbox.bytes()) == Preface::Partial {
+                let received = self.io.receive(Buffer::receive, RECEIVE).await.map_err(|_| End::Closed)?;
+                if received.len == 0 {
+                    return Err(End::Closed);
+                }
+                inbox.append(received);
             }
+            Ok(http2::preface(inbox.bytes()) == Preface::Yes)
+        };
+        match self.timer.limit(self.worker.limits.head_timeout, rest).await {
+            Ok(result) => result,
+            Err(_) => Err(End::Refused(late_head())),
         }
-        Ok(http2::preface(inbox.bytes()) == Preface::Yes)
     }
 
     /// Reads until the head is whole; returns its length. The time it may take runs from its first byte.
@@ -190,7 +195,7 @@ impl Connection {
         };
         match self.timer.limit(limits.head_timeout, rest).await {
             Ok(result) => result,
-            Err(_) => Err(End::Refused(Error::timeout("the request's head did not arrive in time"))),
+            Err(_) => Err(End::Refused(late_head())),
         }
     }
 
@@ -242,6 +247,10 @@ impl Connection {
 /// Where the head at the front of `bytes` ends.
 fn head_end(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
+}
+
+fn late_head() -> Error {
+    Error::timeout("the request's head did not arrive in time")
 }
 
 /// The answer to a head that is refused.

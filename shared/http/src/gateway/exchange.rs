@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::forward::{ForwardOptions, Outcome, forward};
 use super::http1::Http1;
 use super::http2::{self, Http2};
-use super::{Abort, BodyError, ForwardError, ForwardFailure, Origin, Peer};
+use super::{Abort, BodyError, ForwardError, ForwardFailure, Origin, Peer, Protocol};
 use crate::Error;
 use crate::wire::RequestHead;
 
@@ -229,6 +229,9 @@ impl<'c> Exchange<'c> {
             return self.answer_as_the_last().await;
         }
         match &mut self.client {
+            client if *origin.protocol() == Protocol::H2c => {
+                http2::forward_to_http2(client, self.head, origin, options).await
+            }
             Client::Http1(http1) => forward(http1, self.head, origin, options).await,
             Client::Http2(http2) => http2::forward(http2, self.head, origin, options).await,
         }

@@ -158,7 +158,7 @@ async fn attempt<'c>(
             request_sent: &progress.request_sent,
         };
         let client = &http1.connection.io;
-        while_there(client, watch, both(sending, relay.run(options), &lease, progress)).await
+        while_there(client, watch, over_lease(sending, relay.run(options), &lease, progress)).await
     }?;
     if keep_body && !http1.body.is_done() && progress.request_sent.get() {
         http1.body.done_with_it();
@@ -167,7 +167,7 @@ async fn attempt<'c>(
 }
 
 /// Runs `exchange`; gives it up if the client goes away while there is nothing but its response to wait for.
-async fn while_there<T>(
+pub(super) async fn while_there<T>(
     client: &Io,
     watch: &Watch<'_>,
     exchange: impl Future<Output = Result<T, ForwardFailure>>,
@@ -182,18 +182,29 @@ async fn while_there<T>(
     .await
 }
 
-/// Sends the request and relays the response at the same time: either may be done first.
-pub(super) async fn both(
+/// As [`both`], on a leased connection, which knows whether any of the request was written.
+pub(super) async fn over_lease(
     sending: impl Future<Output = Result<u64, SendError>>,
     relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
     lease: &Lease,
     progress: &Progress,
 ) -> Result<Relayed, ForwardFailure> {
-    let (mut sending, mut relaying) = (pin!(sending), pin!(relaying));
     let written = lease.io.written();
     progress.written.set(true); // unless it turns out otherwise
+    let result = both(sending, relaying, progress).await;
+    progress.written.set(lease.io.written() > written);
+    result
+}
+
+/// Sends the request and relays the response at the same time: either may be done first.
+pub(super) async fn both(
+    sending: impl Future<Output = Result<u64, SendError>>,
+    relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
+    progress: &Progress,
+) -> Result<Relayed, ForwardFailure> {
+    let (mut sending, mut relaying) = (pin!(sending), pin!(relaying));
     let mut sends = true;
-    let result = poll_fn(|cx| {
+    poll_fn(|cx| {
         if sends && let Poll::Ready(sent) = sending.as_mut().poll(cx) {
             sends = false;
             match sent {
@@ -207,9 +218,7 @@ pub(super) async fn both(
         }
         relaying.as_mut().poll(cx)
     })
-    .await;
-    progress.written.set(lease.io.written() > written);
-    result
+    .await
 }
 
 /// The response is passed on: the connection becomes a tunnel, is kept, or is dropped.

@@ -20,6 +20,7 @@ mod certificates;
 mod client_tls;
 mod connect;
 mod connection;
+mod crypto;
 mod development;
 mod error;
 mod exchange;

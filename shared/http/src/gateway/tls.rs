@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig};
@@ -16,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::certificate_set::CertificateSet;
 use super::certificates::Certificate;
+use super::crypto::{Ticketer, default_provider};
 
 /// RFC 8737 section 6.2.
 const ACME_TLS_1: &[u8] = b"acme-tls/1";
@@ -91,7 +91,7 @@ impl Tls {
             certificates: ArcSwap::from_pointee(certificates),
             challenges: ArcSwap::default(),
         });
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(resolver.clone());
@@ -100,7 +100,7 @@ impl Tls {
         config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
         // Stateless and the same for all threads, so a client resumes whichever thread it comes to. Early data stays
         // off: it can be replayed (RFC 8470).
-        config.ticketer = ring::Ticketer::new()?;
+        config.ticketer = Ticketer::new()?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Ok(Arc::new(Self { acceptor, resolver, handshakes: Semaphore::new(limits.handshakes_max), limits }))
     }

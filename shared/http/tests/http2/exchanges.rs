@@ -130,11 +130,11 @@ async fn a_stop_finishes_what_was_begun_and_takes_no_more() {
     let mut client = stack.connect().await;
     let (response, mut body) = client.send_request(request("POST", "/echo"), false).unwrap();
     let response = response.await.unwrap();
-    let (_idle, connection) = {
-        let socket = tokio::net::TcpStream::connect(stack.plain).await.unwrap();
-        let (client, connection) = h2::client::handshake(socket).await.unwrap();
-        (client, tokio::spawn(connection))
-    };
+    let socket = tokio::net::TcpStream::connect(stack.plain).await.unwrap();
+    let (mut idle, connection) = h2::client::handshake(socket).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let (answered, _) = idle.send_request(request("GET", "/respond/1"), true).unwrap();
+    Got::read(answered.await.unwrap()).await; // it was accepted, and does not wait in the backlog
     let stopping = tokio::spawn({
         let root = stack.root.clone();
         async move { root.stop().await }

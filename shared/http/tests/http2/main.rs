@@ -9,3 +9,4 @@ mod exchanges;
 mod floods;
 mod forwarding;
 mod smuggling;
+mod upstream;

@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response};
 use http_support::Listener;
 use http_support::gateway::{
     self, Abort, Binding, CertificateSet, Exchange, ForwardOptions, GatewayLimits, Handler, Origin, Prepared,
-    Timeouts, Tls, TlsLimits, development,
+    Protocol, Timeouts, Tls, TlsLimits, development,
 };
 use supervision::Restart::Permanent;
 use supervision::Shutdown::Within;
@@ -32,7 +32,7 @@ static TREE: Tree = Tree {
 /// What a test wants.
 #[derive(Clone)]
 pub struct Scene {
-    pub origin: Option<SocketAddr>,
+    pub origin: Option<Origin>,
     pub limits: GatewayLimits,
     pub timeouts: Timeouts,
     /// Handlers that are at work.
@@ -63,7 +63,12 @@ impl Scene {
     }
 
     pub fn before(origin: SocketAddr) -> Self {
-        Self { origin: Some(origin), ..Self::alone() }
+        Self { origin: Some(Origin::http1(origin)), ..Self::alone() }
+    }
+
+    /// Before an origin that speaks HTTP/2.
+    pub fn before_http2(origin: SocketAddr) -> Self {
+        Self { origin: Some(Origin::new(origin, Protocol::H2c)), ..Self::alone() }
     }
 
     pub async fn start(self) -> Stack {
@@ -254,7 +259,7 @@ impl Handler for Everything {
 
 impl Everything {
     async fn forward(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
-        let origin = Origin::http1(self.0.origin.expect("the scene has an origin"));
+        let origin = self.0.origin.clone().expect("the scene has an origin");
         let options = ForwardOptions { timeouts: self.0.timeouts, ..ForwardOptions::default() };
         match exchange.forward(&origin, options).await {
             Ok(_) => Ok(()),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ::h2::server::{self, SendResponse};
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, Stream as _};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -22,6 +23,7 @@ use crate::gateway::acceptor::{Handler, Worker};
 use crate::gateway::buffers::Scratch;
 use crate::gateway::connection::refusal;
 use crate::gateway::exchange::{Client, Exchange};
+use crate::gateway::io::Stream;
 use crate::gateway::timer::{self, Timer};
 use crate::gateway::wheel::{NEVER, Tick};
 use crate::gateway::{GatewayLimits, Peer};
@@ -57,13 +59,18 @@ impl Connection {
         Self { peer, worker, binding, forwarding: OnceCell::new() }
     }
 
-    /// Serves streams until one side has enough. `ahead` is what was read before it was known to be HTTP/2.
-    pub(crate) async fn run<H: Handler>(
+    /// Serves streams until one side has enough. `ahead` is what was read before it was known to be HTTP/2. Boxed here, so
+    /// that a connection that is not HTTP/2 does not hold the room for one.
+    pub(crate) fn serve<H: Handler>(
         self,
-        io: impl AsyncRead + AsyncWrite + Unpin,
+        io: Stream,
         ahead: Bytes,
         handler: &H,
-    ) {
+    ) -> Pin<Box<impl Future<Output = ()>>> {
+        Box::pin(self.run(io, ahead, handler))
+    }
+
+    async fn run<H: Handler>(self, io: impl AsyncRead + AsyncWrite + Unpin, ahead: Bytes, handler: &H) {
         let limits = &self.worker.limits;
         let socket = Socket::new(io, ahead, Meter::new(&limits.http2, clock::now()));
         let timer = Timer::new();
@@ -192,7 +199,7 @@ where
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
-        while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {
+        while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {
             progress = true;
         }
         progress

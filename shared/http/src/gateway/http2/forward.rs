@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::stream::Http2;
 use crate::gateway::buffers::{Buffer, RECEIVE, Scratch};
-use crate::gateway::forward::{Decision, Progress, both, outcome};
+use crate::gateway::forward::{Decision, Progress, outcome, over_lease};
 use crate::gateway::inbox::Inbox;
 use crate::gateway::io::Io;
 use crate::gateway::passage::{Passage, chunk_size};
@@ -64,7 +64,7 @@ async fn attempt(
         let sending = send(http2, head.framing(), request, &lease.io, watch);
         let relay =
             Relay { http2, request: head, upstream: &lease.io, watch, request_sent: &progress.request_sent };
-        both(sending, relay.run(options), &lease, progress).await
+        over_lease(sending, relay.run(options), &lease, progress).await
     }?;
     if relayed.reusable && progress.request_sent.get() {
         lease.give_back();

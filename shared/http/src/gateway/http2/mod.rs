@@ -8,6 +8,7 @@
 //! Promised: RFC 9113 without server push (section 8.4), priorities (5.3, deprecated) and CONNECT (8.5, answered 501).
 //! Each client is bounded in streams, in unread and in unsent bytes, in fields, and in frames that are not content.
 
+mod bridge;
 mod connection;
 mod fields;
 mod forward;
@@ -16,7 +17,9 @@ mod meter;
 mod preface;
 mod socket;
 mod stream;
+mod upstream;
 
+pub(super) use bridge::forward as forward_to_http2;
 pub(super) use connection::Connection;
 pub(super) use forward::forward;
 pub use limits::Http2Limits;

@@ -265,7 +265,7 @@ impl<'c> Http2<'c> {
         read_shared_lines(&prepared.lines, &mut fields).map_err(|_| NOT_A_LINE)?;
         read_lines(extra_lines, &mut fields).map_err(|_| NOT_A_LINE)?;
         if self.head(prepared.status, fields, Some(prepared.body.len() as u64))? {
-            self.write_shared(prepared.body.clone()).await?;
+            self.write_shared(prepared.body.clone(), true).await?;
         }
         Ok(())
     }
@@ -356,11 +356,11 @@ impl<'c> Http2<'c> {
         Ok(())
     }
 
-    /// The last part of the body, without a copy.
-    async fn write_shared(&self, mut data: Bytes) -> Result<(), Abort> {
+    /// A part of the body, the last one if `end`, without a copy.
+    pub(super) async fn write_shared(&self, mut data: Bytes, end: bool) -> Result<(), Abort> {
         while !data.is_empty() {
             let part = data.split_to(self.room(data.len()).await?);
-            self.send(part, data.is_empty())?;
+            self.send(part, end && data.is_empty())?;
         }
         Ok(())
     }
