@@ -184,7 +184,7 @@ mod tests {
     /// The commented section that users read is the configuration that is compiled in.
     #[test]
     fn the_documented_section_is_the_default() {
-        let text = include_str!("../config.toml");
+        let text = include_str!("../../../infra/config/standfast.toml");
         let table: toml::Table = text.parse().unwrap();
         let config: Config = table["web"].clone().try_into().unwrap();
         assert_eq!(config, Config::default());
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_documented_example_is_a_valid_key() {
-        let text = include_str!("../config.toml");
+        let text = include_str!("../../../infra/config/standfast.toml");
         let shown: String = text
             .lines()
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))
