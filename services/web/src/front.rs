@@ -78,11 +78,11 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 /// What is known of a request while it is answered.
-pub struct Request<'r> {
+pub struct Request<'r, 's> {
     /// Its fields.
     pub asked: Asked<'r>,
-    /// Who asks, by address.
-    pub client: IpAddr,
+    /// Whose it is.
+    pub site: Option<&'s Site>,
     /// Who asks, by credentials.
     pub user: Option<Arc<str>>,
     /// Whether it came over TLS, to us or to a trusted proxy in front.
@@ -96,26 +96,25 @@ pub struct Request<'r> {
 impl Handler for Front {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let (head, peer) = (exchange.head(), exchange.peer());
-        let client = client_address(head, peer.ip(), |address| self.trusts(address));
         let asked = Asked::read(head);
         let tls_in_front = asked.forwarded_proto.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+        let current = self.current();
+        let site = current.sites.of_host(head.authority());
         let mut request = Request {
             asked,
-            client,
+            site,
             user: None,
             over_tls: peer.tls.is_some() || (tls_in_front && self.trusts(peer.ip())),
             extra: Vec::new(),
             now: clock::now(),
         };
-        let current = self.current();
-        let site = current.sites.of_host(head.authority());
         let mut done = match site {
             _ if self.challenge(exchange, &request).await? => Ok(Outcome::Challenge),
             Some(site) => self.answer(exchange, site, &mut request).await,
             None => Err(Refusal::UnknownHost.into()),
         };
         if let Err(Halt::Refuse(refusal)) = done {
-            done = match self.refuse(exchange, site, &request, &refusal).await {
+            done = match self.refuse(exchange, &request, &refusal).await {
                 Ok(()) => Ok(Outcome::Refused),
                 Err(abort) => Err(abort.into()),
             };
@@ -145,6 +144,11 @@ impl Front {
         }
     }
 
+    /// Who asks, by address: the proxies in front do not count.
+    fn client(&self, exchange: &Exchange<'_>) -> IpAddr {
+        client_address(exchange.head(), exchange.peer().ip(), |address| self.trusts(address))
+    }
+
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.web.config.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()))
     }
@@ -160,7 +164,12 @@ impl Front {
         Rc::clone(&current)
     }
 
-    async fn answer(&self, exchange: &mut Exchange<'_>, site: &Site, request: &mut Request<'_>) -> Answer {
+    async fn answer(
+        &self,
+        exchange: &mut Exchange<'_>,
+        site: &Site,
+        request: &mut Request<'_, '_>,
+    ) -> Answer {
         let head = exchange.head();
         request.extra.extend_from_slice(site.standing.hsts(request.over_tls));
         if head.path() == "*" && head.method() == "OPTIONS" {
@@ -187,8 +196,8 @@ impl Front {
             path = PlainPath::read(&kept).map_err(Refusal::Path)?;
         }
         let place = site.place(&path);
-        self.admit(&site.policy, request).await?;
-        self.admit(&place.policy, request).await?;
+        self.admit(exchange, &site.policy, request).await?;
+        self.admit(exchange, &place.policy, request).await?;
         let reads = matches!(head.method(), "GET" | "HEAD");
         if site.welcome && path.as_bytes() == b"/" && reads {
             return self.welcome(exchange, request).await;
@@ -219,16 +228,22 @@ impl Front {
     }
 
     /// Whether the client may ask: from here, this often, as who it is.
-    async fn admit(&self, policy: &Policy, request: &mut Request<'_>) -> Result<(), Halt> {
+    async fn admit(
+        &self,
+        exchange: &Exchange<'_>,
+        policy: &Policy,
+        request: &mut Request<'_, '_>,
+    ) -> Result<(), Halt> {
         if policy.is_open() {
             return Ok(());
         }
-        if policy.networks.as_ref().is_some_and(|networks| !networks.admit(request.client)) {
+        let client = self.client(exchange);
+        if policy.networks.as_ref().is_some_and(|networks| !networks.admit(client)) {
             return Err(Refusal::Forbidden.into());
         }
         if let Some(rate) = &policy.rate {
             let (quota, window) = rate.policy();
-            let left = match rate.ask(request.client, request.now) {
+            let left = match rate.ask(client, request.now) {
                 Admission::Granted { left } => left,
                 Admission::TooEarly(after) => return Err(Refusal::TooMany(after).into()),
             };
@@ -247,11 +262,11 @@ impl Front {
         Ok(())
     }
 
-    fn write_down(&self, exchange: &Exchange<'_>, request: &Request<'_>, outcome: Outcome) {
+    fn write_down(&self, exchange: &Exchange<'_>, request: &Request<'_, '_>, outcome: Outcome) {
         let (head, sent) = (exchange.head(), exchange.sent());
         let line = Line {
             at: WallMs::now(),
-            client: request.client,
+            client: self.client(exchange),
             user: request.user.as_deref(),
             host: head.authority(),
             method: head.method(),
