@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! load jobs FRONT CONSOLE round      enqueue, bulk, drain and latency of a running stack
+//! load jobs FRONT CONSOLE drain      bulk and drain alone
+//! load jobs FRONT CONSOLE latency    latency alone
 //! load jobs FRONT CONSOLE rescue     a worker crashes: when does its job run again?
 //! load node-killed                   starts a stack on RabbitMQ; a runner's process is killed with -9
 //! load failover                      starts both stacks; the primary database is killed: first write after it
@@ -20,11 +22,15 @@ async fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["jobs", front, _, "round"] => jobs::round(front).await,
+        ["jobs", front, _, "drain"] => jobs::drained(front).await,
+        ["jobs", front, _, "latency"] => jobs::latency(front).await,
         ["jobs", front, console, "rescue"] => jobs::rescue(front, console).await,
         ["node-killed"] => kills::node_killed().await,
         ["failover"] => kills::failover().await,
         _ => {
-            eprintln!("usage: load jobs FRONT CONSOLE round|rescue | load node-killed | load failover");
+            eprintln!(
+                "usage: load jobs FRONT CONSOLE round|drain|latency|rescue | load node-killed | load failover"
+            );
             return ExitCode::from(2);
         }
     }
