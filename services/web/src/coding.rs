@@ -80,6 +80,12 @@ impl Accepted {
         Self(best.map(|coding| (quality(coding) > 0).then_some(coding)))
     }
 
+    /// A number for it, other for others.
+    #[must_use]
+    pub fn code(self) -> u64 {
+        self.0.iter().fold(0, |code, coding| code * 5 + coding.map_or(0, |coding| coding as u64))
+    }
+
     /// Best first. Empty when the client takes nothing that the server can send: 406.
     pub fn best_first(self) -> impl Iterator<Item = Coding> {
         self.0.into_iter().flatten()

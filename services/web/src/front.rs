@@ -81,8 +81,6 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 pub struct Request<'r> {
     /// Its fields.
     pub asked: Asked<'r>,
-    /// Who asks, by address.
-    pub client: IpAddr,
     /// Who asks, by credentials.
     pub user: Option<Arc<str>>,
     /// Whether it came over TLS, to us or to a trusted proxy in front.
@@ -96,12 +94,10 @@ pub struct Request<'r> {
 impl Handler for Front {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let (head, peer) = (exchange.head(), exchange.peer());
-        let client = client_address(head, peer.ip(), |address| self.trusts(address));
         let asked = Asked::read(head);
         let tls_in_front = asked.forwarded_proto.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
         let mut request = Request {
             asked,
-            client,
             user: None,
             over_tls: peer.tls.is_some() || (tls_in_front && self.trusts(peer.ip())),
             extra: Vec::new(),
@@ -143,6 +139,11 @@ impl Front {
             life,
             web,
         }
+    }
+
+    /// Who asks, by address: the proxies in front do not count.
+    fn client(&self, exchange: &Exchange<'_>) -> IpAddr {
+        client_address(exchange.head(), exchange.peer().ip(), |address| self.trusts(address))
     }
 
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
@@ -187,8 +188,8 @@ impl Front {
             path = PlainPath::read(&kept).map_err(Refusal::Path)?;
         }
         let place = site.place(&path);
-        self.admit(&site.policy, request).await?;
-        self.admit(&place.policy, request).await?;
+        self.admit(exchange, &site.policy, request).await?;
+        self.admit(exchange, &place.policy, request).await?;
         let reads = matches!(head.method(), "GET" | "HEAD");
         if site.welcome && path.as_bytes() == b"/" && reads {
             return self.welcome(exchange, request).await;
@@ -219,16 +220,22 @@ impl Front {
     }
 
     /// Whether the client may ask: from here, this often, as who it is.
-    async fn admit(&self, policy: &Policy, request: &mut Request<'_>) -> Result<(), Halt> {
+    async fn admit(
+        &self,
+        exchange: &Exchange<'_>,
+        policy: &Policy,
+        request: &mut Request<'_>,
+    ) -> Result<(), Halt> {
         if policy.is_open() {
             return Ok(());
         }
-        if policy.networks.as_ref().is_some_and(|networks| !networks.admit(request.client)) {
+        let client = self.client(exchange);
+        if policy.networks.as_ref().is_some_and(|networks| !networks.admit(client)) {
             return Err(Refusal::Forbidden.into());
         }
         if let Some(rate) = &policy.rate {
             let (quota, window) = rate.policy();
-            let left = match rate.ask(request.client, request.now) {
+            let left = match rate.ask(client, request.now) {
                 Admission::Granted { left } => left,
                 Admission::TooEarly(after) => return Err(Refusal::TooMany(after).into()),
             };
@@ -251,7 +258,7 @@ impl Front {
         let (head, sent) = (exchange.head(), exchange.sent());
         let line = Line {
             at: WallMs::now(),
-            client: request.client,
+            client: self.client(exchange),
             user: request.user.as_deref(),
             host: head.authority(),
             method: head.method(),

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -88,6 +88,19 @@ impl Library {
         }
     }
 
+    /// Keyed, so that nobody can choose paths that meet. Few and large steps: each costs.
+    fn hash(&self, folder: u64, wish: &Wish<'_>) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(
+            folder << 16
+                | wish.accepted.code() << 2
+                | u64::from(wish.directory) << 1
+                | u64::from(wish.ranged),
+        );
+        hasher.write(wish.name);
+        hasher.finish()
+    }
+
     fn ms(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.since).as_millis() as u64
     }
@@ -134,9 +147,7 @@ impl Shelf {
 
     /// What `wish` is answered with.
     pub async fn find(&self, folder: &Arc<Folder>, wish: Wish<'_>, now: Instant, life: &Life) -> Rc<Held> {
-        let mut hash = self.library.hasher.build_hasher();
-        (folder.id, wish.name, wish.directory, wish.ranged, wish.accepted).hash(&mut hash);
-        let hash = std::hash::Hasher::finish(&hash);
+        let hash = self.library.hash(folder.id, &wish);
         let now_ms = self.library.ms(now);
         let near = self.near.borrow()[hash as usize % NEAR_PLACES].clone();
         let near = near.filter(|entry| entry.key.is(folder.id, &wish));

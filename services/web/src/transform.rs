@@ -46,8 +46,8 @@ pub fn coding_for(head: &RequestHead<'_>, accepted: Accepted) -> Option<Coding> 
 #[must_use]
 pub fn is_transformable(head: &ResponseHead<'_>) -> bool {
     head.status() == 200
-        && head.get("content-encoding").is_none()
         && head.content_length().is_none_or(|length| length >= WORTH_BYTES)
+        && head.get("content-encoding").is_none()
         && head.get("content-type").is_some_and(media::is_compressible)
         && !has_no_transform(head.get_all("cache-control"))
 }

@@ -115,9 +115,8 @@ async fn a_child_that_is_killed_under_load_costs_only_what_is_in_it() {
         .map(|_| tokio::task::spawn_local(ask_on(web.address.clone(), Rc::clone(&tally))))
         .collect();
     let mut kills = 0;
-    for round in 0..3 {
-        for child in ["access_log", "upstreams", "http/http-1", "http/http-2"] {
-            let kind = if round % 2 == 0 { Intervention::Panic } else { Intervention::Exit };
+    for kind in [Intervention::Panic, Intervention::Exit, Intervention::Hang] {
+        for child in ["access_log", "upstreams", "certificates", "http/http-1", "http/http-2"] {
             let path = format!("/n/web/web-1/{child}");
             let before = incarnation(&web, &path);
             let answered = tally.answered.get();
