@@ -18,13 +18,20 @@ use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
 use crate::welcome;
 
+impl Request<'_, '_> {
+    /// Fields that every answer of its site has.
+    fn standing(&self) -> &[u8] {
+        self.site.map_or(&[], |site| site.standing.lines())
+    }
+}
+
 impl Front {
     /// A certificate authority asks whether we answer for a name (RFC 8555 section 8.3): over plain HTTP, and before
     /// any rule of a site. Whether that was it.
     pub(crate) async fn challenge(
         &self,
         exchange: &mut Exchange<'_>,
-        request: &Request<'_>,
+        request: &Request<'_, '_>,
     ) -> Result<bool, Abort> {
         let head = exchange.head();
         if !head.path().starts_with(acme::PREFIX) || !matches!(head.method(), "GET" | "HEAD") {
@@ -43,7 +50,7 @@ impl Front {
         place: &Place,
         name: &[u8],
         directory: bool,
-        request: &Request<'_>,
+        request: &Request<'_, '_>,
     ) -> Option<Answer> {
         let folder = place.folder.as_ref()?;
         let wish = Wish {
@@ -77,7 +84,7 @@ impl Front {
     }
 
     /// Answers with the page that says what runs.
-    pub(crate) async fn welcome(&self, exchange: &mut Exchange<'_>, request: &Request<'_>) -> Answer {
+    pub(crate) async fn welcome(&self, exchange: &mut Exchange<'_>, request: &Request<'_, '_>) -> Answer {
         let picture = self.web.registry.snapshot();
         let words = if request.asked.takes_html() {
             welcome::page(&picture, exchange.head().authority())
@@ -93,8 +100,7 @@ impl Front {
     pub(crate) async fn refuse(
         &self,
         exchange: &mut Exchange<'_>,
-        site: Option<&Site>,
-        request: &Request<'_>,
+        request: &Request<'_, '_>,
         refusal: &Refusal,
     ) -> Result<(), Abort> {
         let problem = refusal.problem();
@@ -103,11 +109,11 @@ impl Front {
         lines.extend_from_slice(b"vary: accept\r\n");
         if !request.asked.takes_html() {
             let words = refusal::as_json(&problem, exchange.head().path());
-            lines.extend_from_slice(site.map_or(&[], |site| site.standing.lines()));
+            lines.extend_from_slice(request.standing());
             lines.extend_from_slice(&words.lines);
             return exchange.respond(problem.status, &lines, &words.body).await;
         }
-        if let Some(site) = site
+        if let Some(site) = request.site
             && let Some(sent) = self.error_page(exchange, site, problem.status, &lines, request).await
         {
             return sent;
@@ -123,7 +129,7 @@ impl Front {
         site: &Site,
         status: u16,
         lines: &[u8],
-        request: &Request<'_>,
+        request: &Request<'_, '_>,
     ) -> Option<Result<(), Abort>> {
         let folder = site.whole().folder.as_ref()?;
         let path = PlainPath::read(site.error_pages.get(&status)?).ok()?;
@@ -153,11 +159,12 @@ pub fn query_of(query: Option<&str>) -> String {
 /// When it is gone.
 pub async fn redirect(
     exchange: &mut Exchange<'_>,
-    request: &Request<'_>,
+    request: &Request<'_, '_>,
     status: u16,
     location: &str,
 ) -> Answer {
-    let lines = [format!("location: {location}\r\n").as_bytes(), &request.extra].concat();
+    let location = format!("location: {location}\r\n");
+    let lines = [location.as_bytes(), request.standing(), &request.extra].concat();
     exchange.respond(status, &lines, b"").await?;
     Ok(Outcome::Redirected)
 }
@@ -166,12 +173,12 @@ pub async fn redirect(
 ///
 /// # Errors
 /// When the client is gone.
-pub async fn options(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Answer {
-    exchange.respond(204, &[refusal::ALLOW, &request.extra].concat(), b"").await?;
+pub async fn options(exchange: &mut Exchange<'_>, request: &Request<'_, '_>) -> Answer {
+    exchange.respond(204, &[refusal::ALLOW, request.standing(), &request.extra].concat(), b"").await?;
     Ok(Outcome::Options)
 }
 
-async fn listed(exchange: &mut Exchange<'_>, request: &Request<'_>, page: &str) -> Answer {
+async fn listed(exchange: &mut Exchange<'_>, request: &Request<'_, '_>, page: &str) -> Answer {
     let lines = [LISTING.lines().as_bytes(), b"cache-control: no-cache\r\n", &request.extra].concat();
     exchange.respond(200, &lines, page.as_bytes()).await?;
     Ok(Outcome::Listing)

@@ -78,9 +78,11 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 /// What is known of a request while it is answered.
-pub struct Request<'r> {
+pub struct Request<'r, 's> {
     /// Its fields.
     pub asked: Asked<'r>,
+    /// Whose it is.
+    pub site: Option<&'s Site>,
     /// Who asks, by credentials.
     pub user: Option<Arc<str>>,
     /// Whether it came over TLS, to us or to a trusted proxy in front.
@@ -96,22 +98,23 @@ impl Handler for Front {
         let (head, peer) = (exchange.head(), exchange.peer());
         let asked = Asked::read(head);
         let tls_in_front = asked.forwarded_proto.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+        let current = self.current();
+        let site = current.sites.of_host(head.authority());
         let mut request = Request {
             asked,
+            site,
             user: None,
             over_tls: peer.tls.is_some() || (tls_in_front && self.trusts(peer.ip())),
             extra: Vec::new(),
             now: clock::now(),
         };
-        let current = self.current();
-        let site = current.sites.of_host(head.authority());
         let mut done = match site {
             _ if self.challenge(exchange, &request).await? => Ok(Outcome::Challenge),
             Some(site) => self.answer(exchange, site, &mut request).await,
             None => Err(Refusal::UnknownHost.into()),
         };
         if let Err(Halt::Refuse(refusal)) = done {
-            done = match self.refuse(exchange, site, &request, &refusal).await {
+            done = match self.refuse(exchange, &request, &refusal).await {
                 Ok(()) => Ok(Outcome::Refused),
                 Err(abort) => Err(abort.into()),
             };
@@ -161,7 +164,12 @@ impl Front {
         Rc::clone(&current)
     }
 
-    async fn answer(&self, exchange: &mut Exchange<'_>, site: &Site, request: &mut Request<'_>) -> Answer {
+    async fn answer(
+        &self,
+        exchange: &mut Exchange<'_>,
+        site: &Site,
+        request: &mut Request<'_, '_>,
+    ) -> Answer {
         let head = exchange.head();
         request.extra.extend_from_slice(site.standing.hsts(request.over_tls));
         if head.path() == "*" && head.method() == "OPTIONS" {
@@ -224,7 +232,7 @@ impl Front {
         &self,
         exchange: &Exchange<'_>,
         policy: &Policy,
-        request: &mut Request<'_>,
+        request: &mut Request<'_, '_>,
     ) -> Result<(), Halt> {
         if policy.is_open() {
             return Ok(());
@@ -254,7 +262,7 @@ impl Front {
         Ok(())
     }
 
-    fn write_down(&self, exchange: &Exchange<'_>, request: &Request<'_>, outcome: Outcome) {
+    fn write_down(&self, exchange: &Exchange<'_>, request: &Request<'_, '_>, outcome: Outcome) {
         let (head, sent) = (exchange.head(), exchange.sent());
         let line = Line {
             at: WallMs::now(),

@@ -96,6 +96,9 @@ async fn errors_are_pages_for_people_and_problems_for_programs() {
     let problem = web.get("/absent", &[]).await;
     assert_eq!((problem.status, problem.field("content-type")), (404, Some("application/problem+json")));
     assert_eq!(problem.json()["instance"], "/absent");
+    std::fs::create_dir(root.path().join("dir")).unwrap();
+    let moved = web.get("/dir", &[]).await;
+    assert_eq!((moved.status, moved.field("x-robots-tag")), (308, Some("none")));
     for answer in [&own, &problem] {
         assert_eq!(answer.field("x-robots-tag"), Some("none"));
         assert_eq!(answer.field("vary"), Some("accept"));

@@ -47,7 +47,7 @@ pub struct SiteConfig {
     /// Status → path of the file that is its page: `404 = "/404.html"`. For clients that take HTML; others, and all
     /// other statuses, get RFC 9457 problem details.
     pub error_pages: BTreeMap<String, String>,
-    /// Fields of every answer, unless it has them. In addition to, and instead of, `x-content-type-options: nosniff`,
+    /// Fields of every answer but the server's own pages, unless it has them. In addition to, and instead of, `x-content-type-options: nosniff`,
     /// `x-frame-options: SAMEORIGIN`, `referrer-policy: strict-origin-when-cross-origin`; empty: leave it out.
     pub headers: BTreeMap<String, String>,
     /// `Strict-Transport-Security` of answers over TLS, seconds; 0: none.
