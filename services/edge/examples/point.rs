@@ -45,6 +45,7 @@ fn config(arguments: impl Iterator<Item = String>) -> Result<Config, Box<dyn std
     }
     let mut config: Config = table.try_into()?;
     let mut addresses = addresses.into_iter();
+    config.tls_listen = None;
     config.listen = addresses.next().ok_or("point LISTEN ORIGIN… [key=value…]")?;
     config.origins = addresses.collect();
     Ok(config)

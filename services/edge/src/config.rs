@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use http_support::gateway::TlsConfig;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a point of presence. Every key has a default.
@@ -13,15 +13,11 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Address of the front door. Loopback unless told otherwise; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Address for TLS; needs `tls_certificate` and `tls_key`.
+    /// Address for TLS, HTTP/1.1 and HTTP/2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_listen: Option<SocketAddr>,
-    /// PEM file with the certificate chain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_certificate: Option<PathBuf>,
-    /// PEM file with its private key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_key: Option<PathBuf>,
+    /// Its certificates; without any, a self-signed one for development.
+    pub tls: TlsConfig,
     /// Worker threads, 1 to 64. More than cores only adds switching.
     pub workers: usize,
     /// Client connections per worker, 16 to 65,536; further ones wait in the backlog.
@@ -81,9 +77,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            tls_listen: None,
-            tls_certificate: None,
-            tls_key: None,
+            tls_listen: Some(SocketAddr::from(([127, 0, 0, 1], 8443))),
+            tls: TlsConfig::default(),
             workers: 2,
             connections_max: 16_384,
             origins: Vec::new(),
@@ -115,14 +110,11 @@ const TOKEN_CHARS_MIN: usize = 16;
 
 /// A value out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("edge.{key} = {value}: allowed is {allowed}")]
-pub struct ConfigError {
-    /// Which key of the section.
-    pub key: &'static str,
-    /// What it is.
-    pub value: String,
-    /// What it may be.
-    pub allowed: String,
+#[error("{0}")]
+pub struct ConfigError(String);
+
+fn wrong(key: &str, value: impl std::fmt::Display, allowed: impl std::fmt::Display) -> ConfigError {
+    ConfigError(format!("edge.{key} = {value}: allowed is {allowed}"))
 }
 
 impl Config {
@@ -156,19 +148,16 @@ impl Config {
         ];
         if let Some((key, value, range)) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))
         {
-            let allowed = format!("{} to {}", range.start(), range.end());
-            return Err(ConfigError { key, value: value.to_string(), allowed });
+            return Err(wrong(key, value, format_args!("{} to {}", range.start(), range.end())));
         }
         if self.tokens.iter().any(|token| token.chars().count() < TOKEN_CHARS_MIN) {
-            let allowed = format!("{TOKEN_CHARS_MIN} characters or more each");
-            return Err(ConfigError { key: "tokens", value: "(a short one)".to_owned(), allowed });
+            return Err(wrong(
+                "tokens",
+                "(a short one)",
+                format_args!("{TOKEN_CHARS_MIN} characters or more each"),
+            ));
         }
-        if self.tls_listen.is_some() && (self.tls_certificate.is_none() || self.tls_key.is_none()) {
-            let value = self.tls_listen.map(|address| address.to_string()).unwrap_or_default();
-            let allowed = "with tls_certificate and tls_key only".to_owned();
-            return Err(ConfigError { key: "tls_listen", value, allowed });
-        }
-        Ok(())
+        self.tls.validate("edge.tls").map_err(ConfigError)
     }
 
     pub(crate) fn collapse_wait(&self) -> Duration {
@@ -190,7 +179,10 @@ mod tests {
         let error = Config { workers: 0, ..Config::default() }.validate().unwrap_err();
         assert_eq!(error.to_string(), "edge.workers = 0: allowed is 1 to 64");
         let error = Config { memory_bytes_max: 1 << 20, ..Config::default() }.validate().unwrap_err();
-        assert_eq!(error.key, "object_bytes_max", "an object has to fit into memory");
+        assert!(
+            error.to_string().starts_with("edge.object_bytes_max"),
+            "an object has to fit into memory: {error}"
+        );
         let error = Config { tokens: vec!["secret".to_owned()], ..Config::default() }.validate().unwrap_err();
         assert!(!error.to_string().contains("secret"));
     }

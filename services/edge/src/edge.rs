@@ -1,11 +1,12 @@
 //! What the children of a point of presence share; it lives in the `Env` and survives each of them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Bus;
 use discovery::{Announcer, Registry};
-use http_support::gateway::{Binding, GatewayLimits, Timeouts};
+use http_support::gateway::{Binding, GatewayLimits, Timeouts, Tls};
 
 use crate::config::Config;
 use crate::fill::Fills;
@@ -30,6 +31,10 @@ pub struct Edge {
     pub telemetry: Telemetry,
     pub voice: Voice,
     pub bindings: Vec<Binding>,
+    /// The TLS side of its listener, and that one's URL.
+    pub tls: Option<(Arc<Tls>, String)>,
+    /// Its own directory.
+    pub data_dir: PathBuf,
     /// `CDN-Loop: edge-1.laptop\r\n`.
     pub loop_line: Vec<u8>,
 }

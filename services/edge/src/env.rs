@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bus::Bus;
+use clock::WallMs;
 use discovery::{Identity, Registry};
 use http_support::Listener;
-use http_support::gateway::{Binding, Certificate, CertificateSet, Tls, TlsLimits};
+use http_support::gateway::Binding;
 use ipnet::IpNet;
 use supervision::{Env, PoolSize};
 
@@ -41,15 +42,25 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     let listener = Listener::bind(config.listen)?;
     let url = listener.bound_url();
     let mut bindings = vec![binding(listener, &config, &on.instance)];
-    if let Some(address) = config.tls_listen {
-        let tls = tls(&config)?;
-        bindings.push(binding(Listener::bind(address)?, &config, &on.instance).with_tls(tls));
-    }
+    let tls = match config.tls_listen {
+        Some(address) => {
+            let tls = config.tls.open(&on.data_dir, WallMs::now())?;
+            let listener = Listener::bind(address)?;
+            let url = listener.bound_url().replacen("http", "https", 1);
+            bindings.push(binding(listener, &config, &on.instance).with_tls(Arc::clone(&tls)));
+            Some((tls, url))
+        }
+        None => None,
+    };
     let identity = Identity::new("edge", &on.instance).at(url).over(on.bus.clone());
     let loop_id = format!("{}.{}", on.instance, on.registry.node());
     let workers = PoolSize("http", config.workers);
+    let announcer = on.registry.announce(identity);
+    if let Some((_, url)) = &tls {
+        announcer.set_fact("tls", url.clone());
+    }
     let edge = Edge {
-        announcer: on.registry.announce(identity),
+        announcer,
         origins: Origins::new(&config),
         store: Arc::new(store),
         fills: Arc::new(Fills::default()),
@@ -61,6 +72,8 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
         bus: on.bus,
         registry: on.registry,
         bindings,
+        tls,
+        data_dir: on.data_dir,
         config,
     };
     Ok(Env::new().with(edge).with(workers))
@@ -71,9 +84,21 @@ fn binding(listener: Listener, config: &Config, instance: &str) -> Binding {
     Binding::plain(listener).trusting(trusted).named(instance)
 }
 
-fn tls(config: &Config) -> Result<Arc<Tls>, Error> {
-    let (chain, key) =
-        config.tls_certificate.as_deref().zip(config.tls_key.as_deref()).expect("checked by validate");
-    let certificate = Certificate::from_files(chain, key, clock::WallMs::now())?;
-    Ok(Tls::new(CertificateSet::new(vec![certificate]), TlsLimits::default())?)
+/// The address of the TLS listener of a point of presence, as it was bound.
+#[must_use]
+pub fn tls_url(env: &Env) -> Option<String> {
+    env.get::<Edge>()?.tls.as_ref().map(|(_, url)| url.clone())
+}
+
+/// Reads the certificates again; handshakes from now on use them, connections that are up are not touched. The rest of
+/// the configuration takes a restart.
+///
+/// # Errors
+/// A certificate cannot be used; then everything stays as it is.
+pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
+    let Some(edge) = env.get::<Edge>() else { return Ok(()) };
+    if let Some((tls, _)) = &edge.tls {
+        config.tls.reload(tls, &edge.data_dir, WallMs::now())?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Why a point of presence cannot be built, and the problems it answers with.
 
-use http_support::gateway::{CertificateError, TlsError};
+use http_support::gateway::TlsConfigError;
 use http_support::{BindError, Error as Answer};
 use messages::problem::Problem;
 
@@ -18,12 +18,9 @@ pub enum Error {
     /// The directory of the disk tier cannot be made or emptied.
     #[error("the disk tier in {0}")]
     Disk(std::path::PathBuf, #[source] std::io::Error),
-    /// The certificate or its key cannot be used.
-    #[error("the certificate")]
-    Certificate(#[from] CertificateError),
-    /// TLS cannot be set up with it.
+    /// A certificate cannot be used.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Tls(#[from] TlsConfigError),
 }
 
 /// RFC 9111 section 5.2.1.7: the request wants it from the store only.

@@ -47,7 +47,7 @@ use supervision::Strategy::OneForOne;
 use supervision::{Intensity, Tree, pool, secs, worker};
 
 pub use config::{Config, ConfigError};
-pub use env::{Dependencies, env};
+pub use env::{Dependencies, env, reload, tls_url};
 pub use error::Error;
 
 /// Supervision tree of a point of presence. Started top to bottom, stopped bottom to top.

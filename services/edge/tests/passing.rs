@@ -118,3 +118,27 @@ async fn what_may_not_be_stored_does_not_wait_and_is_looked_at_again() {
     .await;
     stack.stop().await;
 }
+
+/// With nothing configured the front door speaks TLS with a development certificate, and what is stored is told apart by
+/// scheme: it is part of the URI (RFC 9110 section 4.2).
+#[actix::test]
+async fn the_front_door_speaks_tls() {
+    let origin = Origin::start().await;
+    origin.answer("/a", Reply::new("Cache-Control: max-age=60\r\n", "x"));
+    let stack = Stack::with(&origin, 1, |_, config| {
+        config.tls_listen = Some(([127, 0, 0, 1], 0).into());
+    })
+    .await;
+    let address = stack.registry.local("edge-1").unwrap().announcement().facts["tls"].clone();
+    let fetch = |url: String| async move {
+        let ask = ["-ski", "--max-time", "10", "-H", "Host: a.example", &url];
+        let output = tokio::process::Command::new("curl").args(ask).output().await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    stack.get("/a").await.expect_cache("stored");
+    let first = fetch(format!("{address}/a")).await;
+    assert!(first.starts_with("HTTP/2 200") && first.contains("fwd=uri-miss"), "{first}");
+    let second = fetch(format!("{address}/a")).await;
+    assert!(second.contains("edge-1; hit") && second.contains("https://a.example/a"), "{second}");
+    stack.stop().await;
+}

@@ -10,7 +10,7 @@ use supervision::Env;
 fn env() -> Env {
     let data = tempfile::tempdir().unwrap().keep();
     let bus = Bus::open(&BusConfig::embedded(data.join("bus")), "n").unwrap();
-    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), tls_listen: None, ..Config::default() };
     let on = Dependencies {
         instance: "edge-1".to_owned(),
         bus,

@@ -42,6 +42,7 @@ impl Stack {
         for n in 1..=points {
             let mut config = Config {
                 listen: ([127, 0, 0, 1], 0).into(),
+                tls_listen: None,
                 origins: vec![origin.address],
                 origin_rest_ms: 50,
                 ..Config::default()
