@@ -180,4 +180,18 @@ mod tests {
         let host = SiteConfig { welcome: true, hosts: vec!["*.*.org".to_owned()], ..SiteConfig::default() };
         assert!(with(host).contains("hosts"));
     }
+
+    /// What is shown to users as an example can be meant as it stands.
+    #[test]
+    fn every_documented_example_is_valid() {
+        let text = include_str!("../../../infra/config/standfast.toml");
+        let shown: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let table: toml::Table = shown.parse().unwrap();
+        let config: Config = table["web"].clone().try_into().unwrap();
+        config.validate().unwrap();
+        assert!(!config.sites.is_empty() && !config.pools.is_empty() && !config.auth.is_empty());
+    }
 }
