@@ -87,7 +87,8 @@ impl Front {
     pub(crate) async fn welcome(&self, exchange: &mut Exchange<'_>, request: &Request<'_, '_>) -> Answer {
         let picture = self.web.registry.snapshot();
         let words = if request.asked.takes_html() {
-            welcome::page(&picture, exchange.head().authority())
+            let scheme = if request.over_tls { "https" } else { "http" };
+            welcome::page(&picture, &format!("{scheme}://{}", exchange.head().authority()))
         } else {
             welcome::json(&picture)
         };

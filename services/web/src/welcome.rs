@@ -26,9 +26,10 @@ const TIERS: &[(&str, &str)] = &[
 /// Instances of one tier that are shown by name.
 const SHOWN_MAX: usize = 24;
 
-/// For people. `host` is how the client names this server, so that the command it is shown works where it is.
+/// For people. `base` is the URL by which the client reached this server, so that the command it is shown works where
+/// it is.
 #[must_use]
-pub fn page(picture: &[Announcement], host: &str) -> Words {
+pub fn page(picture: &[Announcement], base: &str) -> Words {
     let here: Vec<&Announcement> = picture.iter().filter(|it| it.health != Health::Gone).collect();
     let console = address_of(&here, "console");
     let next = console.map_or_else(String::new, |url| {
@@ -41,7 +42,7 @@ pub fn page(picture: &[Announcement], host: &str) -> Words {
         ("verdict", &*verdict(&here)),
         ("tiers", &*rows(&here)),
         ("console", &*next),
-        ("host", &*escaped(if host.is_empty() { "127.0.0.1:8080" } else { host })),
+        ("base", &*escaped(base)),
         ("version", env!("CARGO_PKG_VERSION")),
     ];
     let lines = format!("{}cache-control: no-store\r\n", WELCOME.lines()).into_bytes();
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_page_names_what_runs_in_the_order_of_a_request_and_shows_text_as_text() {
-        let page = String::from_utf8(page(&picture(), "localhost:8080\"><x").body).unwrap();
+        let page = String::from_utf8(page(&picture(), "http://localhost:8080\"><x").body).unwrap();
         let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is not in\n{page}"));
         assert!(
             at("app-1") < at("app-2") && at("app-2") < at("console-1") && at("console-1") < at("&lt;odd&gt;")
