@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::buffers::{Buffer, PUMP, Scratch};
+use super::http2::{self, Fetching};
 use super::inbox::Inbox;
 use super::passage::Passage;
 use super::pool::{Lease, lease};
 use super::relaying::INTERIM_MAX;
 use super::timer::Timer;
 use super::watch::{Phase, Watch};
-use super::{ForwardError, ForwardFailure, GatewayLimits, Origin, Timeouts};
+use super::{ForwardError, ForwardFailure, GatewayLimits, Origin, Protocol, Timeouts};
 use crate::wire::{self, Framing, HeadLimits, OwnedResponseHead, Parsed, ResponseHead, Version};
 
 /// Told of an interim response: its status and field lines.
@@ -40,6 +41,8 @@ pub struct Fetched {
     head: OwnedResponseHead,
     /// `None` once the body has ended.
     lease: Option<Lease>,
+    /// Instead of a lease, if the server speaks HTTP/2.
+    http2: Option<Fetching>,
     /// What has been received of the body.
     inbox: Inbox,
     left: Passage,
@@ -61,7 +64,14 @@ impl Fetched {
     /// # Errors
     /// When the server stalls, resets, or breaks the framing: the body is incomplete.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ForwardError> {
-        self.next().await.map_err(|kind| {
+        let next = match &mut self.http2 {
+            Some(_) if self.over.is_some_and(|over| over <= clock::now()) => {
+                Err(ForwardFailure::TotalTimeout)
+            }
+            Some(http2) => http2.chunk(&self.timer, self.idle).await,
+            None => self.next().await,
+        };
+        next.map_err(|kind| {
             self.lease = None; // nothing more can be trusted on it
             self.left = Passage::Done;
             ForwardError::new(kind, false, false)
@@ -71,7 +81,7 @@ impl Fetched {
     /// The trailer section's field lines; empty before the end and when there is none.
     #[must_use]
     pub fn trailers(&self) -> &[u8] {
-        &self.trailers
+        self.http2.as_ref().map_or(&self.trailers, Fetching::trailers)
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, ForwardFailure> {
@@ -154,12 +164,22 @@ pub async fn fetch(
         head.truncate(length); // a short body was copied behind it
         let (reused, written) = (Cell::new(false), Cell::new(false));
         let watch = Watch::new(&timer, timeouts, &GatewayLimits::default());
-        match watch.over(attempt(origin, &mut request, &mut head, fresh, &watch, (&reused, &written))).await {
-            Ok((lease, head, inbox)) => {
+        let seen = (&reused, &written);
+        let attempt = async {
+            if *origin.protocol() == Protocol::H2c {
+                let (head, body) = http2::fetch(origin, &mut request, fresh, &watch, seen).await?;
+                return Ok((None, Some(body), head, Inbox::default()));
+            }
+            let (lease, head, inbox) = attempt(origin, &mut request, &mut head, fresh, &watch, seen).await?;
+            Ok((Some(lease), None, head, inbox))
+        };
+        match watch.over(attempt).await {
+            Ok((lease, http2, head, inbox)) => {
                 let mut fetched = Fetched {
                     left: Passage::new(head.framing(request.method), Version::Http10), // content, not chunks
                     head,
-                    lease: Some(lease),
+                    lease,
+                    http2,
                     inbox,
                     timer,
                     idle: timeouts.idle,
@@ -172,6 +192,9 @@ pub async fn fetch(
                 return Ok(fetched);
             }
             Err(kind) => {
+                if let ForwardFailure::HeaderTimeout | ForwardFailure::IdleTimeout = kind {
+                    http2::leave(origin); // HTTP/1 has left it already: its connection is closed
+                }
                 let repeatable = !written.get() || is_idempotent(request.method);
                 if !(repeatable && reused.get() && matches!(kind, ForwardFailure::Reset(_))) {
                     return Err(ForwardError::new(kind, true, repeatable));

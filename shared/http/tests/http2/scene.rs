@@ -12,8 +12,8 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_support::Listener;
 use http_support::gateway::{
-    self, Abort, Binding, CertificateSet, Exchange, ForwardOptions, GatewayLimits, Handler, Origin, Prepared,
-    Protocol, Timeouts, Tls, TlsLimits, development,
+    self, Abort, Binding, CertificateSet, Exchange, FetchRequest, ForwardOptions, GatewayLimits, Handler,
+    Origin, Prepared, Protocol, Timeouts, Tls, TlsLimits, development,
 };
 use supervision::Restart::Permanent;
 use supervision::Shutdown::Within;
@@ -239,6 +239,7 @@ impl Handler for Everything {
             }
             "echo" => echo(exchange).await,
             "unread" => exchange.respond(200, b"", b"unread").await,
+            "fetch" => self.fetch(exchange).await,
             "hint" => {
                 exchange.informational(103, b"Link: </a.css>; rel=preload\r\n").await?;
                 exchange.respond(200, b"", b"hinted").await
@@ -258,6 +259,38 @@ impl Handler for Everything {
 }
 
 impl Everything {
+    /// Fetches what the rest of the path and the body say, and answers with what came, in words.
+    async fn fetch(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
+        let mut body = Vec::new();
+        while let Some(part) = exchange.read_body().await? {
+            body.extend_from_slice(&part);
+        }
+        let mut told = Vec::new();
+        let mut on_informational = |status: u16, _: &[u8]| told.push(status);
+        let request = FetchRequest {
+            method: if body.is_empty() { "GET" } else { "POST" },
+            target: &exchange.head().path()[6..],
+            host: "origin.test",
+            lines: b"X-Fetch: 1\r\n",
+            body: (!body.is_empty()).then(|| body.into()),
+            on_informational: Some(&mut on_informational),
+        };
+        let origin = self.0.origin.clone().expect("the scene has an origin");
+        let mut fetched = match gateway::fetch(&origin, request, &self.0.timeouts).await {
+            Ok(fetched) => fetched,
+            Err(error) => return exchange.problem(&error.problem()).await,
+        };
+        let (mut text, mut bytes) = (Vec::new(), 0);
+        while let Ok(Some(part)) = fetched.chunk().await {
+            bytes += part.len();
+            text = part.to_vec();
+        }
+        let (told, status) = (format!("{told:?}"), fetched.head().status());
+        let trailers = String::from_utf8_lossy(fetched.trailers()).trim().to_owned();
+        let head = format!("{told} {status} {bytes} bytes, trailers [{trailers}], last part: ");
+        exchange.respond(200, b"", &[head.as_bytes(), &text[..text.len().min(1000)]].concat()).await
+    }
+
     async fn forward(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let origin = self.0.origin.clone().expect("the scene has an origin");
         let options = ForwardOptions { timeouts: self.0.timeouts, ..ForwardOptions::default() };

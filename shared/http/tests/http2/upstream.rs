@@ -189,6 +189,39 @@ async fn megabytes_go_through_from_clients_of_either_version() {
     }
 }
 
+/// Health checks and fills of the cache go the same way.
+#[actix_web::test]
+async fn a_request_of_our_own_is_a_stream_too() {
+    let origin = origin(|nth, request: Request<RecvStream>, respond| async move {
+        match request.uri().path() {
+            "/mirror" => mirror(nth, request, respond).await,
+            "/echo" => echo(nth, request, respond).await,
+            _ => std::future::pending().await,
+        }
+    })
+    .await;
+    let mut scene = Scene::before_http2(origin.address);
+    scene.timeouts.first_byte = Duration::from_millis(300);
+    let stack = scene.start().await;
+    let seen = stack.get("/fetch/mirror").await.text();
+    assert!(
+        seen.starts_with("[] 200 ") && seen.contains("GET http://origin.test/mirror\nx-fetch: 1\n"),
+        "{seen}"
+    );
+    let mut client = stack.connect().await;
+    let (response, mut body) = client.send_request(request("POST", "/fetch/echo"), false).unwrap();
+    send_all(&mut body, vec![b'x'; 3 << 20].into(), true).await;
+    let seen = Got::read(response.await.unwrap()).await.text();
+    assert!(
+        seen.starts_with("[103] 200 3145728 bytes, trailers [x-total: 3145728], last part: xxx"),
+        "{seen}"
+    );
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(stack.get("/fetch/silence").await.status, 504);
+    assert_eq!(stack.get("/fetch/mirror").await.status, 200);
+    assert_eq!(origin.connections(), 2, "who does not answer is left");
+}
+
 #[actix_web::test]
 async fn many_requests_share_one_connection() {
     let origin = origin(mirror).await;

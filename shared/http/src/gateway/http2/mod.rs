@@ -10,6 +10,7 @@
 
 mod bridge;
 mod connection;
+mod fetch;
 mod fields;
 mod forward;
 mod limits;
@@ -21,7 +22,9 @@ mod upstream;
 
 pub(super) use bridge::forward as forward_to_http2;
 pub(super) use connection::Connection;
+pub(super) use fetch::{Fetching, fetch};
 pub(super) use forward::forward;
 pub use limits::Http2Limits;
 pub(super) use preface::{Preface, preface};
 pub(super) use stream::Http2;
+pub(super) use upstream::leave;

@@ -90,8 +90,8 @@ pub(super) async fn seat(origin: &Origin, fresh: bool) -> Result<Seat, ForwardFa
 
 /// No further request goes over the present connection to `origin`, because it does not answer; those that are on it
 /// go on.
-pub(super) fn leave(origin: &Origin) {
-    Shared::of(origin).current.borrow_mut().take();
+pub(crate) fn leave(origin: &Origin) {
+    ORIGINS.with_borrow(|origins| origins.get(origin).and_then(|shared| shared.current.borrow_mut().take()));
 }
 
 impl Shared {
