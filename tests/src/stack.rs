@@ -230,6 +230,8 @@ fn one_process(dir: &Path, config: &Path) -> TestStack {
         address(&mut consoles),
         "--database".into(),
         address(&mut databases),
+        "--tls".into(),
+        "127.0.0.1:0".into(), // nothing here asks for it, and stacks run beside each other
     ];
     let nodes = vec![node(dir, config, "all", args)];
     TestStack { nodes, broker: None, fronts, console: consoles.remove(0), databases, dir: None }
@@ -251,6 +253,9 @@ fn many_processes(dir: &Path, config: &Path, bus: &str) -> TestStack {
             };
             if let Some(bases) = bases {
                 args.extend(["--listen".into(), address(bases)]);
+            }
+            if tier == "edge" {
+                args.extend(["--tls".into(), "127.0.0.1:0".into()]);
             }
             nodes.push(node(dir, config, &name, args));
         }

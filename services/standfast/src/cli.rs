@@ -126,6 +126,9 @@ pub struct Run {
     /// Where its API listens [default: the tier's own port].
     #[arg(long, env = "STANDFAST_LISTEN", value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Where its TLS listens: an edge, a balancer or a web server.
+    #[arg(long, value_name = "ADDR")]
+    pub tls: Option<String>,
     /// Host at which other nodes reach this one, when it listens on 0.0.0.0 [default: the host's name].
     #[arg(long, env = "STANDFAST_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,

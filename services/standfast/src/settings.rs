@@ -249,10 +249,8 @@ mod tests {
             Vec::<String>::new(),
             "keys that the example does not list"
         );
-        let with_examples: Settings = config::Loader::new()
-            .text("standfast.toml", &uncommented)
-            .load()
-            .expect("optional keys exist");
+        let with_examples: Settings =
+            config::Loader::new().text("standfast.toml", &uncommented).load().expect("optional keys exist");
         with_examples.validate().expect("the examples are in range");
     }
 

@@ -14,7 +14,7 @@ mod serve;
 mod tiers;
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bus::{Bus, BusError};
@@ -48,11 +48,10 @@ pub fn up(args: &cli::Up) -> Outcome {
 /// `standfast run TIER`.
 pub fn run(args: &cli::Run) -> Outcome {
     let tier = args.tier.as_str();
-    let source = source(&args.node).flag("--listen", &format!("{tier}.listen"), args.listen.as_deref()).flag(
-        "--advertise",
-        "discovery.host",
-        args.advertise.as_deref(),
-    );
+    let source = source(&args.node)
+        .flag("--listen", &format!("{tier}.listen"), args.listen.as_deref())
+        .flag("--tls", &format!("{tier}.tls_listen"), args.tls.as_deref())
+        .flag("--advertise", "discovery.host", args.advertise.as_deref());
     let settings = prepare(&source)?;
     if settings.bus.url == "embedded" {
         return Err(Failure::config(format!(
@@ -95,7 +94,11 @@ pub struct Node {
     agent: Agent,
     database: OnceLock<Database>,
     data: Option<DataDir>,
+    reloads: Mutex<Vec<(String, Reload)>>,
 }
+
+/// What a running instance does with settings that were read again; an error leaves it as it is.
+type Reload = Box<dyn Fn(&Settings) -> Result<(), String> + Send>;
 
 impl Node {
     /// Opens the bus, and starts the tree with discovery and operations in it. A broker that is down is waited for
@@ -118,6 +121,7 @@ impl Node {
             agent,
             database: OnceLock::new(),
             data,
+            reloads: Mutex::default(),
         };
         operations::count_transitions(&node.root);
         node.root.add_tier("node", TIER_INTENSITY).await;
@@ -134,6 +138,12 @@ impl Node {
         let link = self.bus.link(&path);
         self.links.register(path, link.clone());
         link
+    }
+
+    /// `apply` is called when the configuration was read again.
+    fn on_reload(&self, instance: &str, apply: impl Fn(&Settings) -> Result<(), String> + Send + 'static) {
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        reloads.push((instance.to_owned(), Box::new(apply)));
     }
 
     /// Starts an instance; returns when it is ready.

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use messages::service::Health;
 use supervision::view::ExitReason;
 
-use super::{Node, reload, tiers::Plan};
+use super::{Node, tiers::Plan};
 use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome};
 use crate::out;
@@ -45,7 +45,7 @@ async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return node.drain(&settings, &mut signals).await,
-                Asked::Reload => reload::reload(&mut settings, source),
+                Asked::Reload => node.reload(&mut settings, source),
             },
             reason = root.exited() => return Err(gave_up(reason)),
         }

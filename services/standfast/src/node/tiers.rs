@@ -1,6 +1,7 @@
 //! Which tiers a node starts, in which order, and how each is wired. The one place that names them all.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dbclient::{Database, Endpoint};
@@ -145,48 +146,59 @@ impl Node {
     }
 
     async fn start_web(&self, instance: &str, own_port: bool) -> Outcome {
-        let mut config = self.settings.web.clone();
-        if !own_port {
-            config.listen.set_port(0);
-        }
         let on = web::Dependencies {
             instance: instance.to_owned(),
             bus: self.link("web", instance),
             registry: self.registry.clone(),
             data_dir: self.directory(instance),
         };
-        let env = web::env(config, on).map_err(|error| refused(instance, &error))?;
+        let config = move |settings: &Settings| {
+            let mut config = settings.web.clone();
+            own_ports(own_port, &mut config.listen, &mut config.tls_listen);
+            config
+        };
+        let env = web::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
+        let of = env.clone();
+        self.on_reload(instance, move |settings| {
+            web::reload(&of, &config(settings)).map_err(|error| with_causes(&error))
+        });
         self.add("web", instance, &web::TREE, env).await
     }
 
     async fn start_balancer(&self, instance: &str, own_port: bool) -> Outcome {
-        let mut config = self.settings.balancer.clone();
-        if !own_port {
-            config.listen.set_port(0);
-        }
         let on = balancer::Dependencies {
             instance: instance.to_owned(),
             bus: self.link("balancer", instance),
             registry: self.registry.clone(),
             data_dir: self.directory(instance),
         };
-        let env = balancer::env(config, on).map_err(|error| refused(instance, &error))?;
+        let config = move |settings: &Settings| {
+            let mut config = settings.balancer.clone();
+            own_ports(own_port, &mut config.listen, &mut config.tls_listen);
+            config
+        };
+        let env = balancer::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
+        let of = env.clone();
+        self.on_reload(instance, move |settings| {
+            balancer::reconfigure(&of, config(settings)).map_err(|error| with_causes(&error))
+        });
         self.add("balancer", instance, &balancer::TREE, env).await
     }
 
     async fn start_edge(&self, instance: &str, own_port: bool) -> Outcome {
-        let mut config = self.settings.edge.clone();
-        if !own_port {
-            config.listen.set_port(0);
-            config.tls_listen.iter_mut().for_each(|address| address.set_port(0));
-        }
         let on = edge::Dependencies {
             instance: instance.to_owned(),
             bus: self.link("edge", instance),
             registry: self.registry.clone(),
             data_dir: self.directory(instance),
         };
+        let mut config = self.settings.edge.clone();
+        own_ports(own_port, &mut config.listen, &mut config.tls_listen);
         let env = edge::env(config, on).map_err(|error| refused(instance, &error))?;
+        let of = env.clone();
+        self.on_reload(instance, move |settings| {
+            edge::reload(&of, &settings.edge).map_err(|error| with_causes(&error))
+        });
         self.add("edge", instance, &edge::TREE, env).await
     }
 
@@ -212,6 +224,14 @@ fn replicas(registry: &Registry) -> Vec<Endpoint> {
         primary: it.facts.get("role").is_some_and(|role| role == "primary"),
     };
     replicas().filter(|it| !staying || it.health != Health::Draining).map(endpoint).collect()
+}
+
+/// An instance that may not have the configured ports takes free ones.
+fn own_ports(own: bool, plain: &mut SocketAddr, tls: &mut Option<SocketAddr>) {
+    if !own {
+        plain.set_port(0);
+        tls.iter_mut().for_each(|address| address.set_port(0));
+    }
 }
 
 /// The same interface, and a port of the system's choice.

@@ -77,8 +77,19 @@ impl Up {
         let data = directory.join("data");
         let file = |name: &str| std::fs::File::create(directory.join(name)).expect("the directory is ours");
         let free = "127.0.0.1:0";
-        let mut command =
-            standfast(&["up", "--node", "test", "--listen", free, "--console", free, "--database", free]);
+        let mut command = standfast(&[
+            "up",
+            "--node",
+            "test",
+            "--listen",
+            free,
+            "--console",
+            free,
+            "--tls",
+            free,
+            "--database",
+            free,
+        ]);
         command.arg("--data").arg(data).args(more).stdout(file("stdout")).stderr(file("stderr"));
         change(&mut command);
         let child = Some(command.spawn().expect("the binary starts"));

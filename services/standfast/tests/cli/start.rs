@@ -6,7 +6,7 @@ use crate::process::{Up, refused};
 
 fn up(data: &str, more: &[&str]) -> String {
     let free = "127.0.0.1:0";
-    let args = ["up", "--data", data, "--listen", free, "--console", free, "--database", free];
+    let args = ["up", "--data", data, "--listen", free, "--tls", free, "--console", free, "--database", free];
     refused(&[&args[..], more].concat(), 1)
 }
 
@@ -42,10 +42,10 @@ fn a_taken_port_is_named() {
     let data = directory.path().join("data");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for flag in ["--console", "--listen", "--database"] {
+    for flag in ["--console", "--listen", "--tls", "--database"] {
         let free = "127.0.0.1:0";
         let mut args = vec!["up", "--data", data.to_str().unwrap()];
-        for other in ["--console", "--listen", "--database"] {
+        for other in ["--console", "--listen", "--tls", "--database"] {
             args.extend([other, if other == flag { &address } else { free }]);
         }
         let text = refused(&args, 1);
