@@ -87,10 +87,11 @@ impl<F: Future<Output = ()>> Future for Task<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let life = self.entry.0.clone();
+        let Self { future, entry } = &mut *self;
+        let life = &entry.0;
         let busy_with = &life.0.home.busy_with;
         busy_with.store(life.0.id.0, Ordering::Relaxed);
-        let polled = crash::catch(|| self.future.as_mut().poll(cx));
+        let polled = crash::catch(|| future.as_mut().poll(cx));
         busy_with.store(0, Ordering::Relaxed);
         polled.unwrap_or_else(|report| {
             life.0.fail(ExitReason::Panic, report);

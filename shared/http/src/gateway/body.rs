@@ -1,5 +1,7 @@
 //! The body of an HTTP/1 request as it comes in: read by a handler, passed on, or dropped.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 
 use super::BodyError;
@@ -126,7 +128,7 @@ impl<'c> RequestBody<'c> {
     async fn receive(&mut self) -> Result<(), BodyError> {
         let connection = self.connection;
         let idle = connection.worker.limits.body_idle_timeout;
-        let receive = connection.io.receive(Buffer::receive, RECEIVE);
+        let receive = pin!(connection.io.receive(Buffer::receive, RECEIVE));
         match connection.timer.while_moving(&connection.io, idle, receive).await {
             Ok(Ok(received)) if received.len > 0 => {
                 self.inbox.append(received);

@@ -2,11 +2,14 @@
 
 use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 
 use super::acceptor::{Handler, Worker};
 use super::buffers::{Buffer, RECEIVE, Scratch};
@@ -204,6 +207,7 @@ impl Connection {
         &self,
         sending: impl Future<Output = std::io::Result<T>>,
     ) -> Result<T, Abort> {
+        let sending = pin!(sending);
         match self.timer.while_moving(&self.io, self.worker.limits.send_idle_timeout, sending).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(Abort::ClientGone),
@@ -246,7 +250,9 @@ impl Connection {
 
 /// Where the head at the front of `bytes` ends.
 fn head_end(bytes: &[u8]) -> Option<usize> {
-    memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
+    /// Made once: making it costs more than a search.
+    static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+    EMPTY_LINE.find(bytes).map(|at| at + 4)
 }
 
 fn late_head() -> Error {

@@ -1,6 +1,7 @@
 //! A request of our own, through the same pools as forwarded ones.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -110,8 +111,10 @@ impl Fetched {
         if self.over.is_some_and(|over| over <= clock::now()) {
             return Err(ForwardFailure::TotalTimeout);
         }
-        let receive = lease.io.receive(Buffer::pump, PUMP);
-        let received = self.timer.while_moving(&lease.io, self.idle, receive).await;
+        let received = {
+            let receive = pin!(lease.io.receive(Buffer::pump, PUMP));
+            self.timer.while_moving(&lease.io, self.idle, receive).await
+        };
         let received = received.map_err(|_| ForwardFailure::IdleTimeout)?;
         let received = received.map_err(|error| ForwardFailure::Reset(Some(error)))?;
         if received.len == 0 {
@@ -164,16 +167,20 @@ pub async fn fetch(
         head.truncate(length); // a short body was copied behind it
         let (reused, written) = (Cell::new(false), Cell::new(false));
         let watch = Watch::new(&timer, timeouts, &GatewayLimits::default());
-        let seen = (&reused, &written);
-        let attempt = async {
-            if *origin.protocol() == Protocol::H2c {
-                let (head, body) = http2::fetch(origin, &mut request, fresh, &watch, seen).await?;
-                return Ok((None, Some(body), head, Inbox::default()));
-            }
-            let (lease, head, inbox) = attempt(origin, &mut request, &mut head, fresh, &watch, seen).await?;
-            Ok((Some(lease), None, head, inbox))
+        let attempted = {
+            let seen = (&reused, &written);
+            let attempt = pin!(async {
+                if *origin.protocol() == Protocol::H2c {
+                    let (head, body) = http2::fetch(origin, &mut request, fresh, &watch, seen).await?;
+                    return Ok((None, Some(body), head, Inbox::default()));
+                }
+                let (lease, head, inbox) =
+                    attempt(origin, &mut request, &mut head, fresh, &watch, seen).await?;
+                Ok((Some(lease), None, head, inbox))
+            });
+            watch.over(attempt).await
         };
-        match watch.over(attempt).await {
+        match attempted {
             Ok((lease, http2, head, inbox)) => {
                 let mut fetched = Fetched {
                     left: Passage::new(head.framing(request.method), Version::Http10), // content, not chunks

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::buffers::Scratch;
@@ -120,8 +120,12 @@ pub(crate) async fn forward<'c>(
     loop {
         request.truncate(length); // a short body was copied behind it
         let progress = Progress::default();
-        let attempt = attempt(http1, head, origin, &mut options, &mut request, fresh, &watch, &progress);
-        match watch.over(attempt).await {
+        let attempted = {
+            let attempt =
+                pin!(attempt(http1, head, origin, &mut options, &mut request, fresh, &watch, &progress));
+            watch.over(attempt).await
+        };
+        match attempted {
             Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
             Err(kind) => {
                 progress.once_more(kind, head, http1.answer.is_awaited(), http1.body.is_untouched())?;
@@ -148,7 +152,7 @@ async fn attempt<'c>(
     progress.reused.set(lease.is_reused());
     let keep_body = head.is_idempotent();
     let relayed = {
-        let sending = http1.body.send_on(request, keep_body, &lease.io, watch);
+        let sending = pin!(http1.body.send_on(request, keep_body, &lease.io, watch));
         let relay = Relay {
             connection: http1.connection,
             answer: &mut http1.answer,
@@ -158,7 +162,8 @@ async fn attempt<'c>(
             request_sent: &progress.request_sent,
         };
         let client = &http1.connection.io;
-        while_there(client, watch, over_lease(sending, relay.run(options), &lease, progress)).await
+        let relaying = pin!(relay.run(options));
+        while_there(client, watch, over_lease(sending, relaying, &lease, progress)).await
     }?;
     if keep_body && !http1.body.is_done() && progress.request_sent.get() {
         http1.body.done_with_it();
@@ -167,44 +172,44 @@ async fn attempt<'c>(
 }
 
 /// Runs `exchange`; gives it up if the client goes away while there is nothing but its response to wait for.
-pub(super) async fn while_there<T>(
-    client: &Io,
-    watch: &Watch<'_>,
-    exchange: impl Future<Output = Result<T, ForwardFailure>>,
-) -> Result<T, ForwardFailure> {
-    let mut exchange = pin!(exchange);
-    poll_fn(|cx| match exchange.as_mut().poll(cx) {
+pub(super) fn while_there<'a, T>(
+    client: &'a Io,
+    watch: &'a Watch<'_>,
+    mut exchange: impl Future<Output = Result<T, ForwardFailure>> + Unpin + 'a,
+) -> impl Future<Output = Result<T, ForwardFailure>> + Unpin + 'a {
+    poll_fn(move |cx| match Pin::new(&mut exchange).poll(cx) {
         Poll::Pending if watch.phase() == Phase::UpstreamAnswers && client.poll_ended(cx).is_ready() => {
             Poll::Ready(Err(ForwardFailure::ClientGone))
         }
         polled => polled,
     })
-    .await
 }
 
 /// As [`both`], on a leased connection, which knows whether any of the request was written.
-pub(super) async fn over_lease(
-    sending: impl Future<Output = Result<u64, SendError>>,
-    relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
-    lease: &Lease,
-    progress: &Progress,
-) -> Result<Relayed, ForwardFailure> {
+pub(super) fn over_lease<'a>(
+    sending: Pin<&'a mut impl Future<Output = Result<u64, SendError>>>,
+    relaying: Pin<&'a mut impl Future<Output = Result<Relayed, ForwardFailure>>>,
+    lease: &'a Lease,
+    progress: &'a Progress,
+) -> impl Future<Output = Result<Relayed, ForwardFailure>> + Unpin + 'a {
     let written = lease.io.written();
     progress.written.set(true); // unless it turns out otherwise
-    let result = both(sending, relaying, progress).await;
-    progress.written.set(lease.io.written() > written);
-    result
+    let mut both = both(sending, relaying, progress);
+    poll_fn(move |cx| {
+        let relayed = ready!(Pin::new(&mut both).poll(cx));
+        progress.written.set(lease.io.written() > written);
+        Poll::Ready(relayed)
+    })
 }
 
 /// Sends the request and relays the response at the same time: either may be done first.
-pub(super) async fn both(
-    sending: impl Future<Output = Result<u64, SendError>>,
-    relaying: impl Future<Output = Result<Relayed, ForwardFailure>>,
-    progress: &Progress,
-) -> Result<Relayed, ForwardFailure> {
-    let (mut sending, mut relaying) = (pin!(sending), pin!(relaying));
+pub(super) fn both<'a>(
+    mut sending: Pin<&'a mut impl Future<Output = Result<u64, SendError>>>,
+    mut relaying: Pin<&'a mut impl Future<Output = Result<Relayed, ForwardFailure>>>,
+    progress: &'a Progress,
+) -> impl Future<Output = Result<Relayed, ForwardFailure>> + Unpin + 'a {
     let mut sends = true;
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if sends && let Poll::Ready(sent) = sending.as_mut().poll(cx) {
             sends = false;
             match sent {
@@ -218,7 +223,6 @@ pub(super) async fn both(
         }
         relaying.as_mut().poll(cx)
     })
-    .await
 }
 
 /// The response is passed on: the connection becomes a tunnel, is kept, or is dropped.

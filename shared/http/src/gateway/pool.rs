@@ -7,10 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use super::connect::connect;
 use super::io::Io;
@@ -41,8 +40,11 @@ impl Hasher for Ready {
 struct Pool {
     /// Oldest first.
     idle: RefCell<Vec<Idle>>,
-    in_use: Arc<Semaphore>,
+    in_use: Cell<usize>,
+    in_use_max: usize,
     waiting: Cell<usize>,
+    /// Tells the first who waits that there is a free place.
+    freed: Notify,
     idle_max: usize,
     idle_timeout: Tick,
 }
@@ -57,15 +59,15 @@ pub(crate) struct Lease {
     pub(crate) io: Io,
     /// How long connecting took; `None` out of the pool.
     pub(crate) connect: Option<Duration>,
-    pool: Rc<Pool>,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Lease {
     /// Keeps the connection for the next request: only if both sides are done with this one, and nothing more was read.
     pub(crate) fn give_back(self) {
-        let mut idle = self.pool.idle.borrow_mut();
-        if idle.len() < self.pool.idle_max {
+        let pool = &self.place.0;
+        let mut idle = pool.idle.borrow_mut();
+        if idle.len() < pool.idle_max {
             idle.push(Idle { io: self.io, since: timer::now() });
         }
     }
@@ -77,18 +79,14 @@ impl Lease {
 
 /// A connection to `origin`: an idle one, unless `fresh`, else a new one. The caller bounds the time.
 pub(crate) async fn lease(origin: &Origin, fresh: bool) -> Result<Lease, ForwardFailure> {
-    let pool = Pool::of(origin);
-    let permit = match Arc::clone(&pool.in_use).try_acquire_owned() {
-        Ok(permit) => permit,
-        Err(_) => pool.wait(origin.limits().waiting_max).await?,
-    };
-    if !fresh && let Some(io) = pool.quiet_one() {
-        return Ok(Lease { io, connect: None, pool, _permit: permit });
+    let place = Place::take(Pool::of(origin), origin.limits().waiting_max).await?;
+    if !fresh && let Some(io) = place.0.quiet_one() {
+        return Ok(Lease { io, connect: None, place });
     }
     let began = clock::now();
     let io = connect(origin).await?;
     let connect = Some(clock::now() - began);
-    Ok(Lease { io, connect, pool, _permit: permit })
+    Ok(Lease { io, connect, place })
 }
 
 impl Pool {
@@ -107,20 +105,13 @@ impl Pool {
         let limits = origin.limits();
         Self {
             idle: RefCell::default(),
-            in_use: Arc::new(Semaphore::new(limits.connections_max)),
+            in_use: Cell::new(0),
+            in_use_max: limits.connections_max,
             waiting: Cell::new(0),
+            freed: Notify::new(),
             idle_max: limits.idle_max,
             idle_timeout: timer::ticks(limits.idle_timeout),
         }
-    }
-
-    /// Waits in the queue, unless it is full.
-    async fn wait(&self, waiting_max: usize) -> Result<OwnedSemaphorePermit, ForwardFailure> {
-        if self.waiting.get() >= waiting_max {
-            return Err(ForwardFailure::Saturated);
-        }
-        let _place = Place::take(&self.waiting);
-        Ok(Arc::clone(&self.in_use).acquire_owned().await.expect("the semaphore is never closed"))
     }
 
     /// The idle connection used last. One that has something to read is dead: the server closed it, or sent what
@@ -136,19 +127,58 @@ impl Pool {
     }
 }
 
-/// A place in the queue, given up when dropped.
-struct Place<'p>(&'p Cell<usize>);
+/// One of the connections that may be in use, given up when dropped.
+struct Place(Rc<Pool>);
 
-impl<'p> Place<'p> {
-    fn take(waiting: &'p Cell<usize>) -> Self {
-        waiting.set(waiting.get() + 1);
-        Self(waiting)
+impl Place {
+    /// Waits in the queue if there is none, unless that is full.
+    async fn take(pool: Rc<Pool>, waiting_max: usize) -> Result<Self, ForwardFailure> {
+        // Who waits already goes first.
+        if pool.waiting.get() == 0 && pool.in_use.get() < pool.in_use_max {
+            return Ok(Self::of(pool));
+        }
+        if pool.waiting.get() >= waiting_max {
+            return Err(ForwardFailure::Saturated);
+        }
+        let waits = Waits::begin(&pool);
+        loop {
+            pool.freed.notified().await;
+            if pool.in_use.get() < pool.in_use_max {
+                break;
+            }
+        }
+        drop(waits);
+        Ok(Self::of(pool))
+    }
+
+    fn of(pool: Rc<Pool>) -> Self {
+        pool.in_use.set(pool.in_use.get() + 1);
+        Self(pool)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.in_use.set(self.0.in_use.get() - 1);
+        if self.0.waiting.get() > 0 {
+            self.0.freed.notify_one();
+        }
+    }
+}
+
+/// Counted in the queue until it is dropped.
+struct Waits<'p>(&'p Pool);
+
+impl<'p> Waits<'p> {
+    fn begin(pool: &'p Pool) -> Self {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
 

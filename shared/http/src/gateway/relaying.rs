@@ -50,11 +50,31 @@ pub(crate) struct Relayed {
 /// Bytes that the client did not take at once.
 type Unsent = Option<Vec<u8>>;
 
+/// What the next head in hand is.
+enum Step {
+    /// Not whole yet.
+    More,
+    /// A 1xx; its lines are composed.
+    Interim(u16),
+    /// The final one; its lines are composed.
+    Final(Begun),
+}
+
+/// A final response whose body is about to be passed on.
+struct Begun {
+    status: u16,
+    head_at: Instant,
+    passage: Passage,
+    keep_alive: bool,
+    undated: bool,
+    upgraded: bool,
+}
+
 impl Relay<'_, '_> {
     pub(crate) async fn run(mut self, options: &mut ForwardOptions<'_>) -> Result<Relayed, ForwardFailure> {
-        let mut partial = Vec::new();
+        let (mut partial, mut out) = (Vec::new(), Scratch::new());
         let mut interim = 0;
-        let (mut relayed, mut passage, unsent) = loop {
+        let (mut relayed, mut passage, unsent) = 'heads: loop {
             let received = self.upstream.receive(Buffer::pump, PUMP).await;
             let received = received.map_err(|error| ForwardFailure::Reset(Some(error)))?;
             if received.len == 0 {
@@ -67,23 +87,19 @@ impl Relay<'_, '_> {
                 &partial
             };
             let mut at = 0;
-            let last = loop {
-                match ResponseHead::parse(&bytes[at..], &self.connection.worker.limits.head) {
-                    Ok(Parsed::Complete { head, len }) if head.is_informational() => {
+            loop {
+                match self.step(bytes, &mut at, options, &mut out)? {
+                    Step::More => break,
+                    Step::Interim(status) => {
                         interim += 1;
-                        self.interim(&head, interim).await?;
-                        at += len;
+                        self.interim(status, &out, interim).await?;
                     }
-                    Ok(Parsed::Complete { head, len }) => break Some((head, at + len)),
-                    Ok(Parsed::Partial) => break None,
-                    Err(error) => return Err(ForwardFailure::Malformed(error)),
+                    Step::Final(begun) => break 'heads self.begin(begun, &bytes[at..], &mut out).await?,
                 }
-            };
-            match last {
-                Some((head, end)) => break self.begin(&head, &bytes[end..], options).await?,
-                None => partial = bytes[at..].to_vec(),
             }
+            partial = bytes[at..].to_vec();
         };
+        drop(out);
         let slow = self.catch_up(unsent).await?;
         self.pump(&mut passage, &mut relayed, slow).await?;
         if relayed.upgraded.is_none() {
@@ -92,17 +108,38 @@ impl Relay<'_, '_> {
         Ok(relayed)
     }
 
+    /// Reads the head at `at` and composes its lines. Not async: a parsed head is large, and need not outlive this.
+    fn step(
+        &self,
+        bytes: &[u8],
+        at: &mut usize,
+        options: &mut ForwardOptions<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, ForwardFailure> {
+        match ResponseHead::parse(&bytes[*at..], &self.connection.worker.limits.head) {
+            Ok(Parsed::Partial) => Ok(Step::More),
+            Err(error) => Err(ForwardFailure::Malformed(error)),
+            Ok(Parsed::Complete { head, len }) => {
+                *at += len;
+                out.clear();
+                if head.is_informational() {
+                    head.end_to_end_lines(out, |_| false);
+                    return Ok(Step::Interim(head.status()));
+                }
+                self.compose(&head, options, out).map(Step::Final)
+            }
+        }
+    }
+
     /// Passes a 1xx on (RFC 9110 section 15.2). The time for the final response begins anew.
-    async fn interim(&mut self, head: &ResponseHead<'_>, count: u32) -> Result<(), ForwardFailure> {
+    async fn interim(&mut self, status: u16, lines: &[u8], count: u32) -> Result<(), ForwardFailure> {
         if count > INTERIM_MAX {
             return Err(ForwardFailure::Protocol("too many interim responses"));
         }
         // RFC 9110 section 15.2: only who asked for a 100 gets one.
-        if head.status() != 100 || self.request.expects_continue() {
-            let mut lines = Scratch::new();
-            head.end_to_end_lines(&mut lines, |_| false);
+        if status != 100 || self.request.expects_continue() {
             let phase = self.watch.enter(Phase::ClientTakes);
-            let sent = self.answer.informational(head.status(), &lines).await;
+            let sent = self.answer.informational(status, lines).await;
             self.watch.waits_for(phase);
             sent.map_err(|_| ForwardFailure::ClientGone)?;
         }
@@ -112,13 +149,12 @@ impl Relay<'_, '_> {
         Ok(())
     }
 
-    /// Sends the final head, and what has come of the body, in one write if it may be.
-    async fn begin(
-        &mut self,
+    fn compose(
+        &self,
         head: &ResponseHead<'_>,
-        mut input: &[u8],
         options: &mut ForwardOptions<'_>,
-    ) -> Result<(Relayed, Passage, Unsent), ForwardFailure> {
+        out: &mut Vec<u8>,
+    ) -> Result<Begun, ForwardFailure> {
         let head_at = clock::now();
         let added = match options.on_response.as_mut().map_or(Decision::Forward, |decide| decide(head)) {
             Decision::Forward => Vec::new(),
@@ -129,38 +165,6 @@ impl Relay<'_, '_> {
         if upgraded && !(head.switches_protocol() && self.request.upgrade().is_some()) {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
         }
-        let mut passage = Passage::new(head.framing(self.request.method()), self.request.version());
-        let ends_by_close = passage.ends_by_close();
-        let mut out = Scratch::new();
-        let came = input.len();
-        let unsent = {
-            // Before the head: what cannot be understood can still be answered with 502.
-            let piece = passage.pass(&mut input).map_err(|_| ForwardFailure::MalformedBody)?;
-            self.compose(head, ends_by_close, upgraded, options, &added, &mut out);
-            self.count(&piece);
-            self.watch.waits_for(Phase::ClientTakes);
-            self.deliver_head(&mut out, &piece).await?
-        };
-        let unsent = self.pass_rest(&mut passage, &mut input, unsent).await?;
-        let relayed = Relayed {
-            status: head.status(),
-            head_at,
-            bytes: if upgraded { 0 } else { (came - input.len()) as u64 },
-            reusable: head.keep_alive() && input.is_empty(), // a surplus is nobody's response
-            upgraded: upgraded.then(|| input.to_vec()),
-        };
-        Ok((relayed, passage, unsent))
-    }
-
-    fn compose(
-        &mut self,
-        head: &ResponseHead<'_>,
-        ends_by_close: bool,
-        upgraded: bool,
-        options: &ForwardOptions<'_>,
-        added: &[u8],
-        out: &mut Vec<u8>,
-    ) {
         crate::wire::write_status_line(head.status(), out);
         if options.drop_response.is_empty() {
             head.end_to_end_lines(out, |_| false);
@@ -169,9 +173,58 @@ impl Relay<'_, '_> {
         }
         head.framing_line(self.request.method(), self.request.version(), out);
         out.extend_from_slice(options.response_lines);
-        out.extend_from_slice(added);
+        out.extend_from_slice(&added);
+        Ok(Begun {
+            status: head.status(),
+            head_at,
+            passage: Passage::new(head.framing(self.request.method()), self.request.version()),
+            keep_alive: head.keep_alive(),
+            // RFC 9110 section 6.6.1: a recipient with a clock adds a Date that is missing.
+            undated: head.get("date").is_none(),
+            upgraded,
+        })
+    }
+
+    /// Sends the final head, and what has come of the body, in one write if it may be.
+    async fn begin(
+        &mut self,
+        begun: Begun,
+        mut input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(Relayed, Passage, Unsent), ForwardFailure> {
+        let Begun { status, head_at, mut passage, keep_alive, undated, upgraded } = begun;
+        let ends_by_close = passage.ends_by_close();
+        let came = input.len();
+        let unsent = {
+            // Before the head is under way: what cannot be understood can still be answered with 502.
+            let piece = passage.pass(&mut input).map_err(|_| ForwardFailure::MalformedBody)?;
+            self.end_head(status, ends_by_close, undated, upgraded, out);
+            self.count(&piece);
+            self.watch.waits_for(Phase::ClientTakes);
+            self.deliver_head(out, &piece).await?
+        };
+        let unsent = self.pass_rest(&mut passage, &mut input, unsent).await?;
+        let relayed = Relayed {
+            status,
+            head_at,
+            bytes: if upgraded { 0 } else { (came - input.len()) as u64 },
+            reusable: keep_alive && input.is_empty(), // a surplus is nobody's response
+            upgraded: upgraded.then(|| input.to_vec()),
+        };
+        Ok((relayed, passage, unsent))
+    }
+
+    /// Adds what is of this connection.
+    fn end_head(
+        &mut self,
+        status: u16,
+        ends_by_close: bool,
+        undated: bool,
+        upgraded: bool,
+        out: &mut Vec<u8>,
+    ) {
         let framing = if ends_by_close { Framing::UntilClose } else { Framing::None };
-        self.answer.begin_forwarded(head.status(), (!upgraded).then_some(framing));
+        self.answer.begin_forwarded(status, (!upgraded).then_some(framing));
         if upgraded {
             let protocol = self.request.upgrade().expect("looked at before");
             for part in ["Upgrade: ", protocol, "\r\nConnection: upgrade\r\n\r\n"] {
@@ -181,8 +234,7 @@ impl Relay<'_, '_> {
         }
         // A request that is answered before it was sent: nobody can say where it will end.
         self.answer.keep &= self.request_sent.get() && self.connection.may_go_on();
-        // RFC 9110 section 6.6.1: a recipient with a clock adds a Date that is missing.
-        self.answer.end_head(head.status(), head.get("date").is_none(), out);
+        self.answer.end_head(status, undated, out);
     }
 
     /// Passes on what is left of `input`; what the client does not take at once is added to `unsent`.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -77,15 +77,14 @@ impl Timer {
 
     /// Runs `future` for as long as it makes progress on `io` at least every `idle`. Touches no timer unless `future` has
     /// to wait.
-    pub(crate) async fn while_moving<T>(
-        &self,
-        io: &Io,
+    pub(crate) fn while_moving<'a, T>(
+        &'a self,
+        io: &'a Io,
         idle: Duration,
-        future: impl Future<Output = T>,
-    ) -> Result<T, Elapsed> {
-        let mut future = pin!(future);
+        mut future: Pin<&'a mut impl Future<Output = T>>,
+    ) -> impl Future<Output = Result<T, Elapsed>> + 'a {
         let mut armed = false;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
@@ -103,7 +102,6 @@ impl Timer {
             }
             Poll::Pending
         })
-        .await
     }
 
     /// Ready once the deadline has passed. If not, the task is woken then.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -88,13 +88,13 @@ impl<'t> Watch<'t> {
         if self.phase.get() == Phase::Tunnel { deadline } else { deadline.min(self.over) }
     }
 
-    /// Runs `exchange` until one of its deadlines passes.
-    pub(crate) async fn over<T>(
-        &self,
-        exchange: impl Future<Output = Result<T, ForwardFailure>>,
-    ) -> Result<T, ForwardFailure> {
-        let mut exchange = pin!(exchange);
-        poll_fn(|cx| {
+    /// Runs `exchange` until one of its deadlines passes. Takes it pinned: a future that is an argument of an async
+    /// function is held twice.
+    pub(crate) fn over<'a, T>(
+        &'a self,
+        mut exchange: Pin<&'a mut impl Future<Output = Result<T, ForwardFailure>>>,
+    ) -> impl Future<Output = Result<T, ForwardFailure>> + 'a {
+        poll_fn(move |cx| {
             if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(output);
             }
@@ -106,7 +106,6 @@ impl<'t> Watch<'t> {
             self.timer.arm_at(deadline);
             self.timer.poll_due(cx).map(|()| Err(self.failure()))
         })
-        .await
     }
 
     fn failure(&self) -> ForwardFailure {

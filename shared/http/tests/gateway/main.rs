@@ -7,7 +7,6 @@ mod scene;
 mod bodies;
 mod fetching;
 mod forwarding;
-mod idle;
 mod limits;
 mod pooling;
 mod responding;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 
 use ::h2::client::ResponseFuture;
 use ::h2::{RecvStream, SendStream};
@@ -42,12 +43,16 @@ pub(crate) async fn forward(
     loop {
         let progress = Progress::default();
         let request = compose(head, context.forwarding, &options);
-        let attempt = async {
-            let request = request.ok_or(ForwardFailure::Protocol("the request cannot be said in HTTP/2"))?;
-            attempt(&mut body, &mut answer, head, request, origin, &mut options, fresh, &watch, &progress)
-                .await
+        let attempted = {
+            let attempt = pin!(async {
+                let request =
+                    request.ok_or(ForwardFailure::Protocol("the request cannot be said in HTTP/2"))?;
+                attempt(&mut body, &mut answer, head, request, origin, &mut options, fresh, &watch, &progress)
+                    .await
+            });
+            watch.over(attempt).await
         };
-        match watch.over(attempt).await {
+        match attempted {
             Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
             Err(kind) => {
                 if let ForwardFailure::HeaderTimeout | ForwardFailure::IdleTimeout = kind {
@@ -83,7 +88,8 @@ async fn attempt(
     let relay =
         Relay { request: head, watch, request_sent: &progress.request_sent, written: &progress.written };
     let client = answer.connection();
-    let exchange = both(sending, relay.run(response, answer, options), progress);
+    let (sending, relaying) = (pin!(sending), pin!(relay.run(response, answer, options)));
+    let exchange = both(sending, relaying, progress);
     match client {
         Some(client) => while_there(&client.io, watch, exchange).await,
         None => exchange.await, // the handler of a stream is dropped when its client is gone

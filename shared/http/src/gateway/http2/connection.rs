@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -117,7 +117,8 @@ impl Connection {
             Ok(head) => {
                 http2.expects(&head);
                 let mut exchange = Exchange::new(&head, Client::Http2(&http2));
-                if let Some(handled) = http2.unless_reset(handler.handle(&mut exchange)).await {
+                let handling = pin!(handler.handle(&mut exchange));
+                if let Some(handled) = http2.unless_reset(handling).await {
                     http2.conclude(handled).await;
                 }
             }

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 
 use bytes::Bytes;
 
@@ -34,7 +35,7 @@ pub(crate) async fn forward(
     let mut fresh = false;
     loop {
         let progress = Progress::default();
-        let attempt = attempt(http2, head, origin, &mut options, &request, fresh, &watch, &progress);
+        let attempt = pin!(attempt(http2, head, origin, &mut options, &request, fresh, &watch, &progress));
         match watch.over(attempt).await {
             Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
             Err(kind) => {
@@ -64,7 +65,8 @@ async fn attempt(
         let sending = send(http2, head.framing(), request, &lease.io, watch);
         let relay =
             Relay { http2, request: head, upstream: &lease.io, watch, request_sent: &progress.request_sent };
-        over_lease(sending, relay.run(options), &lease, progress).await
+        let (sending, relaying) = (pin!(sending), pin!(relay.run(options)));
+        over_lease(sending, relaying, &lease, progress).await
     }?;
     if relayed.reusable && progress.request_sent.get() {
         lease.give_back();

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -138,15 +138,16 @@ impl<'c> Http2<'c> {
     }
 
     /// Runs `handling` for as long as the client wants its outcome.
-    pub(super) async fn unless_reset<T>(&self, handling: impl Future<Output = T>) -> Option<T> {
-        let mut handling = pin!(handling);
-        poll_fn(|cx| {
+    pub(super) fn unless_reset<'a, T>(
+        &'a self,
+        mut handling: Pin<&'a mut impl Future<Output = T>>,
+    ) -> impl Future<Output = Option<T>> + 'a {
+        poll_fn(move |cx| {
             if let Poll::Ready(done) = handling.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
             self.poll_reset(cx).map(|()| None)
         })
-        .await
     }
 
     /// The handler is done: says what it has not said.

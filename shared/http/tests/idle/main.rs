@@ -1,7 +1,14 @@
-//! What a connection costs while nothing happens on it.
+//! What a connection costs while nothing happens on it. Alone in its process, whose memory is what is measured.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(dead_code, reason = "the scene can do more than is asked of it here")]
 
-use super::client::get;
-use super::scene::Scene;
+#[path = "../gateway/client.rs"]
+mod client;
+#[path = "../gateway/scene.rs"]
+mod scene;
+
+use client::get;
+use scene::Scene;
 
 /// As many as the usual limit of file descriptors allows in one process, which holds both ends here.
 const CONNECTIONS: usize = 9_000;
