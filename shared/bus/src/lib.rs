@@ -43,7 +43,7 @@ pub use config::{BusConfig, QueueSpec};
 pub use error::{BusError, LeaseError, PublishError, Refusal, RequestError};
 pub use faults::{LinkFault, LinkFaults};
 pub use lease::Lease;
-pub use log::{Bounds, From, Log, LogEntry, LogReader};
+pub use log::{Bounds, Durable, From, Log, LogEntry, LogReader};
 pub use message::{JSON, Message, OCTETS, PRIORITY_MAX};
 pub use pattern::Pattern;
 pub use queue::{Consumer, Delivery};

@@ -5,6 +5,8 @@ mod consumer;
 mod journal;
 mod log;
 mod log_index;
+mod log_reader;
+mod log_writer;
 mod memory;
 mod queue;
 mod queue_state;
@@ -23,7 +25,8 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 
 pub use consumer::{Held, QueueConsumer};
-pub use log::LogReader;
+pub use log::Durable;
+pub use log_reader::LogReader;
 
 use crate::bus::LinkState;
 use crate::config::{BusConfig, QueueSpec, check_name};
@@ -302,6 +305,22 @@ impl Link {
         let log = self.shared.log(name);
         let log = log.map_err(|error| PublishError::Refused(Refusal::Other(error.to_string())))?;
         log.append(messages).await
+    }
+
+    pub fn place(&self, name: &str, next: u64, messages: Vec<Message>) -> Result<Durable, Vec<Message>> {
+        match self.shared.log(name) {
+            Ok(log) if !self.faults.is_cut() => log.place(next, messages),
+            _ => Err(messages),
+        }
+    }
+
+    pub async fn append_here(&self, name: &str, messages: Vec<Message>) -> Result<(), PublishError> {
+        if self.faults.is_cut() {
+            return Err(PublishError::Down);
+        }
+        let log = self.shared.log(name);
+        let log = log.map_err(|error| PublishError::Refused(Refusal::Other(error.to_string())))?;
+        log.append_here(messages).await
     }
 
     pub async fn read(&self, name: &str, from: From) -> Result<LogReader, BusError> {

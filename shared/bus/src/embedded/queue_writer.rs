@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::codec;
 use super::journal::Journal;
-use super::log::refused;
+use super::log_writer::refused;
 use super::queue::{self, DiskQueue};
 use super::queue_state::Seq;
 use super::segment::{self, Kind, RECORD_HEADER};

@@ -83,6 +83,13 @@ impl<T> Rounds<T> {
     /// The writer's side: waits for work and moves all of it to `out`. False when closed and empty. With `tick`,
     /// returns true with nothing after that long.
     pub fn next(&self, out: &mut Vec<T>, tick: Option<Duration>) -> bool {
+        let open = self.wait(tick);
+        self.take(out);
+        open
+    }
+
+    /// Waits for work and leaves it here. False when closed and empty. With `tick`, returns true after that long.
+    pub fn wait(&self, tick: Option<Duration>) -> bool {
         let mut inner = self.lock();
         while inner.work.is_empty() {
             if inner.closed {
@@ -106,9 +113,20 @@ impl<T> Rounds<T> {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         inner.asleep = Asleep::No;
+        true
+    }
+
+    /// Moves the work that is here to `out`.
+    pub fn take(&self, out: &mut Vec<T>) {
+        let mut inner = self.lock();
         inner.urgent = false;
         std::mem::swap(&mut inner.work, out);
-        true
+    }
+
+    /// Whether it is open, and nothing waits: whoever holds the writer may then write without a round.
+    pub fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        inner.work.is_empty() && !inner.closed
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {

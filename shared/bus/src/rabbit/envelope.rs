@@ -6,9 +6,9 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use uuid::Uuid;
 
-use crate::message::{Message, OCTETS, PRIORITY_MAX};
+use crate::message::{Message, OCTETS, PRIORITY_MAX, made_at};
 
-/// Header with the publisher's time in milliseconds: the AMQP timestamp has seconds.
+/// Header with the publisher's time in milliseconds: the AMQP timestamp has seconds. Left out when the id says it.
 const AT: &str = "standfast-at";
 const TRACEPARENT: &str = "traceparent";
 /// AMQP short strings have at most this many bytes.
@@ -23,39 +23,44 @@ pub fn misfit(message: &Message) -> Option<&'static str> {
     message.headers.keys().any(long).then_some("a header's name is longer than 255 bytes")
 }
 
-/// The properties of a persistent message.
+/// The properties of a persistent message. What a receiver assumes anyway is left out: the broker is busy with each
+/// property of each message.
 pub fn properties(message: &Message) -> BasicProperties {
+    let mut properties =
+        BasicProperties::default().with_message_id(message.id.to_string().into()).with_delivery_mode(2);
+    if message.content_type != OCTETS {
+        properties = properties.with_content_type(message.content_type.as_str().into());
+    }
+    if message.priority > 0 {
+        properties = properties.with_priority(message.priority.min(PRIORITY_MAX));
+    }
     let mut headers = FieldTable::default();
     for (name, value) in &message.headers {
         headers.insert(name.as_str().into(), text(value));
     }
-    headers.insert(AT.into(), AMQPValue::LongLongInt(message.at.0));
+    if made_at(message.id) != Some(message.at) {
+        properties = properties.with_timestamp(u64::try_from(message.at.0 / 1000).unwrap_or(0));
+        headers.insert(AT.into(), AMQPValue::LongLongInt(message.at.0));
+    }
     if let Some(traceparent) = &message.traceparent {
         headers.insert(TRACEPARENT.into(), text(traceparent));
     }
-    BasicProperties::default()
-        .with_message_id(message.id.to_string().into())
-        .with_content_type(message.content_type.as_str().into())
-        .with_timestamp(u64::try_from(message.at.0 / 1000).unwrap_or(0))
-        .with_priority(message.priority.min(PRIORITY_MAX))
-        .with_delivery_mode(2)
-        .with_headers(headers)
+    if headers.inner().is_empty() { properties } else { properties.with_headers(headers) }
 }
 
 /// The message of a delivery.
 pub fn message(properties: &BasicProperties, data: Vec<u8>) -> Message {
     let headers = properties.headers().as_ref();
     let header = |name: &str| headers.and_then(|h| h.inner().get(name));
-    let at = match header(AT) {
-        Some(AMQPValue::LongLongInt(ms)) => WallMs(*ms),
-        _ => {
-            properties.timestamp().map_or_else(WallMs::now, |s| WallMs(i64::try_from(s).unwrap_or(0) * 1000))
-        }
+    let id = properties.message_id().as_ref().and_then(|id| Uuid::parse_str(id.as_str()).ok());
+    let at = match (header(AT), properties.timestamp()) {
+        (Some(AMQPValue::LongLongInt(ms)), _) => WallMs(*ms),
+        (_, Some(s)) => WallMs(i64::try_from(*s).unwrap_or(0).saturating_mul(1000)),
+        (_, None) => id.and_then(made_at).unwrap_or_else(WallMs::now),
     };
     let own = |name: &ShortString| {
         !name.as_str().starts_with("x-") && name.as_str() != AT && name.as_str() != TRACEPARENT
     };
-    let id = properties.message_id().as_ref().and_then(|id| Uuid::parse_str(id.as_str()).ok());
     Message {
         id: id.unwrap_or_else(Uuid::now_v7),
         content_type: properties.content_type().as_ref().map_or(OCTETS, ShortString::as_str).to_owned(),

@@ -28,7 +28,11 @@ pub async fn readers_see_every_entry_in_one_order(stage: Stage) {
         let log = log.clone();
         writers.push(tokio::spawn(async move {
             for n in 0..50 {
-                log.append(vec![Message::new(format!("{writer}/{n}"))]).await.unwrap();
+                let message = vec![Message::new(format!("{writer}/{n}"))];
+                // Those who write on their own thread and those who do not are in one order.
+                let appended =
+                    if writer % 2 == 0 { log.append(message).await } else { log.append_here(message).await };
+                appended.unwrap();
             }
         }));
     }
