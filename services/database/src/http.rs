@@ -46,6 +46,7 @@ pub(crate) struct Params {
     pub associative: Option<String>,
     pub level: Option<String>,
     pub q: Option<String>,
+    pub until_changed_ms: Option<u64>,
 }
 
 async fn body(shared: &Shared, request: &HttpRequest, payload: web::Payload) -> Result<bytes::Bytes, Error> {

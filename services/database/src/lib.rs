@@ -1,21 +1,26 @@
 //! The database tier: SQLite replicas that apply one ordered log of the bus.
 //!
 //! Promises:
-//! - A write is answered when it is fsynced in the primary's file and was READ BACK from the log with the primary's epoch
-//!   still current: an acknowledged write is in the one history that every replica applies.
+//! - A write is answered when it is fsynced in the primary's file and has its place in the log with the primary's epoch
+//!   still current: an acknowledged write is in the one history that every replica applies. How that is known: the entry
+//!   was READ BACK; or the log could promise to put it right behind the last entry that was read (the embedded one can),
+//!   and is fsynced as well, while the primary's file is.
 //! - One history: a primary that hung or was cut off may still append; what it appends after another's epoch counts for
 //!   nobody, itself included ([`fold`]). Entries are chained, so a log that lost its end is noticed, never applied;
 //!   the history then goes on in a new log from where the longest replica is ([`succession`]).
 //! - `strong` reads are linearizable: answered after the primary read its own barrier back. `session` reads see the
 //!   writes before their offset and never go back. `eventual` reads take any replica as it is.
+//! - A write that changes nothing may wait (`until_changed_ms`) and is run again with each group that changes something:
+//!   a claim of work is granted in the commit that brings the work.
 //! - Effects are replicated, not statements: `random()`, `datetime('now')`, triggers and foreign keys are safe.
 //! - What cannot be replicated is refused in words: tables without PRIMARY KEY, ATTACH, VACUUM, PRAGMA that changes …
 //! - Without a primary, reads go on; writes get 503 and `Retry-After`. Every statement has a time limit, every result a
 //!   size limit, every queue a bound.
 //!
 //! Not promised: row ids of tables whose key is not INTEGER PRIMARY KEY (they differ between replicas); that a write
-//! whose outcome is unknown did not happen; that entries which the log lost survive if the replica that has them comes back
-//! only after another became primary without it (its file is then kept aside, and the log says so).
+//! whose outcome is unknown did not happen, or is not seen by reads before that is known; that entries which the log
+//! lost survive if the replica that has them comes back only after another became primary without it (its file is then
+//! kept aside, and the log says so).
 //!
 //! Read in this order: [`position`], [`entry`], [`fold`], [`succession`] (pure); [`sqlite`]; `replica`, `elector`, `keeper`; `http`.
 

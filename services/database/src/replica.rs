@@ -7,6 +7,7 @@ mod append;
 mod apply;
 mod attach;
 mod lead;
+mod standing;
 mod succeed;
 
 use std::collections::VecDeque;
@@ -25,9 +26,14 @@ use crate::state::{Command, Role, Shared, Write};
 
 pub(crate) use append::log_name;
 use append::{Barrier, Pending, What};
+use standing::Standing;
 
 /// How often the replica says that it lives, when nothing else happens.
 const BEAT: Duration = Duration::from_millis(100);
+
+/// Entries that come within this time are applied by a follower in one transaction. It also leaves the processor to the
+/// primary, whose client waits.
+const LINGER: Duration = Duration::from_millis(2);
 
 /// Starts the replica.
 ///
@@ -52,6 +58,7 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         pending: None,
         barrier: None,
         backlog: VecDeque::new(),
+        standing: Standing::default(),
         requests_max: usize::MAX,
         barriers: 0,
         end: None,
@@ -128,6 +135,8 @@ struct Replica {
     barrier: Option<Barrier>,
     /// Writes taken from the queue that did not fit the last group.
     backlog: VecDeque<Write>,
+    /// Writes that wait until they can change something.
+    standing: Standing,
     /// Requests in the next group at most: fewer after a group that was too large for an entry.
     requests_max: usize,
     barriers: u64,
@@ -199,7 +208,10 @@ impl Replica {
             let step = tokio::select! {
                 biased;
                 entry = reader.next() => match entry {
-                    Ok(first) => self.entries(first, reader),
+                    Ok(first) => {
+                        self.linger().await;
+                        self.entries(first, reader)
+                    }
                     Err(_) => Err(Left::Reattach),
                 },
                 Some((what, result)) = self.appending.next(), if !self.appending.is_empty() => {
@@ -217,6 +229,7 @@ impl Replica {
                 }
                 _ = beat.tick() => {
                     self.refuse_if_not_primary();
+                    self.standing.end_overdue(clock::now(), self.fold.settled().token());
                     self.look_for_later_log()
                 }
             };
@@ -224,6 +237,13 @@ impl Replica {
             if let Err(left) = step {
                 return left;
             }
+        }
+    }
+
+    /// One that follows has time, once it has caught up.
+    async fn linger(&self) {
+        if self.role == Role::Follower && self.end.is_none() {
+            tokio::time::sleep(LINGER).await;
         }
     }
 

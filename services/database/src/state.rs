@@ -54,7 +54,7 @@ impl Role {
 }
 
 /// Where a replica is, as everybody in its process sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// What it does.
     pub role: Role,
@@ -78,6 +78,8 @@ pub struct Write {
     pub transactions: Vec<Transaction>,
     /// When nobody waits for it any more.
     pub due: Instant,
+    /// If it changes nothing, it is run again after whatever changes something, until then.
+    pub patience: Option<Instant>,
     /// Where its answer goes.
     pub reply: oneshot::Sender<Result<Written, WriteError>>,
 }
@@ -179,6 +181,7 @@ pub struct Shared {
     /// Counts.
     pub telemetry: Telemetry,
     status: watch::Sender<Status>,
+    token: watch::Sender<Token>,
     beat: AtomicU64,
     base: Instant,
 }
@@ -202,6 +205,7 @@ impl Shared {
             caught_up: false,
             trouble: None,
         };
+        let token = watch::Sender::new(status.token);
         Self {
             readers: Readers::new(directory.database(), &config),
             writes: Queue::new(config.queue_max),
@@ -210,6 +214,7 @@ impl Shared {
             peers: crate::peers::client(),
             telemetry: Telemetry::of(&config.instance),
             status: watch::Sender::new(status),
+            token,
             beat: AtomicU64::new(0),
             base: clock::now(),
             config,
@@ -221,14 +226,27 @@ impl Shared {
         }
     }
 
-    /// What the replica does now, and every change of it.
+    /// What the replica does now, and every change of it; that it has come further is none, though it can be seen here.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Tells everybody.
+    /// How far it has come, and every step.
+    pub fn token(&self) -> watch::Receiver<Token> {
+        self.token.subscribe()
+    }
+
+    /// Tells everybody. Many watch what the replica does: they are not woken by each commit.
     pub(crate) fn tell(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_modify(change);
+        let mut token = None;
+        self.status.send_if_modified(|status| {
+            let before = status.clone();
+            change(status);
+            token = Some(status.token);
+            let steps = Status { token: before.token, offset: before.offset, ..status.clone() };
+            steps != before
+        });
+        self.token.send_if_modified(|known| token.is_some_and(|now| std::mem::replace(known, now) != now));
     }
 
     /// The replica hangs as primary: send nobody there any more, and let go who waits in its queues; nothing of theirs was

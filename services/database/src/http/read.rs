@@ -82,8 +82,8 @@ fn level(params: &Params) -> Result<Level, Error> {
 /// Waits until this replica has everything before the token.
 async fn wait_until(shared: &Shared, after: Option<Token>) -> Result<(), Error> {
     let Some(after) = after else { return Ok(()) };
-    let mut status = shared.status();
-    let reached = status.wait_for(|s| after.reached(s.token));
+    let mut token = shared.token();
+    let reached = token.wait_for(|token| after.reached(*token));
     match tokio::time::timeout(shared.config.wait(), reached).await {
         Ok(_) => Ok(()),
         Err(_) => Err(Error::unavailable(

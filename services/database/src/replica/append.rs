@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bus::{Message, PublishError, Refusal as BusRefusal};
+use bus::{Log, Message, PublishError, Refusal as BusRefusal};
 use bytes::Bytes;
 use messages::names::DATABASE_LOG;
 use tokio::sync::oneshot;
@@ -32,9 +32,11 @@ pub(super) struct Answer {
     pub answers: Vec<Vec<Outcome>>,
 }
 
-/// A group that is executed and not committed.
+/// A group that is executed and not answered.
 pub(super) struct Pending {
     pub chain: Chain,
+    /// Its place in the log is settled and it is committed here; the log's disk is still at work.
+    pub committed: bool,
     pub answers: Vec<Answer>,
     pub transactions: u64,
     pub since: Instant,
@@ -72,21 +74,31 @@ pub(crate) fn log_name(generation: u64) -> String {
 }
 
 impl Replica {
+    /// The log that is followed.
+    pub(super) fn log(&self) -> Log {
+        self.shared.bus.log(&log_name(self.fold.position().generation))
+    }
+
     /// Sends an entry off; [`Replica::appended`] hears how it went.
     pub(super) fn append(&mut self, what: What, body: Bytes) {
-        let log = self.shared.bus.log(&log_name(self.fold.position().generation));
+        let log = self.log();
         self.appending.push(Box::pin(async move {
-            let result = log.append(vec![Message::new(body)]).await;
+            let result = log.append_here(vec![Message::new(body)]).await;
             (what, result)
         }));
     }
 
     /// Stored is not yet counted: that is known when it is read back. Not stored, or unknown, is acted upon here.
     pub(super) fn appended(&mut self, what: What, result: Result<(), PublishError>) -> Result<(), Left> {
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = result else {
+            if let Some(durable) = self.pending.take_if(|p| p.committed && what == What::Group(p.chain)) {
+                self.answer(durable);
+            }
+            return Ok(());
+        };
         match what {
             What::Group(chain) if self.pending.as_ref().is_some_and(|p| p.chain == chain) => {
-                self.group_failed(&error)
+                return self.group_failed(&error);
             }
             What::Barrier(id) if self.barrier.as_ref().is_some_and(|b| b.id == id) => {
                 self.barrier_failed(&error)
@@ -99,7 +111,12 @@ impl Replica {
         Ok(())
     }
 
-    fn group_failed(&mut self, error: &PublishError) {
+    fn group_failed(&mut self, error: &PublishError) -> Result<(), Left> {
+        if self.pending.as_ref().is_some_and(|p| p.committed) {
+            // It is here and not in the log: what that means is judged as after any loss of the log's end.
+            self.step_down("the log's disk did not confirm an entry");
+            return Err(Left::Reattach);
+        }
         let (answer, reason) = match error {
             PublishError::Refused(BusRefusal::TooLarge { limit, .. }) => (WriteError::TooLarge(*limit), None),
             PublishError::Refused(_) => (WriteError::Refused(Refusal::Log), None),
@@ -110,6 +127,7 @@ impl Replica {
         if let Some(reason) = reason {
             self.step_down(reason);
         }
+        Ok(())
     }
 
     fn barrier_failed(&mut self, error: &PublishError) {
@@ -126,6 +144,8 @@ impl Replica {
     /// Undoes the group that is on its way.
     pub(super) fn give_up_pending(&mut self, answer: WriteError) {
         if let Some(pending) = self.pending.take() {
+            // One that has its place counts, unless its log loses it.
+            let answer = if pending.committed { WriteError::Unknown } else { answer };
             self.writer.rollback();
             pending.answers.into_iter().for_each(|a| drop(a.reply.send(Err(answer))));
         }
@@ -180,7 +200,7 @@ impl Replica {
             let all = barrier.waiters.into_iter().chain(barrier.later);
             all.for_each(|waiter| waiter.tell(Err(WriteError::NotPrimary)));
         }
-        for write in self.backlog.drain(..) {
+        for write in self.backlog.drain(..).chain(self.standing.take()) {
             drop(write.reply.send(Err(WriteError::NotPrimary)));
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bus::{Durable, Message};
+
 use super::append::{Answer, Pending, Waiter, What};
 use super::{Left, Mine, Replica};
 use crate::entry::{Data, Entry, chain_of};
@@ -102,14 +104,19 @@ impl Replica {
     /// Takes everything that waits, runs it as one group and sends it off.
     pub(super) fn lead(&mut self, first: Write) -> Result<(), Left> {
         let since = clock::now();
-        let group = self.gather(first, since);
+        let mut group = self.gather(first, since);
         if group.is_empty() {
             return Ok(());
         }
+        if self.requests_max == usize::MAX {
+            group.extend(self.standing.take());
+        }
+        // What waits for a change sees those of its own group.
+        group.sort_by_key(|write| write.patience.is_some());
         let transactions: Vec<&Transaction> = group.iter().flat_map(|w| &w.transactions).collect();
         match self.writer.run(&transactions) {
             Ok(done) if done.bytes > self.shared.config.entry_bytes_max => self.too_large(group),
-            Ok(done) => self.send(group, done, since),
+            Ok(done) => return self.send(group, done, since),
             Err(error) => self.storage_failed(group, &error),
         }
         Ok(())
@@ -133,25 +140,55 @@ impl Replica {
         group
     }
 
-    fn send(&mut self, group: Vec<Write>, done: Group, since: Instant) {
+    fn send(&mut self, group: Vec<Write>, done: Group, since: Instant) -> Result<(), Left> {
         self.requests_max = usize::MAX;
-        let Group { answers, ops, .. } = done;
-        let mut each = answers.into_iter();
-        let transactions = each.len() as u64;
-        let answers = group.into_iter().map(|write| {
-            let answers = each.by_ref().take(write.transactions.len()).collect();
-            Answer { reply: write.reply, answers }
+        let Group { answers, settled, ops, .. } = done;
+        let (mut each, mut settled) = (answers.into_iter(), settled.into_iter());
+        let mut transactions = 0;
+        let standing = &mut self.standing;
+        let answers = group.into_iter().filter_map(|write| {
+            let n = write.transactions.len();
+            let answers = each.by_ref().take(n).collect();
+            let settled = settled.by_ref().take(n).filter(|done| *done).count() > 0; // takes all of them
+            let (write, answers) = if settled { (write, answers) } else { standing.keep(write, answers)? };
+            transactions += n as u64;
+            Some(Answer { reply: write.reply, answers })
         });
-        if ops.is_empty() {
-            return self.wait_for_barrier(answers.map(Waiter::Unchanged).collect());
+        let answers: Vec<_> = answers.collect();
+        if answers.is_empty() {
+            return Ok(()); // whoever there was waits for a chance, and nothing changed
         }
-        let answers = answers.collect();
+        if ops.is_empty() {
+            self.wait_for_barrier(answers.into_iter().map(Waiter::Unchanged).collect());
+            return Ok(());
+        }
         let at = self.fold.position();
-        let data = Data { epoch: at.epoch, term: at.term, seq: at.seq + 1, prev: at.chain, ops };
+        let seq = at.seq + 1;
+        let data = Data { epoch: at.epoch, term: at.term, seq, prev: at.chain, ops };
         let body = Entry::Data(data).encode();
         let chain = chain_of(&body);
-        self.pending = Some(Pending { chain, answers, transactions, since });
-        self.append(What::Group(chain), body);
+        let pending = Pending { chain, committed: false, answers, transactions, since };
+        // Everything before `read` was judged: an entry that is exactly there is of an epoch that is still current.
+        match self.log().place(self.read, vec![Message::new(body.clone())]) {
+            Ok(durable) => self.placed(pending, seq, durable),
+            Err(_) => {
+                self.pending = Some(pending);
+                self.append(What::Group(chain), body);
+                Ok(())
+            }
+        }
+    }
+
+    /// The group has its place in the log: it is committed here while the log's disk is at work, and answered when both
+    /// are done.
+    fn placed(&mut self, pending: Pending, seq: u64, durable: Durable) -> Result<(), Left> {
+        let chain = pending.chain;
+        self.fold.advance(self.read, seq, chain);
+        self.read += 1;
+        let pending = self.commit(pending)?;
+        self.pending = Some(Pending { committed: true, ..pending });
+        self.appending.push(Box::pin(async move { (What::Group(chain), durable.wait().await) }));
+        Ok(())
     }
 
     /// The group changes more than an entry holds: half of it next time; a single request has to be made smaller.
@@ -175,12 +212,22 @@ impl Replica {
 
     /// Its own entry was read back with its epoch still current: it counts. Commit and answer.
     pub(super) fn commit_own(&mut self, pending: Pending) -> Result<(), Left> {
+        let pending = self.commit(pending)?;
+        self.answer(pending);
+        Ok(())
+    }
+
+    fn commit(&mut self, pending: Pending) -> Result<Pending, Left> {
         if let Err(error) = self.writer.commit(self.fold.settled()) {
             // It counts for everybody; here it will be applied from the log, once the disk takes it.
             pending.answers.into_iter().for_each(|a| drop(a.reply.send(Err(WriteError::Unknown))));
             return Err(Left::Storage(error));
         }
         self.publish();
+        Ok(pending)
+    }
+
+    pub(super) fn answer(&mut self, pending: Pending) {
         let token = self.fold.settled().token();
         let telemetry = &self.shared.telemetry;
         telemetry.groups.inc();
@@ -189,6 +236,5 @@ impl Replica {
         for Answer { reply, answers } in pending.answers {
             drop(reply.send(Ok(crate::state::Written { answers, token })));
         }
-        Ok(())
     }
 }

@@ -3,5 +3,6 @@
 pub mod guard;
 pub mod reader;
 pub mod run;
+mod schema;
 pub mod store;
 pub mod writer;

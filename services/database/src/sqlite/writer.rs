@@ -1,8 +1,6 @@
 //! The one connection that writes: as primary it runs clients' transactions, as replica it applies the log's entries.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use changeset::Recorder;
@@ -11,6 +9,7 @@ use rusqlite::{Connection, backup::Backup};
 
 use super::guard::{Guard, Kind, Voice, kind};
 use super::run::{self, Failed, Limits};
+use super::schema::{self, Schema};
 use super::store::{self, Directory};
 use crate::config::Config;
 use crate::entry::Op;
@@ -29,6 +28,8 @@ pub struct Transaction {
 pub struct Group {
     /// For each transaction, what each of its statements did.
     pub answers: Vec<Vec<Outcome>>,
+    /// For each transaction, whether it is done with: it changed something, or failed.
+    pub settled: Vec<bool>,
     /// What to put into the log; nothing if nothing changed.
     pub ops: Vec<Op>,
     /// Bytes of the operations.
@@ -71,16 +72,8 @@ pub struct Writer {
     instance: String,
     config: Config,
     limits: Limits,
-    /// By statement: what the authorizer saw when it was prepared.
-    written_by: RefCell<HashMap<String, Rc<[String]>>>,
-    /// By table whose key may be NULL in SQLite: a query that finds such rows. They cannot be recorded.
-    null_keys: RefCell<HashMap<String, String>>,
-    /// Whether a table has AUTOINCREMENT.
-    sequences: Cell<bool>,
+    schema: Schema,
 }
-
-/// Statements whose tables are remembered.
-const REMEMBERED_MAX: usize = 1024;
 
 enum Ended {
     /// Rolled back to before it; the others are not concerned.
@@ -112,9 +105,7 @@ impl Writer {
             instance: config.instance.clone(),
             config: config.clone(),
             limits,
-            written_by: RefCell::default(),
-            null_keys: RefCell::default(),
-            sequences: Cell::new(false),
+            schema: Schema::default(),
         };
         writer.take_up(Duty::Replica)?;
         Ok(writer)
@@ -132,7 +123,7 @@ impl Writer {
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
         store::limit_clients(&self.conn, primary.then_some(&self.config))?;
         self.conn.flush_prepared_statement_cache();
-        self.learn_schema()
+        self.schema.learn(&self.conn, &self.guard)
     }
 
     /// The stored position.
@@ -228,7 +219,7 @@ impl Writer {
         let mut to = Connection::open(self.conn.path().unwrap_or_default())?;
         Backup::new(&from, &mut to)?.step(-1)?;
         drop(to);
-        self.learn_schema()
+        self.schema.learn(&self.conn, &self.guard)
     }
 
     fn own(&self, sql: &str) -> Result<(), StoreError> {
@@ -244,23 +235,27 @@ impl Writer {
     ) -> Result<Group, (usize, Ended)> {
         let storage = |e: StoreError| (0, Ended::Storage(e));
         let mut work = Work { ops: Vec::new(), recorder: None };
-        let before = self.read_sequences().map_err(storage)?;
+        let before = self.schema.read_sequences(&self.conn, &self.guard).map_err(storage)?;
         let mut answers = Vec::with_capacity(group.len());
+        let mut settled = Vec::with_capacity(group.len());
         for (i, transaction) in group.iter().enumerate() {
-            if let Some(error) = expelled.get(&i) {
-                answers.push(vec![Outcome::failed(error)]);
-                continue;
-            }
-            match self.run_transaction(transaction, &mut work) {
-                Ok(outcomes) | Err(Ended::Failed(outcomes)) => answers.push(outcomes),
-                Err(ended) => return Err((i, ended)),
-            }
+            let before = (self.conn.total_changes(), work.ops.len());
+            let (outcomes, failed) = match expelled.get(&i) {
+                Some(error) => (vec![Outcome::failed(error)], true),
+                None => match self.run_transaction(transaction, &mut work) {
+                    Ok(outcomes) => (outcomes, false),
+                    Err(Ended::Failed(outcomes)) => (outcomes, true),
+                    Err(ended) => return Err((i, ended)),
+                },
+            };
+            settled.push(failed || before != (self.conn.total_changes(), work.ops.len()));
+            answers.push(outcomes);
         }
         work.cut().map_err(storage)?;
         let mut ops = work.ops;
-        ops.extend(self.changed_sequences(&before).map_err(storage)?);
+        ops.extend(self.schema.changed_sequences(&self.conn, &self.guard, &before).map_err(storage)?);
         let bytes = ops.iter().map(|op| op.len() + 5).sum();
-        Ok(Group { answers, ops, bytes })
+        Ok(Group { answers, settled, ops, bytes })
     }
 
     fn run_transaction<'a>(
@@ -292,7 +287,7 @@ impl Writer {
                     if schema {
                         work.recorder = None;
                         work.ops.truncate(mark);
-                        self.learn_schema().map_err(Ended::Storage)?;
+                        self.schema.learn(&self.conn, &self.guard).map_err(Ended::Storage)?;
                     }
                     return Err(Ended::Failed(outcomes));
                 }
@@ -322,42 +317,10 @@ impl Writer {
         let mut prepared = self.conn.prepare_cached(&statement.sql)?;
         let outcome = run::run(&self.conn, &mut prepared, statement, &self.limits)?;
         drop(prepared);
-        let null_keys = self.null_keys.borrow();
-        if !null_keys.is_empty() && outcome.rows_affected.is_some() {
-            for table in self.written_by(&statement.sql).iter() {
-                if let Some(query) = null_keys.get(&table.to_ascii_lowercase()) {
-                    self.refuse_null_key(table, query)?;
-                }
-            }
+        if outcome.rows_affected.is_some() {
+            self.schema.refuse_null_keys(&self.conn, &self.guard, &statement.sql)?;
         }
         Ok(outcome)
-    }
-
-    /// Tables that the statement writes to: seen by the authorizer when it was prepared, remembered while it is cached.
-    fn written_by(&self, sql: &str) -> Rc<[String]> {
-        let seen = self.guard.take_seen();
-        let mut known = self.written_by.borrow_mut();
-        if seen.writes.is_empty()
-            && let Some(tables) = known.get(sql)
-        {
-            return tables.clone();
-        }
-        if known.len() >= REMEMBERED_MAX {
-            known.clear();
-            // What is prepared already would not be seen again.
-            self.conn.flush_prepared_statement_cache();
-        }
-        let tables: Rc<[String]> = seen.writes.into();
-        known.insert(sql.to_owned(), tables.clone());
-        tables
-    }
-
-    fn refuse_null_key(&self, table: &str, query: &str) -> Result<(), Failed> {
-        self.guard.speak(Voice::Own);
-        if !self.conn.prepare_cached(query)?.exists([])? {
-            return Ok(());
-        }
-        Err(Failed::Statement(format!("NULL in the PRIMARY KEY of {table}: such a row cannot be replicated")))
     }
 
     fn change_schema<'a>(&'a self, statement: &Statement, work: &mut Work<'a>) -> Result<Outcome, Failed> {
@@ -366,117 +329,19 @@ impl Writer {
         let mut prepared = self.conn.prepare(&statement.sql)?;
         let seen = self.guard.take_seen();
         if let Some(table) = seen.drops {
-            self.refuse_referenced(&table)?;
+            schema::refuse_referenced(&self.conn, &self.guard, &table)?;
             self.guard.speak(Voice::Schema);
         }
         run::run(&self.conn, &mut prepared, statement, &self.limits)?;
         drop(prepared);
-        self.refuse_unreplicable()?;
+        schema::refuse_unreplicable(&self.conn, &self.guard)?;
         work.ops.push(Op::Ddl(statement.sql.clone()));
-        self.learn_schema().map_err(failed)?;
+        self.schema.learn(&self.conn, &self.guard).map_err(failed)?;
         work.record(&self.conn).map_err(|e| match e {
             Ended::Storage(e) => failed(e),
             _ => unreachable!("starting to record fails by storage only"),
         })?;
         Ok(Outcome::default())
-    }
-
-    /// SQLite deletes a dropped table's rows first, and runs foreign key actions: those would not be in the log.
-    fn refuse_referenced(&self, table: &str) -> Result<(), Failed> {
-        self.guard.speak(Voice::Own);
-        let mut find = self.conn.prepare(
-            "SELECT s.name FROM sqlite_schema s, pragma_foreign_key_list(s.name) f
-             WHERE s.type = 'table' AND lower(f.\"table\") = lower(?1) AND lower(s.name) <> lower(?1)",
-        )?;
-        let mut found = find.query([table])?;
-        match found.next()? {
-            None => Ok(()),
-            Some(row) => {
-                let other: String = row.get(0)?;
-                Err(Failed::Statement(format!(
-                    "{table} is referenced by foreign keys of {other}: drop {other} first"
-                )))
-            }
-        }
-    }
-
-    /// A table without a PRIMARY KEY would not be recorded; one with our prefix is not replicated.
-    fn refuse_unreplicable(&self) -> Result<(), Failed> {
-        self.guard.speak(Voice::Own);
-        let mut find = self.conn.prepare(
-            "SELECT name, name LIKE '\\_standfast\\_%' ESCAPE '\\' FROM pragma_table_list
-             WHERE schema = 'main' AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-               AND name <> '_standfast_position'
-               AND (name LIKE '\\_standfast\\_%' ESCAPE '\\'
-                    OR NOT EXISTS (SELECT 1 FROM pragma_table_info(pragma_table_list.name) WHERE pk > 0))",
-        )?;
-        let mut found = find.query([])?;
-        let Some(row) = found.next()? else { return Ok(()) };
-        let (table, private): (String, bool) = (row.get(0)?, row.get(1)?);
-        Err(Failed::Statement(if private {
-            format!("{table}: names that begin with _standfast_ belong to Standfast")
-        } else {
-            format!("table {table} has no PRIMARY KEY: its rows could not be replicated")
-        }))
-    }
-
-    /// Learns what the schema says about keys that may be NULL and about AUTOINCREMENT.
-    fn learn_schema(&self) -> Result<(), StoreError> {
-        self.guard.speak(Voice::Own);
-        self.written_by.borrow_mut().clear();
-        self.conn.flush_prepared_statement_cache();
-        let mut tables = self.conn.prepare(
-            "SELECT t.name, group_concat('\"' || replace(c.name, '\"', '\"\"') || '\" IS NULL', ' OR ')
-             FROM pragma_table_list t, pragma_table_info(t.name) c
-             WHERE t.schema = 'main' AND t.type = 'table' AND NOT t.wr AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-               AND c.pk > 0 AND NOT c.\"notnull\"
-               AND NOT (upper(c.type) = 'INTEGER'
-                        AND (SELECT count(*) FROM pragma_table_info(t.name) WHERE pk > 0) = 1)
-             GROUP BY t.name",
-        )?;
-        let found = tables.query_map([], |row| {
-            let (table, null): (String, String) = (row.get(0)?, row.get(1)?);
-            let quoted = table.replace('"', "\"\"");
-            Ok((table.to_ascii_lowercase(), format!("SELECT 1 FROM \"{quoted}\" WHERE {null} LIMIT 1")))
-        })?;
-        *self.null_keys.borrow_mut() = found.collect::<Result<_, _>>()?;
-        let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
-        self.sequences.set(self.conn.query_row(find, [], |row| row.get(0))?);
-        Ok(())
-    }
-
-    fn read_sequences(&self) -> Result<BTreeMap<String, i64>, StoreError> {
-        if !self.sequences.get() {
-            return Ok(BTreeMap::new());
-        }
-        self.guard.speak(Voice::Own);
-        let mut read = self.conn.prepare_cached("SELECT name, seq FROM sqlite_sequence")?;
-        let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// AUTOINCREMENT's counters are kept in a table without a key, which is not recorded. A row that was inserted and
-    /// deleted in one group raises the counter and leaves nothing else.
-    fn changed_sequences(&self, before: &BTreeMap<String, i64>) -> Result<Option<Op>, StoreError> {
-        let after = self.read_sequences()?;
-        if &after == before {
-            return Ok(None);
-        }
-        let mut sql = String::new();
-        let quote = |name: &str| name.replace('\'', "''");
-        for name in before.keys().chain(after.keys()) {
-            if before.get(name) == after.get(name) || sql.contains(&format!("name = '{}'", quote(name))) {
-                continue;
-            }
-            sql.push_str(&format!("DELETE FROM sqlite_sequence WHERE name = '{}';", quote(name)));
-            if let Some(seq) = after.get(name) {
-                sql.push_str(&format!(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('{}', {seq});",
-                    quote(name)
-                ));
-            }
-        }
-        Ok(Some(Op::Ddl(sql)))
     }
 }
 
