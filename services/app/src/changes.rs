@@ -130,7 +130,7 @@ impl Drop for Watch {
     }
 }
 
-/// Starts the child that hears `jobs.changed.*`.
+/// Starts the child that hears `jobs.changed`.
 pub fn start(life: Life) -> Result<Started, StartError> {
     let app = life.env::<App>();
     Ok(Started::task(async move {
@@ -144,9 +144,8 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 async fn listen(life: &Life, bus: &Bus, changes: &Changes) {
-    let pattern = format!("{}.*", names::JOBS_CHANGED);
     let mut subscription = loop {
-        match bus.subscribe(&pattern, HINTS_MAX).await {
+        match bus.subscribe(names::JOBS_CHANGED, HINTS_MAX).await {
             Ok(subscription) => break subscription,
             Err(_) => {
                 life.waiting("bus");
@@ -161,7 +160,7 @@ async fn listen(life: &Life, bus: &Bus, changes: &Changes) {
             _ if changes.is_empty() => {}
             Event::Message { message, .. } => {
                 // A hint that cannot be read is as one that was lost: its waiter reads the row in time.
-                if let Ok(Changed { id, version, state, .. }) = message.parse() {
+                for Changed { id, version, state, .. } in message.parse::<Vec<_>>().unwrap_or_default() {
                     changes.told(id, version, state);
                 }
             }

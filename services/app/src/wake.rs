@@ -1,8 +1,8 @@
 //! Wake-ups for the runners, after the commit and never before it; at most one per queue and [`GAP`].
 //!
-//! The first of a burst goes out at once; whoever commits within the gap marks the queue, and it is told once more.
-//! So a stream of submits costs a thousand wake-ups a second at most, and none waits longer than the gap. A wake-up
-//! is a hint; if it is lost, the runners' sweeper finds the jobs.
+//! A runner with free workers has a claim waiting at the database, which is granted in the commit that brings the job.
+//! A wake-up is for one that has not, so there is time: what is committed within the gap is told by one, and the
+//! processor stays with the job that is about to start. If it is lost, the runners' sweeper finds the jobs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use supervision::{Life, StartError, Started};
 use crate::state::App;
 
 /// Time between two wake-ups of one queue.
-const GAP: Duration = Duration::from_millis(1);
+const GAP: Duration = Duration::from_millis(5);
 /// Queues that may have a wake-up in flight at once. Beyond, the sweeper does it.
 const QUEUES_MAX: usize = 1_024;
 
@@ -90,15 +90,15 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     }))
 }
 
-/// Publishes now, and again after each gap in which it was asked for.
+/// Publishes after a gap, and again after each gap in which it was asked for.
 async fn publish(bus: &Bus, wakes: &Wakes, queue: Arc<str>) {
     let topic = names::topic(names::JOBS_WAKE, &queue);
     loop {
+        tokio::time::sleep(GAP).await;
         // Without the bus the sweeper finds the jobs, so a failure is told once, and by the bus itself.
         if let Err(error) = bus.broadcast(&topic, Message::new(Bytes::new())).await {
             tracing::debug!(%queue, %error, "wake-up not published");
         }
-        tokio::time::sleep(GAP).await;
         if !wakes.published(&queue) {
             return;
         }

@@ -72,7 +72,7 @@ async fn a_lost_answer_is_asked_for_again_and_stores_one_job() {
 
 #[actix_web::test]
 async fn a_database_that_is_away_is_a_503_and_back_it_works() {
-    let stack = Stack::with(|config| config.submit_deadline_ms = 500).await;
+    let stack = Stack::with(|config| config.submit_deadline_ms = 1_500).await;
     stack.database.fail(Mode::Unavailable, usize::MAX);
     stack.post("/v1/jobs", digest()).await.expect_problem(503, "database-unavailable"); // surely nothing was done
     stack.post_with("/v1/jobs", digest(), KEY).await.expect_problem(503, "database-unavailable");

@@ -13,6 +13,9 @@ use supervision::{Life, StartError, Started};
 
 use crate::runner::{Patience, Runner};
 
+/// A claim that finds no work waits at the database for so long, and is granted in the commit that brings some. A stop
+/// waits for it.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// A claim whose answer was lost may still be waiting at the primary for so long.
 const LATE_COMMIT: Duration = Duration::from_secs(10);
 /// Until then the database is asked so often what it holds for us.
@@ -56,11 +59,11 @@ impl Claimer {
                 () = tokio::time::sleep(RECHECK_EVERY), if self.uncertain_until.is_some() => 0,
             };
             match self.step(free).await {
-                Ok(claimed) => {
+                Ok(again) => {
                     patience = Patience::new();
                     self.life.ready();
-                    if claimed == free && free > 0 {
-                        board.kick(); // there may be more
+                    if again {
+                        board.kick();
                     }
                 }
                 Err(error) => {
@@ -81,26 +84,35 @@ impl Claimer {
         }
     }
 
-    async fn step(&mut self, free: usize) -> Result<usize, Error> {
+    /// Claims for so many free workers. True if it is worth claiming again without being woken.
+    async fn step(&mut self, free: usize) -> Result<bool, Error> {
         if let Some(until) = self.uncertain_until {
             let held = self.runner.store.held_by(&self.runner.name).await?;
-            self.runner.board.assign(held);
+            self.runner.board.assign(&held.into_iter().map(Arc::new).collect::<Vec<_>>());
             if clock::now() >= until {
                 self.uncertain_until = None;
             }
             if free == 0 {
-                return Ok(0);
+                return Ok(false);
             }
         }
         let runner = &self.runner;
-        let claim =
-            Claim { runner: &runner.name, kinds: &runner.kinds, limit: free, lease: runner.config.lease() };
+        let claim = Claim {
+            runner: &runner.name,
+            kinds: &runner.kinds,
+            limit: free,
+            lease: runner.config.lease(),
+            patience: PATIENCE,
+        };
+        let began = clock::now();
         match runner.store.claim(&claim, WallMs::now()).await {
             Ok(jobs) => {
-                let count = jobs.len();
+                // A database that cannot let a claim wait answers at once: then it takes a wake-up.
+                let again = !jobs.is_empty() || clock::now() - began >= PATIENCE / 2;
+                let jobs: Vec<_> = jobs.into_iter().map(Arc::new).collect();
+                runner.board.assign(&jobs);
                 self.tell(&jobs);
-                self.runner.board.assign(jobs);
-                Ok(count)
+                Ok(again)
             }
             Err(error) => {
                 if matches!(&error, Error::Database(e) if !e.nothing_done()) {
@@ -111,10 +123,10 @@ impl Claimer {
         }
     }
 
-    fn tell(&self, jobs: &[Claimed]) {
+    fn tell(&self, jobs: &[Arc<Claimed>]) {
         for job in jobs {
             self.runner.tell(job.id, &job.queue, State::Running, job.version);
         }
-        self.runner.telemetry.claimed(jobs);
+        self.runner.telemetry.claimed(jobs.len());
     }
 }

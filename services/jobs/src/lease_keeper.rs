@@ -33,6 +33,7 @@ async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
     let mut renewed = clock::now();
     loop {
         tokio::time::sleep(PROGRESS_EVERY.min(runner.config.renew_every() / 2)).await;
+        runner.board.rouse();
         runner.board.time_out(clock::now(), OVERDUE, |job| worker::timed_out(runner, job));
         let mut done = Ok(());
         if renewed.elapsed() >= runner.config.renew_every() {

@@ -90,7 +90,7 @@ impl Runner {
     pub(crate) fn tell(&self, id: uuid::Uuid, queue: &str, state: State, version: u64) {
         let changed = Changed { id, queue: queue.to_owned(), state, version, at: WallMs::now() };
         if self.changes.0.try_send(changed).is_err() {
-            self.telemetry.hint_dropped();
+            self.telemetry.hints_dropped(1);
         }
     }
 }

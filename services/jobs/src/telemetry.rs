@@ -57,9 +57,9 @@ impl Telemetry {
         self.transitions.with([state.as_str(), reason]).inc();
     }
 
-    pub(crate) fn claimed(&self, jobs: &[Claimed]) {
-        self.transitions.with([State::Running.as_str(), "claimed"]).inc_by(jobs.len() as u64);
-        tracing::debug!(count = jobs.len(), "jobs claimed");
+    pub(crate) fn claimed(&self, count: usize) {
+        self.transitions.with([State::Running.as_str(), "claimed"]).inc_by(count as u64);
+        tracing::debug!(count, "jobs claimed");
     }
 
     pub(crate) fn started(&self, job: &Claimed) {
@@ -115,8 +115,8 @@ impl Telemetry {
         tracing::warn!(job = %lease.id, token = lease.token, "lease lost, attempt abandoned");
     }
 
-    pub(crate) fn hint_dropped(&self) {
-        self.hints_dropped.with::<&str>([]).inc();
+    pub(crate) fn hints_dropped(&self, count: usize) {
+        self.hints_dropped.with::<&str>([]).inc_by(count as u64);
     }
 
     pub(crate) fn refused_by_database(&self, job: &Claimed, error: &Error) {

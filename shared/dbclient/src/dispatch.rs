@@ -1,4 +1,5 @@
-//! The client's own thread: takes what is waiting, sends it together, hands the answers out.
+//! The client's own thread: takes what is waiting, sends it together, hands the answers out. While there is little to
+//! do a call does without it, and is sent from the thread that made it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +8,12 @@ use async_channel::{Receiver, Sender, TrySendError};
 use bytes::Bytes;
 use messages::sql::{BatchResults, Level, Outcome, Results, Statement};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::choose::{self, Need};
 use crate::endpoints::Endpoints;
 use crate::error::DbError;
-use crate::http::{self, Ended};
+use crate::http::{Ended, batch, query};
 use crate::{Executed, Options, Rows};
 
 pub(crate) struct Write {
@@ -33,7 +34,17 @@ pub(crate) struct Read {
 pub(crate) struct Dispatcher {
     writes: Sender<Write>,
     reads: Sender<Read>,
+    worker: Worker,
+    /// Places for calls that are sent from their own thread. Apart from the thread's own: should such a thread hang, its
+    /// places are gone for good, and everybody else takes the way over the dispatcher.
+    direct: Semaphore,
 }
+
+/// Calls sent from their own threads at the same time. More wait for each other, and then they travel together.
+const DIRECT_MAX: usize = 4;
+
+/// A further try needs so much time: one that is cut short would turn what surely was not done into what nobody knows.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// What "full" answers as the time to come back.
 const FULL: DbError = DbError::Unavailable(Duration::from_millis(100));
@@ -42,21 +53,44 @@ impl Dispatcher {
     pub(crate) fn start(source: Arc<dyn Endpoints>, options: &Options) -> Self {
         let (writes, write_queue) = async_channel::bounded(options.queue_max);
         let (reads, read_queue) = async_channel::bounded(options.queue_max);
-        let worker = Worker { source, client: Arc::default(), group_max: options.group_max };
-        let options = options.clone();
+        let worker = Worker { source, group_max: options.group_max };
+        let (options, mine) = (options.clone(), worker.clone());
         std::thread::Builder::new()
             .name("dbclient".to_owned())
-            .spawn(move || run(&worker, &options, &write_queue, &read_queue))
+            .spawn(move || run(&mine, &options, &write_queue, &read_queue))
             .expect("a process that cannot start one thread cannot run");
-        Self { writes, reads }
+        Self { writes, reads, worker, direct: Semaphore::new(DIRECT_MAX) }
     }
 
-    pub(crate) fn write(&self, write: Write) -> Result<(), DbError> {
+    /// Sends the write on its way; the answer goes to its `reply`.
+    pub(crate) async fn write(&self, write: Write) -> Result<(), DbError> {
+        if self.writes.is_empty()
+            && let Some(_place) = self.place()
+        {
+            self.worker.write(vec![write], Duration::ZERO).await;
+            return Ok(());
+        }
         self.writes.try_send(write).map_err(full)
     }
 
-    pub(crate) fn read(&self, read: Read) -> Result<(), DbError> {
+    /// A write that is willing to wait for its chance: always alone, because it would hold up whatever travels with it.
+    pub(crate) async fn write_patiently(&self, write: Write, patience: Duration) {
+        self.worker.write(vec![write], patience).await;
+    }
+
+    /// Sends the read on its way; the answer goes to its `reply`.
+    pub(crate) async fn read(&self, read: Read) -> Result<(), DbError> {
+        if let Some(_place) = self.place() {
+            self.worker.read(read).await;
+            return Ok(());
+        }
         self.reads.try_send(read).map_err(full)
+    }
+
+    /// A place for a call from this thread, if it can send anything.
+    fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        tokio::runtime::Handle::try_current().ok()?;
+        self.direct.try_acquire().ok()
     }
 }
 
@@ -88,7 +122,6 @@ fn run(worker: &Worker, options: &Options, writes: &Receiver<Write>, reads: &Rec
 #[derive(Clone)]
 struct Worker {
     source: Arc<dyn Endpoints>,
-    client: Arc<std::sync::OnceLock<reqwest::Client>>,
     group_max: usize,
 }
 
@@ -108,18 +141,18 @@ impl Worker {
             // Nobody waits for these any more, and they have not been sent.
             group.retain(|write| !write.reply.is_closed());
             if !group.is_empty() {
-                self.write(group).await;
+                self.write(group, Duration::ZERO).await;
             }
         }
     }
 
-    async fn write(&self, group: Vec<Write>) {
-        let batch = BatchOf { transactions: group.iter().map(|w| w.statements.as_slice()).collect() };
-        let Ok(body) = serde_json::to_vec(&batch).map(Bytes::from) else { return };
+    async fn write(&self, group: Vec<Write>, patience: Duration) {
+        let transactions = BatchOf { transactions: group.iter().map(|w| w.statements.as_slice()).collect() };
+        let Ok(body) = serde_json::to_vec(&transactions).map(Bytes::from) else { return };
         let deadline = group.iter().map(|w| w.deadline).min().unwrap_or_else(clock::now);
-        let ended = self.until_done(Need::Primary, deadline, |client, base, left| {
+        let ended = self.until_done(Need::Primary, deadline, |base, left| {
             let body = body.clone();
-            async move { http::batch(&client, &base, body, left).await }
+            async move { batch(&base, body, patience, left).await }
         });
         match ended.await {
             Ok((body, offset)) => hand_out(group, &body, &offset),
@@ -131,16 +164,16 @@ impl Worker {
     /// Together they were too large: each has a right to its own answer.
     async fn one_by_one(&self, group: Vec<Write>) {
         for write in group {
-            Box::pin(self.write(vec![write])).await;
+            Box::pin(self.write(vec![write], Duration::ZERO)).await;
         }
     }
 
     async fn read(&self, read: Read) {
         let Ok(body) = serde_json::to_vec(&[&read.statement]).map(Bytes::from) else { return };
-        let ended = self.until_done(Need::of(read.level), read.deadline, |client, base, left| {
+        let ended = self.until_done(Need::of(read.level), read.deadline, |base, left| {
             let (body, after) = (body.clone(), read.after.clone());
             async move {
-                match http::query(&client, &base, body, read.level, after.as_deref(), left).await {
+                match query(&base, body, read.level, after.as_deref(), left).await {
                     // A read does nothing, so it may always be tried again.
                     Ended::Unknown => Ended::NotDone(Duration::from_millis(20)),
                     other => other,
@@ -159,20 +192,19 @@ impl Worker {
         send: F,
     ) -> Result<(Bytes, String), DbError>
     where
-        F: Fn(reqwest::Client, String, Duration) -> Fut,
+        F: Fn(String, Duration) -> Fut,
         Fut: Future<Output = Ended>,
     {
-        let client = self.client.get_or_init(http::client);
         let seed: usize = rand::random_range(0..1024);
         for attempt in 0.. {
             let left = deadline.saturating_duration_since(clock::now());
-            if left.is_zero() {
+            if left.is_zero() || (attempt > 0 && left < TRY_AGAIN) {
                 break;
             }
             let all = self.source.endpoints();
             let pause = match choose::endpoint(&all, need, attempt, seed) {
                 None => Duration::from_millis(20),
-                Some(endpoint) => match send(client.clone(), endpoint.url.clone(), left).await {
+                Some(endpoint) => match send(endpoint.url.clone(), left).await {
                     Ended::Answered(body, offset) => return Ok((body, offset)),
                     Ended::NotDone(pause) => pause,
                     Ended::Unknown => return Err(DbError::Unknown),

@@ -24,7 +24,18 @@ pub(crate) enum Ended {
 /// The pause after an answer that names none.
 const PAUSE: Duration = Duration::from_millis(20);
 
+thread_local! {
+    /// A connection's events are handled on the thread that opened it, so each thread has connections of its own:
+    /// an answer then goes to whoever waits for it without a detour over another thread.
+    static CLIENT: reqwest::Client = new_client();
+}
+
+/// This thread's client.
 pub(crate) fn client() -> reqwest::Client {
+    CLIENT.with(Clone::clone)
+}
+
+fn new_client() -> reqwest::Client {
     // Several crates of one process may do this; the first wins and all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -37,13 +48,17 @@ pub(crate) fn client() -> reqwest::Client {
         .expect("a client without certificates of its own can be built")
 }
 
-pub(crate) async fn batch(client: &reqwest::Client, base: &str, body: Bytes, timeout: Duration) -> Ended {
-    let request = client.post(format!("{base}/db/batch")).timeout(timeout);
+pub(crate) async fn batch(base: &str, body: Bytes, patience: Duration, timeout: Duration) -> Ended {
+    let target = if patience.is_zero() {
+        format!("{base}/db/batch")
+    } else {
+        format!("{base}/db/batch?until_changed_ms={}", patience.as_millis())
+    };
+    let request = client().post(target).timeout(timeout);
     send(request.header("content-type", "application/json").body(body)).await
 }
 
 pub(crate) async fn query(
-    client: &reqwest::Client,
     base: &str,
     body: Bytes,
     level: Level,
@@ -55,7 +70,7 @@ pub(crate) async fn query(
         Level::Session => "session",
         Level::Strong => "strong",
     };
-    let mut request = client.post(format!("{base}/db/query?level={level}")).timeout(timeout);
+    let mut request = client().post(format!("{base}/db/query?level={level}")).timeout(timeout);
     if let Some(after) = after {
         request = request.header(OFFSET_HEADER, after);
     }

@@ -20,6 +20,8 @@ pub struct Claim<'a> {
     pub limit: usize,
     /// For how long, unless renewed.
     pub lease: Duration,
+    /// How long to wait for work when there is none; zero: not at all.
+    pub patience: Duration,
 }
 
 /// A job that a runner has, as far as running it needs.
@@ -110,6 +112,7 @@ const CLAIMED_COLUMNS: &str = "id, token, attempt, max_attempts, kills, kind, qu
 /// starve the others. The names of the queues are found by hopping along the index, not by reading it all.
 const CLAIM: &str = "
 WITH RECURSIVE
+clock (now) AS (SELECT coalesce(?3, CAST(unixepoch('subsec') * 1000 AS INTEGER))),
 names (queue) AS (
     SELECT min(queue) FROM jobs WHERE state = 'available'
     UNION ALL
@@ -129,24 +132,32 @@ offered (id, priority, turn, room) AS (
         AND a.kind IN (SELECT value FROM json_each(?2)) ORDER BY a.priority, a.id LIMIT ?1)
 )
 UPDATE jobs SET state = 'running', attempt = attempt + 1, token = token + 1, version = version + 1,
-    started_at = ?3, lease_until = ?4, runner = ?5
+    started_at = (SELECT now FROM clock), lease_until = (SELECT now + ?4 FROM clock), runner = ?5
 WHERE id IN (SELECT id FROM offered WHERE turn <= room ORDER BY priority, turn, id LIMIT ?1)
 RETURNING ";
 
 impl<D: Sql> Store<D> {
-    /// Takes up to `claim.limit` jobs, most urgent first.
+    /// Takes up to `claim.limit` jobs, most urgent first. A claim that waits is dated by the database's clock when it
+    /// is granted; one that does not, by `now`.
     ///
     /// # Errors
     /// What the database said. After an unknown outcome ask [`Store::held_by`] what was claimed.
     pub async fn claim(&self, claim: &Claim<'_>, now: WallMs) -> Result<Vec<Claimed>, Error> {
+        let patient = !claim.patience.is_zero();
+        let lease_ms = u64::try_from(claim.lease.as_millis()).unwrap_or(u64::MAX);
         let params = vec![
             claim.limit.into(),
             json!(claim.kinds).to_string().into(),
-            now.0.into(),
-            now.plus(claim.lease).0.into(),
+            if patient { Value::Null } else { now.0.into() },
+            lease_ms.into(),
             claim.runner.into(),
         ];
-        let done = self.db.execute(vec![Statement::new(format!("{CLAIM}{CLAIMED_COLUMNS}"), params)]).await?;
+        let statements = vec![Statement::new(format!("{CLAIM}{CLAIMED_COLUMNS}"), params)];
+        let done = if patient {
+            self.db.execute_patiently(statements, claim.patience).await?
+        } else {
+            self.db.execute(statements).await?
+        };
         let mut jobs = done
             .results
             .first()

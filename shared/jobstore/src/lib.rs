@@ -5,7 +5,8 @@
 //! Every write is idempotent or fenced: a job's id comes from the caller, a claim raises its fencing token,
 //! and whoever reports on an attempt names the token, so a write whose outcome is unknown may be sent again.
 //!
-//! Not promised: no wake-ups and no clocks. Callers pass `now`, and tell the bus what they changed.
+//! Not promised: no wake-ups and no clocks. Callers pass `now`, and tell the bus what they changed. (A claim that waits for
+//! work is dated by the database, because nobody else knows when it is granted.)
 //!
 //! Read in this order: [`machine`], [`retry`], [`schema`], [`Store`], then its verbs file by file.
 
@@ -22,6 +23,8 @@ mod read;
 mod rows;
 mod store;
 mod submit;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use claim::{Claim, Claimed, Due, Expired, Lease, Outlook, Renewed};
 pub use control::Cancelled;

@@ -1,6 +1,6 @@
 //! [`Store`]: the verbs of the jobs table over any [`Sql`].
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use dbclient::{Database, DbError, Executed, Rows};
 use messages::sql::{Level, Statement};
@@ -12,6 +12,15 @@ use crate::{Error, schema};
 pub trait Sql: Clone + Send + Sync + 'static {
     /// Runs the statements as one all-or-nothing transaction.
     fn execute(&self, statements: Vec<Statement>) -> impl Future<Output = Result<Executed, DbError>> + Send;
+    /// The same; what changes nothing may wait for so long until it can. A place that cannot wait answers at once.
+    fn execute_patiently(
+        &self,
+        statements: Vec<Statement>,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Executed, DbError>> + Send {
+        let _ = patience;
+        self.execute(statements)
+    }
     /// Reads.
     fn query(
         &self,
@@ -24,6 +33,14 @@ pub trait Sql: Clone + Send + Sync + 'static {
 impl Sql for Database {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Executed, DbError> {
         Self::execute(self, statements).await
+    }
+
+    async fn execute_patiently(
+        &self,
+        statements: Vec<Statement>,
+        patience: Duration,
+    ) -> Result<Executed, DbError> {
+        Self::execute_patiently(self, statements, patience).await
     }
 
     async fn query(&self, statement: Statement, level: Level, after: Option<&str>) -> Result<Rows, DbError> {

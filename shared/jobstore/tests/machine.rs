@@ -83,7 +83,13 @@ fn apply(store: &Store<Memory>, id: Uuid, event: &Event, at: WallMs) -> bool {
         Event::Due => !now(store.make_due(10, at)).unwrap().is_empty(),
         Event::Claim { .. } => {
             let kinds = ["noop".to_owned()];
-            let claim = Claim { runner: "n/jobs-1/a", kinds: &kinds, limit: 4, lease: LEASE };
+            let claim = Claim {
+                runner: "n/jobs-1/a",
+                kinds: &kinds,
+                limit: 4,
+                lease: LEASE,
+                patience: Duration::ZERO,
+            };
             !now(store.claim(&claim, at)).unwrap().is_empty()
         }
         Event::Renew { token, lease_until } => {
@@ -191,7 +197,8 @@ fn a_job_that_kills_its_worker_three_times_is_poison_and_replay_starts_its_count
     now(store.submit(vec![job], at)).unwrap();
     let kinds = ["noop".to_owned()];
     let kill = || {
-        let claim = Claim { runner: "n/jobs-1/a", kinds: &kinds, limit: 1, lease: LEASE };
+        let claim =
+            Claim { runner: "n/jobs-1/a", kinds: &kinds, limit: 1, lease: LEASE, patience: Duration::ZERO };
         let claimed = now(store.claim(&claim, at)).unwrap().remove(0);
         let lease = Lease { id, token: claimed.token };
         let reason = Reason::WorkerCrashed;

@@ -25,7 +25,11 @@ fn noop() -> NewJob {
 
 fn claim(store: &Store<Memory>, limit: usize) -> Vec<Claimed> {
     let kinds = ["noop".to_owned()];
-    now(store.claim(&Claim { runner: "n/jobs-1/a", kinds: &kinds, limit, lease: LEASE }, AT)).unwrap()
+    now(store.claim(
+        &Claim { runner: "n/jobs-1/a", kinds: &kinds, limit, lease: LEASE, patience: Duration::ZERO },
+        AT,
+    ))
+    .unwrap()
 }
 
 fn lease(job: &Claimed) -> Lease {

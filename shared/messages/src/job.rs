@@ -217,7 +217,7 @@ pub struct Job {
     pub version: u64,
 }
 
-/// Body of a `jobs.changed` hint.
+/// One of those in a `jobs.changed` hint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     /// Which job.

@@ -8,7 +8,7 @@ pub const SUPERVISION: &str = "supervision";
 pub const JOBS_WAKE: &str = "jobs.wake";
 /// Topic prefix: somebody asked to cancel a running job; `jobs.cancel.<id>`. A hint: the row is the truth.
 pub const JOBS_CANCEL: &str = "jobs.cancel";
-/// Topic prefix: a job changed state; `jobs.changed.<id>`, body [`crate::job::Changed`]. A hint: the row is the truth.
+/// Topic: jobs changed state; the body is a list of [`crate::job::Changed`]. A hint: the row is the truth.
 pub const JOBS_CHANGED: &str = "jobs.changed";
 /// Request/reply address prefix of a node's operating agent (tree snapshot, faults): `node.<node>`.
 pub const NODE: &str = "node";

@@ -99,7 +99,7 @@ async fn hint(app: &App, job: &Job) {
         version: job.version,
         at: WallMs::now(),
     };
-    tell(app, &names::topic(names::JOBS_CHANGED, &job.id.to_string()), Message::json(&changed)).await;
+    tell(app, names::JOBS_CHANGED, Message::json(&[changed])).await;
 }
 
 /// Hints are never the truth, so one that cannot be sent is no error.

@@ -9,8 +9,7 @@ use actix_web::{App, HttpResponse, web};
 use http_support::{Error, Limits, Listener, serve};
 use messages::job::State;
 use messages::sql::{Batch, BatchResults, Outcome, Results, Statement};
-use rusqlite::{Connection, types::Value as Cell};
-use serde_json::Value;
+use rusqlite::Connection;
 use supervision::Restart::Permanent;
 use supervision::Shutdown::Within;
 use supervision::Strategy::OneForOne;
@@ -145,45 +144,6 @@ async fn read(fake: Arc<Fake>, body: web::Bytes) -> Result<HttpResponse, Error> 
 }
 
 fn run(connection: &Connection, statement: &Statement) -> Outcome {
-    let (sql, sets) = match statement {
-        Statement::Plain(sql) => (sql, vec![Vec::new()]),
-        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
-        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
-        Statement::List(_) => panic!("not used here"),
-    };
-    let all = || -> rusqlite::Result<Outcome> {
-        let mut out = Outcome::default();
-        let mut prepared = connection.prepare_cached(sql)?;
-        let before = connection.total_changes();
-        for set in sets {
-            let width = prepared.column_count();
-            let mut rows = prepared.query(rusqlite::params_from_iter(set.into_iter().map(cell)))?;
-            while let Some(row) = rows.next()? {
-                out.values.push((0..width).map(|i| value(row.get_unwrap(i))).collect());
-            }
-        }
-        out.rows_affected = Some(connection.total_changes() - before);
-        Ok(out)
-    };
-    all().unwrap_or_else(|error| Outcome { error: Some(format!("{error} in {sql}")), ..Outcome::default() })
-}
-
-fn cell(value: Value) -> Cell {
-    match value {
-        Value::Null => Cell::Null,
-        Value::Bool(b) => Cell::Integer(b.into()),
-        Value::Number(n) => n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap()), Cell::Integer),
-        Value::String(s) => Cell::Text(s),
-        other => panic!("not a parameter: {other}"),
-    }
-}
-
-fn value(cell: Cell) -> Value {
-    match cell {
-        Cell::Null => Value::Null,
-        Cell::Integer(n) => n.into(),
-        Cell::Real(x) => x.into(),
-        Cell::Text(s) => s.into(),
-        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
-    }
+    jobstore::testing::run(connection, statement)
+        .unwrap_or_else(|error| Outcome { error: Some(error.to_string()), ..Outcome::default() })
 }

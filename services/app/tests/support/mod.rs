@@ -172,8 +172,7 @@ impl Stack {
         let version = self.database.set_state(id, state);
         if !silently {
             let changed = Changed { id, queue: "default".into(), state, version, at: clock::WallMs::now() };
-            let topic = names::topic(names::JOBS_CHANGED, &id.to_string());
-            self.bus.broadcast(&topic, bus::Message::json(&changed)).await.unwrap();
+            self.bus.broadcast(names::JOBS_CHANGED, bus::Message::json(&[changed])).await.unwrap();
         }
     }
 

@@ -15,8 +15,7 @@ use messages::{
     problem::Problem,
     sql::{Batch, BatchResults, Outcome, Results, Statement},
 };
-use rusqlite::{Connection, types::Value as Cell};
-use serde_json::Value;
+use rusqlite::Connection;
 
 #[derive(Clone)]
 pub struct Sqlite {
@@ -121,46 +120,6 @@ fn transaction(conn: &mut Connection, statements: &[Statement]) -> Results {
 }
 
 fn run(conn: &Connection, statement: &Statement) -> Outcome {
-    try_run(conn, statement).unwrap_or_else(|e| Outcome { error: Some(e.to_string()), ..Outcome::default() })
-}
-
-fn try_run(conn: &Connection, statement: &Statement) -> rusqlite::Result<Outcome> {
-    let (sql, sets) = match statement {
-        Statement::Plain(sql) => (sql, vec![Vec::new()]),
-        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
-        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
-        Statement::List(_) => panic!("not used by the jobs table"),
-    };
-    let mut out = Outcome::default();
-    let mut prepared = conn.prepare_cached(sql)?;
-    let before = conn.total_changes();
-    for set in sets {
-        let width = prepared.column_count();
-        let mut rows = prepared.query(rusqlite::params_from_iter(set.into_iter().map(cell)))?;
-        while let Some(row) = rows.next()? {
-            out.values.push((0..width).map(|i| value(row.get_unwrap(i))).collect());
-        }
-    }
-    out.rows_affected = Some(conn.total_changes() - before);
-    Ok(out)
-}
-
-fn cell(value: Value) -> Cell {
-    match value {
-        Value::Null => Cell::Null,
-        Value::Bool(b) => Cell::Integer(b.into()),
-        Value::Number(n) => n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap()), Cell::Integer),
-        Value::String(s) => Cell::Text(s),
-        other => panic!("not a parameter: {other}"),
-    }
-}
-
-fn value(cell: Cell) -> Value {
-    match cell {
-        Cell::Null => Value::Null,
-        Cell::Integer(n) => n.into(),
-        Cell::Real(x) => x.into(),
-        Cell::Text(s) => s.into(),
-        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
-    }
+    jobstore::testing::run(conn, statement)
+        .unwrap_or_else(|e| Outcome { error: Some(e.to_string()), ..Outcome::default() })
 }

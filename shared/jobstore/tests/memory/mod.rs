@@ -7,9 +7,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use jobstore::{DbError, Executed, Rows, Sql, Store};
+use jobstore::{DbError, Executed, Rows, Sql, Store, testing};
 use messages::sql::{Level, Outcome, Statement};
-use rusqlite::{Connection, types::Value as Cell};
+use rusqlite::Connection;
 use serde_json::Value;
 
 #[derive(Clone)]
@@ -60,44 +60,5 @@ impl Sql for Memory {
 }
 
 fn run(conn: &Connection, statement: &Statement) -> Result<Outcome, DbError> {
-    let (sql, sets) = match statement {
-        Statement::Plain(sql) => (sql, vec![Vec::new()]),
-        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
-        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
-        Statement::List(_) => panic!("not used here"),
-    };
-    let refused = |e: rusqlite::Error| DbError::Statement(format!("{e} in {sql}"));
-    let mut out = Outcome::default();
-    let mut prepared = conn.prepare(sql).map_err(refused)?;
-    let before = conn.total_changes();
-    for set in sets {
-        let width = prepared.column_count();
-        let mut rows =
-            prepared.query(rusqlite::params_from_iter(set.into_iter().map(cell))).map_err(refused)?;
-        while let Some(row) = rows.next().map_err(refused)? {
-            out.values.push((0..width).map(|i| value(row.get_unwrap(i))).collect());
-        }
-    }
-    out.rows_affected = Some(conn.total_changes() - before);
-    Ok(out)
-}
-
-fn cell(value: Value) -> Cell {
-    match value {
-        Value::Null => Cell::Null,
-        Value::Bool(b) => Cell::Integer(b.into()),
-        Value::Number(n) => n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap()), Cell::Integer),
-        Value::String(s) => Cell::Text(s),
-        other => panic!("not a parameter: {other}"),
-    }
-}
-
-fn value(cell: Cell) -> Value {
-    match cell {
-        Cell::Null => Value::Null,
-        Cell::Integer(n) => n.into(),
-        Cell::Real(x) => x.into(),
-        Cell::Text(s) => s.into(),
-        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
-    }
+    testing::run(conn, statement).map_err(|e| DbError::Statement(format!("{e} in {statement:?}")))
 }

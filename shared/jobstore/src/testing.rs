@@ -1,0 +1,56 @@
+//! Runs the statements of [`messages::sql`] on a plain SQLite connection: the one place where stand-ins for the database
+//! tier, in the tests of several crates, do so.
+
+use messages::sql::{Outcome, Statement};
+use rusqlite::{Connection, params_from_iter, types::Value as Cell};
+use serde_json::Value;
+
+/// What the statement did; its rows, and how many it changed.
+///
+/// # Errors
+/// SQLite's own.
+///
+/// # Panics
+/// On the statement form and the values that the jobs table does not use.
+pub fn run(conn: &Connection, statement: &Statement) -> rusqlite::Result<Outcome> {
+    let (sql, sets) = match statement {
+        Statement::Plain(sql) => (sql, vec![Vec::new()]),
+        Statement::Full { sql, params, rows } if rows.is_empty() => (sql, vec![params.clone()]),
+        Statement::Full { sql, rows, .. } => (sql, rows.clone()),
+        Statement::List(_) => panic!("not used by the jobs table"),
+    };
+    let mut out = Outcome::default();
+    let mut prepared = conn.prepare_cached(sql)?;
+    let before = conn.total_changes();
+    let width = prepared.column_count();
+    for set in sets {
+        let mut rows = prepared.query(params_from_iter(set.into_iter().map(cell)))?;
+        while let Some(row) = rows.next()? {
+            out.values.push((0..width).map(|i| row.get(i).map(value)).collect::<Result<_, _>>()?);
+        }
+    }
+    out.rows_affected = Some(conn.total_changes() - before);
+    Ok(out)
+}
+
+fn cell(value: Value) -> Cell {
+    match value {
+        Value::Null => Cell::Null,
+        Value::Bool(b) => Cell::Integer(b.into()),
+        Value::Number(n) => {
+            n.as_i64().map_or_else(|| Cell::Real(n.as_f64().unwrap_or(f64::NAN)), Cell::Integer)
+        }
+        Value::String(s) => Cell::Text(s),
+        other => panic!("not a parameter: {other}"),
+    }
+}
+
+fn value(cell: Cell) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Integer(n) => n.into(),
+        Cell::Real(x) => x.into(),
+        Cell::Text(s) => s.into(),
+        Cell::Blob(_) => panic!("no blobs in the jobs tables"),
+    }
+}
