@@ -22,6 +22,19 @@ pub async fn round(front: &str) {
     say("enqueue_per_s", produce(front, ENQUEUE).await);
     say("bulk_per_s", bulk(front).await);
     say("drain_per_s", drain(&mut http, 2_000 + ENQUEUE + DRAIN).await);
+    latency(front).await;
+}
+
+/// Bulk and drain alone, for a profiler.
+pub async fn drained(front: &str) {
+    let mut http = Http::new(front).limit(Duration::from_secs(60));
+    pause(&mut http, "bench").await;
+    say("bulk_per_s", bulk(front).await);
+    say("drain_per_s", drain(&mut http, DRAIN).await);
+}
+
+/// From the request to the handler, fifty times a second.
+pub async fn latency(front: &str) {
     let mut late = latencies(front).await;
     late.sort_by(f64::total_cmp);
     say("latency_p50_ms", late[late.len() / 2]);

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! load jobs FRONT CONSOLE round      enqueue, bulk, drain and latency of a running stack
+//! load jobs FRONT CONSOLE drain      bulk and drain alone
+//! load jobs FRONT CONSOLE latency    latency alone
 //! load jobs FRONT CONSOLE rescue     a worker crashes: when does its job run again?
 //! load http URL RATE SECONDS [close] answers at a fixed rate: p50 and p99
 //! load node-killed                   starts a stack on RabbitMQ; a runner's process is killed with -9
@@ -22,6 +24,8 @@ async fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["jobs", front, _, "round"] => jobs::round(front).await,
+        ["jobs", front, _, "drain"] => jobs::drained(front).await,
+        ["jobs", front, _, "latency"] => jobs::latency(front).await,
         ["jobs", front, console, "rescue"] => jobs::rescue(front, console).await,
         ["http", url, rate, seconds, ref close @ ..] if close.is_empty() || close == ["close"] => {
             let (Ok(rate), Ok(seconds)) = (rate.parse(), seconds.parse()) else { return usage() };
@@ -36,7 +40,7 @@ async fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: load jobs FRONT CONSOLE round|rescue | load http URL RATE SECONDS [close] | load node-killed | load failover"
+        "usage: load jobs FRONT CONSOLE round|drain|latency|rescue | load http URL RATE SECONDS [close] | load node-killed | load failover"
     );
     ExitCode::from(2)
 }
