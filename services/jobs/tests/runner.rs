@@ -240,7 +240,8 @@ async fn a_late_workers_result_is_refused() {
             ["jobs_stale_reports_total", "jobs_leases_lost_total"].iter().any(|name| line.contains(name));
         known && !line.starts_with('#') && !line.ends_with(" 0")
     };
-    eventually("it is counted", async || telemetry::render().lines().any(counted)).await;
+    eventually("it is counted", async || telemetry::render(telemetry::Exposition::Text).lines().any(counted))
+        .await;
     stack.stop().await;
 }
 
