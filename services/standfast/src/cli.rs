@@ -53,6 +53,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Db,
     },
+    /// Make every edge forget what it has stored; each says when it had.
+    Purge(Purge),
     /// Check a configuration file: exit 0, or 78 and the key, value and range at fault.
     CheckConfig {
         /// The file; without it, the environment alone is checked.
@@ -202,6 +204,29 @@ pub struct Tree {
     pub below: Option<String>,
     #[command(flatten)]
     pub at: Operating,
+}
+
+/// `standfast purge`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["urls", "prefixes", "tags"]))]
+pub struct Purge {
+    /// URLs, or paths at the front door: `/news`.
+    #[arg(value_name = "URL")]
+    pub urls: Vec<String>,
+    /// Everything whose URL begins so.
+    #[arg(long = "prefix", value_name = "URL")]
+    pub prefixes: Vec<String>,
+    /// Everything with this tag (`Surrogate-Key`, `Cache-Tag`).
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Make it stale instead: it is validated before its next use, and may still stand in for a failed origin.
+    #[arg(long)]
+    pub soft: bool,
+    /// A token that `[edge] tokens` knows.
+    #[arg(long, env = "STANDFAST_EDGE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    #[command(flatten)]
+    pub at: FrontDoor,
 }
 
 /// `standfast jobs …`.

@@ -19,6 +19,7 @@ const RESERVED: &[&str] = &[
     "STANDFAST_URL",
     "STANDFAST_CONSOLE_URL",
     "STANDFAST_DATABASE_URL",
+    "STANDFAST_EDGE_TOKEN",
 ];
 
 /// Everything that can be set. `infra/config/standfast.toml` lists every key with its default.
