@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http_support::gateway::{Abort, Exchange};
+use http_support::wire::RequestHead;
 
 use crate::acme;
 use crate::coding::Accepted;
@@ -34,9 +35,6 @@ impl Front {
         request: &Request<'_, '_>,
     ) -> Result<bool, Abort> {
         let head = exchange.head();
-        if !head.path().starts_with(acme::PREFIX) || !matches!(head.method(), "GET" | "HEAD") {
-            return Ok(false);
-        }
         let Some(proof) = self.web.challenges.answer(head.path()).await else { return Ok(false) };
         let lines = b"content-type: application/octet-stream\r\ncache-control: no-store\r\n";
         exchange.respond(200, &[&lines[..], &request.extra].concat(), proof.as_bytes()).await?;
@@ -68,15 +66,15 @@ impl Front {
                 let head = exchange.head();
                 let path = PlainPath::read(head.path()).ok()?;
                 let location = format!("{}/{}", path.encoded(), query_of(head.query()));
-                Some(redirect(exchange, request, 308, &location).await)
+                Some(Box::pin(redirect(exchange, request, 308, &location)).await)
             }
             Found::Directory => {
                 let title = PlainPath::read(exchange.head().path()).ok()?.shown();
                 let (folder, name) = (Arc::clone(folder), name.to_vec());
                 let max = self.web.config.files.listing_max;
                 let read = move || listing::page(&folder, &title, &name, max);
-                let page = self.shelf.blocking(&self.life, read).await?;
-                Some(listed(exchange, request, &page).await)
+                let page = Box::pin(self.shelf.blocking(&self.life, read)).await?;
+                Some(Box::pin(listed(exchange, request, &page)).await)
             }
             Found::NotAcceptable => Some(Err(Refusal::NotAcceptable.into())),
             Found::Absent => None,
@@ -146,6 +144,12 @@ impl Front {
             Body::File(file) => exchange.respond_file(status, &lines, file, 0..page.length).await,
         })
     }
+}
+
+/// Whether a certificate authority may be asking.
+#[must_use]
+pub fn is_challenge(head: &RequestHead<'_>) -> bool {
+    head.path().starts_with(acme::PREFIX) && matches!(head.method(), "GET" | "HEAD")
 }
 
 /// As it is appended to a path.

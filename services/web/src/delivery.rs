@@ -31,7 +31,7 @@ pub async fn send(
             Verdict::Proceed => {}
             Verdict::Failed => return Err(Halt::Refuse(Refusal::Precondition)),
             Verdict::NotModified => {
-                exchange.respond(304, &with(&page.unchanged_lines, extra), b"").await?;
+                Box::pin(exchange.respond(304, &with(&page.unchanged_lines, extra), b"")).await?;
                 return Ok(Outcome::Unchanged);
             }
         }
@@ -39,8 +39,10 @@ pub async fn send(
     match wanted(exchange, page, asked) {
         Wanted::Whole => whole(exchange, page, extra).await,
         Wanted::Nothing => Err(Halt::Refuse(Refusal::Range(page.length))),
-        Wanted::Parts(parts) if parts.len() == 1 => part(exchange, page, parts[0].clone(), extra).await,
-        Wanted::Parts(parts) => several(front, exchange, page, &parts, extra).await,
+        Wanted::Parts(parts) if parts.len() == 1 => {
+            Box::pin(part(exchange, page, parts[0].clone(), extra)).await
+        }
+        Wanted::Parts(parts) => Box::pin(several(front, exchange, page, &parts, extra)).await,
     }
 }
 

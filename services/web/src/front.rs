@@ -109,12 +109,14 @@ impl Handler for Front {
             now: clock::now(),
         };
         let mut done = match site {
-            _ if self.challenge(exchange, &request).await? => Ok(Outcome::Challenge),
+            _ if answers::is_challenge(head) && Box::pin(self.challenge(exchange, &request)).await? => {
+                Ok(Outcome::Challenge)
+            }
             Some(site) => self.answer(exchange, site, &mut request).await,
             None => Err(Refusal::UnknownHost.into()),
         };
         if let Err(Halt::Refuse(refusal)) = done {
-            done = match self.refuse(exchange, &request, &refusal).await {
+            done = match Box::pin(self.refuse(exchange, &request, &refusal)).await {
                 Ok(()) => Ok(Outcome::Refused),
                 Err(abort) => Err(abort.into()),
             };
@@ -173,7 +175,7 @@ impl Front {
         let head = exchange.head();
         request.extra.extend_from_slice(site.standing.hsts(request.over_tls));
         if head.path() == "*" && head.method() == "OPTIONS" {
-            return answers::options(exchange, request).await;
+            return Box::pin(answers::options(exchange, request)).await;
         }
         let mut path = PlainPath::read(head.path()).map_err(Refusal::Path)?;
         let spelled = spelled(head.path(), &path);
@@ -184,10 +186,10 @@ impl Front {
                 spelled,
                 answers::query_of(head.query())
             );
-            return answers::redirect(exchange, request, 308, &location).await;
+            return Box::pin(answers::redirect(exchange, request, 308, &location)).await;
         }
         if let Some((status, location)) = site.redirect(&spelled, head.query(), head.authority()) {
-            return answers::redirect(exchange, request, status, &location).await;
+            return Box::pin(answers::redirect(exchange, request, status, &location)).await;
         }
         let rewritten = site.rewrite(&spelled, head.query());
         let kept;
@@ -200,7 +202,7 @@ impl Front {
         self.admit(exchange, &place.policy, request).await?;
         let reads = matches!(head.method(), "GET" | "HEAD");
         if site.welcome && path.as_bytes() == b"/" && reads {
-            return self.welcome(exchange, request).await;
+            return Box::pin(self.welcome(exchange, request)).await;
         }
         if reads
             && let Some(name) = place.name_of(&path)
@@ -214,14 +216,14 @@ impl Front {
                 let (user, extra) = (request.user.as_deref(), &request.extra[..]);
                 let coding =
                     site.compress.then(|| transform::coding_for(head, request.asked.accepted())).flatten();
-                self.proxy(exchange, Errand { site, pool, target, user, extra, coding }).await
+                Box::pin(self.proxy(exchange, Errand { site, pool, target, user, extra, coding })).await
             }
             (None, Some(file)) if reads => {
                 let name = file.trim_matches('/').as_bytes();
-                let found = self.file(exchange, place, name, false, request).await;
+                let found = Box::pin(self.file(exchange, place, name, false, request)).await;
                 found.unwrap_or(Err(Refusal::NotFound.into()))
             }
-            (None, _) if head.method() == "OPTIONS" => answers::options(exchange, request).await,
+            (None, _) if head.method() == "OPTIONS" => Box::pin(answers::options(exchange, request)).await,
             (None, _) if reads => Err(Refusal::NotFound.into()),
             (None, _) => Err(Refusal::NotAllowed.into()),
         }
@@ -253,7 +255,7 @@ impl Front {
             request.extra.extend_from_slice(lines.as_bytes());
         }
         if let Some(guard) = &policy.guard {
-            match guard.identify(request.asked.authorization, &self.life).await {
+            match Box::pin(guard.identify(request.asked.authorization, &self.life)).await {
                 Identity::Known(user) => request.user = Some(user),
                 Identity::Unknown => return Err(Refusal::Unauthorized(guard.challenges().to_vec()).into()),
                 Identity::Busy => return Err(Refusal::Busy.into()),
@@ -293,5 +295,24 @@ fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The room for an answer is made and filled for each request. A file needs little; what needs much (a pool, a
+    /// refusal, a listing) makes its own.
+    #[test]
+    fn the_way_of_a_file_takes_little_room() {
+        let handle = size_of_future(|front: &'static Front, exchange: &'static mut Exchange<'static>| {
+            front.handle(exchange)
+        });
+        assert!(handle <= 3072, "{handle} bytes");
     }
 }

@@ -95,7 +95,7 @@ impl Front {
         origin: &Origin,
     ) -> Result<Duration, Trouble> {
         match errand.coding {
-            Some(coding) => self.fetch_transformed(exchange, errand, origin, coding).await,
+            Some(coding) => Box::pin(self.fetch_transformed(exchange, errand, origin, coding)).await,
             None => self.forward(exchange, errand, origin).await.map_err(Trouble::Upstream),
         }
     }

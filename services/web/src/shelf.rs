@@ -159,7 +159,7 @@ impl Shelf {
             Some(entry) if !self.is_due(&entry, now_ms) => entry,
             known => {
                 let before = known.map(|held| Arc::clone(&held.0));
-                let entry = self.look_up(folder, wish, hash, before, now_ms, life).await;
+                let entry = Box::pin(self.look_up(folder, wish, hash, before, now_ms, life)).await;
                 self.put_near(hash, entry)
             }
         }
