@@ -1,6 +1,6 @@
 # The contenders of `infra/bench/http`, each tuned as its manual says: one worker, upstream connections kept, no access
 # log. `serve CONTENDER KIND` starts one on a free port of core 0 and sets `url` and `pid`. Source it after lib.sh; it
-# needs `origin` (host:port of what answers behind), `files` (a directory), `pem` (chain and key).
+# needs `origin` and `reader` (host:port of what answers behind), `files` (a directory), `pem` (chain and key).
 # shellcheck shell=bash disable=SC2154
 
 # on_core_0 LOG COMMAND…
@@ -15,6 +15,8 @@ serve() {
     port=$(free_port) dir=$work/$contender-$kind log=$work/$contender-$kind.log url=http://127.0.0.1:$port
     [ "$kind" != tls ] || url=https://127.0.0.1:$port
     mkdir -p "$dir"
+    # Requests with a body go to an origin that reads it.
+    if [ "$kind" = post ]; then local origin=$reader kind=proxy; fi
     "serve_$contender" "$kind"
     wait_for 20 "$log" port_open "$port"
 }
@@ -41,7 +43,7 @@ events { worker_connections 16384; multi_accept on; }
 http {
     access_log off; keepalive_requests 100000000; keepalive_timeout 600s; tcp_nodelay on; client_body_buffer_size 64k;
     client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/f; uwsgi_temp_path $dir/u; scgi_temp_path $dir/s;
-    proxy_cache_path $dir/cache keys_zone=hot:16m max_size=1g;
+    proxy_cache_path $dir/cache levels=1:2 keys_zone=hot:64m max_size=1g use_temp_path=off;
     upstream origin { server $3; keepalive 256; keepalive_requests 100000000; }
     server { listen $1; $2 }
 }
@@ -157,7 +159,6 @@ serve_caddy() {
 {
     admin off
     auto_https off
-    persist_config off
     servers {
         protocols h1
     }

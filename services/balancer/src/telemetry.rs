@@ -23,13 +23,18 @@ pub(crate) struct PoolTelemetry {
     pub waited: Counter,
     /// Gateway failures of members.
     pub failures: Counter,
+    /// Found no member to ask, by [`Refused`].
+    refused: [Counter; 3],
 }
 
 impl PoolTelemetry {
     pub(crate) fn of(pool: &str) -> Self {
         let counter = |name, help| metrics().counters(name, help, ["pool"]).with([pool.to_owned()]);
+        let refused =
+            metrics().counters("balancer_refused", "Requests without a member to ask", ["pool", "reason"]);
         Self {
             pool: pool.to_owned(),
+            refused: Refused::ALL.map(|why| refused.with([pool.to_owned(), why.as_str().to_owned()])),
             requests: counter("balancer_requests", "Requests and connections taken, by pool"),
             retries: counter("balancer_retries", "Requests sent again to another member"),
             retries_denied: counter("balancer_retries_denied", "Retries that the budget did not pay for"),
@@ -39,9 +44,7 @@ impl PoolTelemetry {
     }
 
     pub(crate) fn refused(&self, why: Refused) {
-        let all =
-            metrics().counters("balancer_refused", "Requests without a member to ask", ["pool", "reason"]);
-        all.with([self.pool.clone(), why.as_str().to_owned()]).inc();
+        self.refused[why as usize].inc();
         tracing::debug!(tier = "balancer", pool = self.pool, reason = why.as_str(), "no member to ask");
     }
 

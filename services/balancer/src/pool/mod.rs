@@ -78,6 +78,9 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NoMember, Self::Full, Self::AllTried];
+
     /// For metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
