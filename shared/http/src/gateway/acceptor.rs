@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::io::{Io, Stream};
+use super::plain_send::PlainSend;
 use super::{Abort, GatewayLimits, Peer, Tls, http2, timer};
 use crate::listener::Share;
 use crate::proxy_header;
@@ -175,7 +176,7 @@ impl Worker {
         let mut speaks_http2 = false;
         let stream = match &binding.tls {
             None => Stream::Tcp(stream),
-            Some(tls) => match tls.accept(stream).await {
+            Some(tls) => match tls.accept(PlainSend(stream)).await {
                 Ok((stream, info)) => {
                     speaks_http2 = info.h2;
                     peer.tls = Some(info);

@@ -5,6 +5,7 @@ use std::io;
 use tokio::net::TcpStream;
 
 use super::io::{Io, Stream};
+use super::plain_send::PlainSend;
 use super::{ClientTls, ForwardFailure, Origin, Protocol};
 
 /// Connects to `origin`, TLS handshake included. Segments are sent as they are written: a body that is streamed must not
@@ -18,7 +19,7 @@ pub(crate) async fn connect(origin: &Origin) -> Result<Io, ForwardFailure> {
         Protocol::Tls { name, client } => {
             let name = ClientTls::name(name)
                 .map_err(|error| ForwardFailure::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            let stream = client.connect(name, stream).await.map_err(ForwardFailure::Tls)?;
+            let stream = client.connect(name, PlainSend(stream)).await.map_err(ForwardFailure::Tls)?;
             Ok(Io::over(Stream::TlsClient(Box::new(stream))))
         }
     }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::Buffer;
+use super::plain_send::PlainSend;
 use super::timer;
 use super::wheel::Tick;
 
@@ -24,9 +25,9 @@ pub(crate) const COPY_MAX: usize = 2 << 10;
 pub(crate) enum Stream {
     Tcp(TcpStream),
     /// A client's.
-    TlsServer(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    TlsServer(Box<tokio_rustls::server::TlsStream<PlainSend>>),
     /// To an upstream server.
-    TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    TlsClient(Box<tokio_rustls::client::TlsStream<PlainSend>>),
 }
 
 /// The same on each kind of stream.
@@ -44,8 +45,8 @@ impl Stream {
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(stream) => stream,
-            Self::TlsServer(stream) => stream.get_ref().0,
-            Self::TlsClient(stream) => stream.get_ref().0,
+            Self::TlsServer(stream) => &stream.get_ref().0.0,
+            Self::TlsClient(stream) => &stream.get_ref().0.0,
         }
     }
 }

@@ -35,6 +35,7 @@ mod limits;
 mod origin;
 mod passage;
 mod peer;
+mod plain_send;
 mod pool;
 mod relaying;
 mod sending;
