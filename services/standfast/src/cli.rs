@@ -53,6 +53,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Db,
     },
+    /// Make every point of presence forget what it has stored, and say when each had: by URL, prefix or tag.
+    Purge(Purge),
     /// Check a configuration file: exit 0, or 78 and the key, value and range at fault.
     CheckConfig {
         /// The file; without it, the environment alone is checked.
@@ -175,6 +177,29 @@ pub struct FrontDoor {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// `standfast purge`.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct Purge {
+    /// URLs: `http://example.com/a?b`.
+    pub urls: Vec<String>,
+    /// Everything whose URL begins so.
+    #[arg(long = "prefix", value_name = "URL")]
+    pub prefixes: Vec<String>,
+    /// Everything that was stored with this tag (`Surrogate-Key`, `Cache-Tag`).
+    #[arg(long = "tag")]
+    pub tags: Vec<String>,
+    /// Make it stale instead: it is validated before its next use, and may stand in while the origin is away.
+    #[arg(long)]
+    pub soft: bool,
+    /// One of `edge.tokens`; needed where those are set, and from other machines.
+    #[arg(long, env = "STANDFAST_EDGE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Where the front door is.
+    #[command(flatten)]
+    pub at: FrontDoor,
 }
 
 /// Where the operating API is.

@@ -38,6 +38,7 @@ fn run(command: Command) -> Outcome {
         Command::Jobs { command } => client::run(client::jobs::run(command)),
         Command::Fault { command } => client::run(client::fault::run(command)),
         Command::Db { command } => client::run(client::db::run(command)),
+        Command::Purge(purge) => client::run(client::purge::run(purge)),
         Command::Ready { url } => client::run(client::ready::run(&url)),
         Command::CheckConfig { file, print } => check_config(file.as_deref(), print),
         Command::Completions { shell } => {

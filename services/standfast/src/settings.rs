@@ -19,6 +19,7 @@ const RESERVED: &[&str] = &[
     "STANDFAST_URL",
     "STANDFAST_CONSOLE_URL",
     "STANDFAST_DATABASE_URL",
+    "STANDFAST_EDGE_TOKEN",
 ];
 
 /// Everything that can be set. `infra/config/standfast.toml` lists every key with its default.
@@ -249,10 +250,8 @@ mod tests {
             Vec::<String>::new(),
             "keys that the example does not list"
         );
-        let with_examples: Settings = config::Loader::new()
-            .text("standfast.toml", &uncommented)
-            .load()
-            .expect("optional keys exist");
+        let with_examples: Settings =
+            config::Loader::new().text("standfast.toml", &uncommented).load().expect("optional keys exist");
         with_examples.validate().expect("the examples are in range");
     }
 

@@ -3,6 +3,7 @@
 pub mod db;
 pub mod fault;
 pub mod jobs;
+pub mod purge;
 pub mod ready;
 pub mod sse;
 pub mod tree;

@@ -25,6 +25,7 @@ const COMMANDS: &[&[&str]] = &[
     &["db", "query"],
     &["db", "exec"],
     &["db", "status"],
+    &["purge"],
     &["check-config"],
     &["ready"],
     &["completions"],
