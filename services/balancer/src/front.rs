@@ -95,7 +95,8 @@ impl Handler for Front {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         if self.balancer.refuses() {
             let detail = "this balancer is on standby; ask the active one";
-            return exchange.problem(&Error::unavailable("standby", detail, RETRY_AFTER_S)).await;
+            let standby = Error::unavailable("standby", detail, RETRY_AFTER_S);
+            return Box::pin(exchange.problem(&standby)).await;
         }
         let view = self.view();
         let head = exchange.head();
@@ -159,13 +160,13 @@ impl Request<'_> {
             let mut wish = Wish { key, client, stick: stick.tag, tried: &tried, now: began, dice: &mut dice };
             let place = match self.pool.place(&mut wish).await {
                 Ok(place) => place,
-                Err(refused) => return self.refuse(exchange, refused, last).await,
+                Err(refused) => return Box::pin(self.refuse(exchange, refused, last)).await,
             };
             match self.try_at(exchange, &place.member, &stick, tried.len()).await {
                 Tally::Done => return Ok(()),
                 Tally::Failed(error) => {
                     if !self.may_retry(&error, tried.len()) {
-                        return exchange.forward_failed(&error).await;
+                        return Box::pin(exchange.forward_failed(&error)).await;
                     }
                     tried.push(Arc::clone(&place.member));
                     last = Some(error);
@@ -335,4 +336,24 @@ impl Stick {
 /// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is not worth its parsing here.
 fn seconds(value: &[u8]) -> Option<Duration> {
     std::str::from_utf8(value).ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The room for a request is made and filled for each of them: what is rare (a refusal, a wait) makes its own.
+    #[test]
+    fn a_request_takes_little_more_room_than_its_forwarding() {
+        type Held = &'static mut Exchange<'static>;
+        let handle = size_of_future(|front: &'static Front, exchange: Held| front.handle(exchange));
+        let forward = size_of_future(|exchange: Held, origin: &'static gateway::Origin| {
+            exchange.forward(origin, ForwardOptions::default())
+        });
+        assert!(handle <= forward + 1024, "{handle} bytes, of which {forward} are the gateway's");
+    }
 }
