@@ -124,3 +124,21 @@ fn wishes_end_with_their_primary_and_nothing_is_granted_twice() {
         cluster.stop().await;
     });
 }
+
+/// A runner that is killed closes its connections: what it wished for goes to somebody who is there.
+#[test]
+fn whoever_is_gone_is_granted_nothing() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = start(dir.path()).await;
+        let wish = cluster.client.execute_patiently(take(), Duration::from_secs(2));
+        let gone = tokio::time::timeout(Duration::from_millis(100), wish).await;
+        assert!(gone.is_err(), "nothing was there to be granted");
+        tokio::time::sleep(Duration::from_millis(100)).await; // the news of it travels
+        cluster.exec("INSERT INTO t (k) VALUES (1)").await;
+        assert_eq!(cluster.ask("SELECT count(*) FROM t WHERE taken = 1", Level::Strong).await, json!(0));
+        let there = cluster.client.execute_patiently(take(), Duration::from_secs(1)).await.unwrap();
+        assert_eq!(taken(&there), [1]);
+        cluster.stop().await;
+    });
+}

@@ -13,9 +13,10 @@ use supervision::{Life, StartError, Started};
 
 use crate::runner::{Patience, Runner};
 
-/// A claim that finds no work waits at the database for so long, and is granted in the commit that brings some. A stop
-/// waits for it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// A claim that finds no work waits at the database for so long, and is granted in the commit that brings some.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After so long the database knows that a claim is withdrawn.
+const WITHDRAWN: Duration = Duration::from_millis(20);
 /// A claim whose answer was lost may still be waiting at the primary for so long.
 const LATE_COMMIT: Duration = Duration::from_secs(10);
 /// Until then the database is asked so often what it holds for us.
@@ -45,8 +46,8 @@ struct Claimer {
 }
 
 impl Claimer {
-    /// Claims until it is asked to stop. A claim that is on its way then is waited for: what it brings is run or handed
-    /// back, and would otherwise be missed only when its lease ends.
+    /// Claims until it is asked to stop. A claim that is on its way then is withdrawn, and the database asked what it has
+    /// granted: that is run or handed back, and would otherwise be missed only when its lease ends.
     async fn run(&mut self) {
         let board = self.runner.board.clone();
         let mut stop = std::pin::pin!(self.life.stopping());
@@ -58,7 +59,16 @@ impl Claimer {
                 free = board.room() => free,
                 () = tokio::time::sleep(RECHECK_EVERY), if self.uncertain_until.is_some() => 0,
             };
-            match self.step(free).await {
+            let step = tokio::select! {
+                biased;
+                step = self.step(free) => step,
+                () = &mut stop => {
+                    self.uncertain_until = Some(clock::now());
+                    tokio::time::sleep(WITHDRAWN).await;
+                    break;
+                }
+            };
+            match step {
                 Ok(again) => {
                     patience = Patience::new();
                     self.life.ready();

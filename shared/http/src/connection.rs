@@ -9,8 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
-use crate::Error;
+use crate::{Departed, Error};
 
 /// Heads of the two answers, as actix-http writes them. The app's own errors always have a body.
 const BARE: [(&[u8], u16); 2] = [
@@ -23,11 +24,17 @@ pub struct Connection {
     stream: TcpStream,
     /// What replaces a bare answer: the bytes, how many are written, and how many of actix's they stand for.
     replacement: Option<(Vec<u8>, usize, usize)>,
+    departed: watch::Sender<bool>,
 }
 
 impl Connection {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, replacement: None }
+        Self { stream, replacement: None, departed: watch::Sender::new(false) }
+    }
+
+    /// For the handlers of its requests.
+    pub(crate) fn departed(&self) -> Departed {
+        Departed::new(self.departed.subscribe())
     }
 }
 
@@ -37,7 +44,17 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let (before, room) = (buf.filled().len(), buf.remaining() > 0);
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => room && buf.filled().len() == before,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if ended {
+            self.departed.send_replace(true);
+        }
+        read
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod gateway;
 
 mod connection;
+mod departed;
 mod draining;
 mod error;
 mod json;
@@ -22,6 +23,7 @@ mod serve;
 mod sse;
 pub mod wire;
 
+pub use departed::Departed;
 pub use draining::Draining;
 pub use error::Error;
 pub use json::{BodyReader, depth_within, parse, parse_object, read_body, require_json, require_media_type};

@@ -59,7 +59,10 @@ where
             let mut draining = on_stop.clone();
             async move { drop(draining.wait_for(|draining| *draining).await) }
         })
-        .on_connect_ext(move |_, data| drop(data.insert(Draining::new(draining.clone()))))
+        .on_connect_ext(move |connection: &Connection, data| {
+            data.insert(Draining::new(draining.clone()));
+            data.insert(connection.departed());
+        })
         .finish(fn_factory(move || std::future::ready(Ok::<_, ()>(Rc::clone(&app)))))
         .new_service(())
         .await

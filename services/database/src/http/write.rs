@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_channel::TrySendError;
-use http_support::{Error, parse};
+use bytes::Bytes;
+use http_support::{Departed, Error, parse};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
@@ -56,12 +57,30 @@ pub async fn batch(
 ) -> Result<HttpResponse, Error> {
     let patience = patience(&state, &params)?;
     let body = body(&state, &request, payload).await?;
+    let answer = run(&state, &request, body, patience);
+    if patience.is_none() {
+        return answer.await;
+    }
+    // Nobody is granted anything after they are gone: a runner that was killed, for one, gets no job.
+    let departed = Departed::of(&request);
+    tokio::select! {
+        answer = answer => answer,
+        () = departed.wait() => Err(problem::invalid("the client is gone")),
+    }
+}
+
+async fn run(
+    state: &State,
+    request: &HttpRequest,
+    body: Bytes,
+    patience: Option<Duration>,
+) -> Result<HttpResponse, Error> {
     if state.status().borrow().role != Role::Primary {
-        return forward::to_primary(&state, &request, body).await;
+        return forward::to_primary(state, request, body).await;
     }
     let batch: Batch = parse(&body, state.limits.json_depth_max)?;
     let transactions = batch.transactions.into_iter().map(|statements| Transaction { statements }).collect();
-    let written = write(&state, transactions, patience).await?;
+    let written = write(state, transactions, patience).await?;
     let mut out = Vec::with_capacity(64 * written.answers.len());
     out.extend_from_slice(b"{\"transactions\":[");
     for (i, results) in written.answers.iter().enumerate() {
