@@ -70,7 +70,7 @@ pub struct Stack {
     pub runners: u32,
     /// Web servers. Default 1, 0 to 16. Without one the balancers reach the app servers directly.
     pub webs: u32,
-    /// Load balancers. Default 2, a pair of which one is active; 0 to 16. Without one the edges have no origin but
+    /// Load balancers. Default 2, a pair; 0 to 16. Without one the edges have no origin but
     /// those that `[edge]` names.
     pub balancers: u32,
     /// Points of presence of the edge. Default 2, 0 to 16; the first one is the front door.
