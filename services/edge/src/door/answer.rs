@@ -32,7 +32,10 @@ impl Door {
         self.edge.voice.hit(&mut extra, age, ttl, &asked.key);
         self.edge.telemetry.hit(hit, object.prepared.body.len());
         tracing::debug!(key = asked.key(), status = object.prepared.status, ttl, "hit");
-        self.send(exchange, asked, object, &extra).await
+        if asked.wants.is_plain() {
+            return exchange.respond_prepared(&object.prepared, &extra).await;
+        }
+        Box::pin(self.send(exchange, asked, object, &extra)).await
     }
 
     /// An answer by a stored response that the origin has been asked about.
@@ -69,17 +72,17 @@ impl Door {
         if ok && not_modified(&wants.conditions, &object.fields(), object.freshness.received_at) {
             let mut lines = fields_of_304(object.fields());
             lines.extend_from_slice(extra);
-            return exchange.respond(304, &lines, b"").await;
+            return Box::pin(exchange.respond(304, &lines, b"")).await;
         }
         let range = wants.range.filter(|_| ok && applies(wants.conditions.range, &object.fields()));
         match (range, &object.placed) {
             (Some(range), None) => match part(range, stored.body.len() as u64) {
                 Part::Whole => exchange.respond_prepared(stored, extra).await,
-                Part::Bytes(bytes) => self.send_part(exchange, object, bytes, extra).await,
-                Part::Unsatisfiable => unsatisfiable(exchange, stored.body.len(), extra).await,
+                Part::Bytes(bytes) => Box::pin(self.send_part(exchange, object, bytes, extra)).await,
+                Part::Unsatisfiable => Box::pin(unsatisfiable(exchange, stored.body.len(), extra)).await,
             },
             (Some(range), Some(placed)) => match inside(range, placed) {
-                Some(bytes) => self.send_part(exchange, object, bytes, extra).await,
+                Some(bytes) => Box::pin(self.send_part(exchange, object, bytes, extra)).await,
                 None => exchange.respond_prepared(stored, extra).await,
             },
             (None, _) => exchange.respond_prepared(stored, extra).await,

@@ -26,7 +26,7 @@ impl Door {
     pub(super) async fn get(&self, exchange: &mut Exchange<'_>, asked: &Asked<'_>) -> Result<(), Abort> {
         let (now, hash) = (WallMs::now(), hash(&asked.key));
         if self.passes.borrow().has(hash, now) && !asked.wants.directives.only_if_cached {
-            return self.pass(exchange, asked, Fwd::UriMiss).await;
+            return Box::pin(self.pass(exchange, asked, Fwd::UriMiss)).await;
         }
         match self.find(exchange, asked, now).await {
             Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
@@ -35,10 +35,10 @@ impl Door {
                 self.hit(exchange, asked, &object, Hit::Stale, now).await
             }
             Found::Nothing(..) if asked.wants.directives.only_if_cached => {
-                self.refuse(exchange, asked, None, not_stored()).await
+                Box::pin(self.refuse(exchange, asked, None, not_stored())).await
             }
             Found::Nothing(fwd, stale, variants) => {
-                self.collapse(exchange, asked, fwd, stale, variants.as_deref(), now).await
+                Box::pin(self.collapse(exchange, asked, fwd, stale, variants.as_deref(), now)).await
             }
         }
     }
@@ -48,7 +48,7 @@ impl Door {
         match self.find(exchange, asked, now).await {
             Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
             Found::Nothing(..) if asked.wants.directives.only_if_cached => {
-                self.refuse(exchange, asked, None, not_stored()).await
+                Box::pin(self.refuse(exchange, asked, None, not_stored())).await
             }
             Found::Revalidate(object, _) => {
                 self.head_upstream(exchange, asked, Fwd::Stale, Some(object)).await
@@ -62,7 +62,7 @@ impl Door {
         let known = self.front.borrow_mut().get(&asked.key);
         let variants = match known {
             Known::Here(variants) => Some(variants),
-            Known::Ask => self.ask_store(asked.key()).await,
+            Known::Ask => Box::pin(self.ask_store(asked.key())).await,
         };
         let Some(variants) = variants else { return Found::Nothing(Fwd::UriMiss, None, None) };
         let range = asked.wants.range;

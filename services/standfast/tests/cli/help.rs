@@ -61,7 +61,7 @@ fn wrong_usage_is_2() {
     for wrong in [
         &["upp"][..],
         &["up", "--listne", "127.0.0.1:0"],
-        &["run", "edge"],
+        &["run", "origin"],
         &["jobs", "list", "--state", "done"],
         &["fault", "inject", "/n/**", "explode"],
         &["fault", "inject", "/n/**", "panic", "--for", "long"],
