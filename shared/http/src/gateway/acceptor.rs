@@ -176,7 +176,7 @@ impl Worker {
         let mut speaks_http2 = false;
         let stream = match &binding.tls {
             None => Stream::Tcp(stream),
-            Some(tls) => match tls.accept(PlainSend(stream)).await {
+            Some(tls) => match Box::pin(tls.accept(PlainSend(stream))).await {
                 Ok((stream, info)) => {
                     speaks_http2 = info.h2;
                     peer.tls = Some(info);

@@ -18,7 +18,6 @@ const FREE_RECEIVE: usize = 32;
 const FREE_PUMP: usize = 4;
 const FREE_SCRATCH: usize = 256;
 
-#[derive(Default)]
 struct Free {
     receive: Vec<Box<[u8]>>,
     pump: Vec<Box<[u8]>>,
@@ -26,7 +25,8 @@ struct Free {
 }
 
 thread_local! {
-    static FREE: RefCell<Free> = RefCell::default();
+    static FREE: RefCell<Free> =
+        const { RefCell::new(Free { receive: Vec::new(), pump: Vec::new(), scratch: Vec::new() }) };
 }
 
 /// A buffer of one of the two sizes, given back when dropped.

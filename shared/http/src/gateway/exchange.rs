@@ -226,14 +226,15 @@ impl<'c> Exchange<'c> {
         options: ForwardOptions<'_>,
     ) -> Result<Outcome, ForwardError> {
         if self.head.max_forwards() == Some(0) {
-            return self.answer_as_the_last().await;
+            return Box::pin(self.answer_as_the_last()).await;
         }
+        // The rarer ones are boxed, so that the room they take is not made for each HTTP/1 exchange.
         match &mut self.client {
             client if *origin.protocol() == Protocol::H2c => {
-                http2::forward_to_http2(client, self.head, origin, options).await
+                Box::pin(http2::forward_to_http2(client, self.head, origin, options)).await
             }
             Client::Http1(http1) => forward(http1, self.head, origin, options).await,
-            Client::Http2(http2) => http2::forward(http2, self.head, origin, options).await,
+            Client::Http2(http2) => Box::pin(http2::forward(http2, self.head, origin, options)).await,
         }
     }
 

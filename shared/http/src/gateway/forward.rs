@@ -236,7 +236,7 @@ async fn conclude(
     if let Some(first) = &relayed.upgraded {
         watch.waits_for(Phase::Tunnel);
         let from_client = std::mem::take(http1.body.inbox);
-        tunnel::run(&http1.connection.io, from_client, &lease.io, first, watch).await?;
+        Box::pin(tunnel::run(&http1.connection.io, from_client, &lease.io, first, watch)).await?;
     } else if relayed.reusable && progress.request_sent.get() {
         lease.give_back();
     }

@@ -21,6 +21,8 @@ struct Clock {
 }
 
 thread_local! {
+    /// The present tick, apart because it is read several times per request.
+    static NOW: Cell<Tick> = const { Cell::new(0) };
     static CLOCK: Clock = Clock {
         wheel: RefCell::new(Wheel::new()),
         epoch: clock::now(),
@@ -125,7 +127,7 @@ impl Drop for Timer {
 
 /// The thread's present tick.
 pub(crate) fn now() -> Tick {
-    CLOCK.with(|clock| clock.wheel.borrow().now())
+    NOW.get()
 }
 
 /// When something that began at `since` and may last `after` is over. The tick it began in was up to one tick old, and
@@ -150,7 +152,10 @@ impl Clock {
     fn catch_up(&self) -> Vec<Waker> {
         let mut due = Vec::new();
         let passed = clock::now().saturating_duration_since(self.epoch).as_millis() / TICK.as_millis();
-        self.wheel.borrow_mut().advance(Tick::try_from(passed).unwrap_or(NEVER - 1), &mut due);
+        let mut wheel = self.wheel.borrow_mut();
+        wheel.advance(Tick::try_from(passed).unwrap_or(NEVER - 1), &mut due);
+        NOW.set(wheel.now());
+        drop(wheel);
         self.date.borrow_mut().refresh();
         due
     }
