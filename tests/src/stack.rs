@@ -44,7 +44,8 @@ impl TestStack {
         Builder { rabbitmq: false, config: String::new() }
     }
 
-    /// Each instance a process of its own, on a private RabbitMQ: [`PROCESSES`].
+    /// Each instance a process of its own, on a private RabbitMQ: three databases, two apps, two runners, a console, a web
+    /// server, two balancers, two edges.
     #[must_use]
     pub fn on_rabbitmq() -> Builder {
         Builder { rabbitmq: true, config: String::new() }
