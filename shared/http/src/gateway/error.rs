@@ -147,6 +147,9 @@ pub enum ForwardFailure {
     /// The client did not take its response.
     #[error("the client takes nothing")]
     ClientStalled,
+    /// An event stream or a tunnel, which would never end by itself, and this worker is to stop.
+    #[error("this server is stopping")]
+    Draining,
 }
 
 impl ForwardFailure {
@@ -155,7 +158,7 @@ impl ForwardFailure {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Client(_) | Self::ClientGone | Self::ClientStalled => Blame::Downstream,
-            Self::Saturated => Blame::Internal,
+            Self::Saturated | Self::Draining => Blame::Internal,
             _ => Blame::Upstream,
         }
     }
@@ -167,7 +170,7 @@ impl ForwardFailure {
             Self::Client(BodyError::TooLarge(_)) => 413,
             Self::Client(BodyError::TimedOut) => 408,
             Self::Client(_) | Self::ClientGone | Self::ClientStalled => 400,
-            Self::Saturated => 503,
+            Self::Saturated | Self::Draining => 503,
             Self::ConnectTimeout | Self::HeaderTimeout | Self::IdleTimeout | Self::TotalTimeout => 504,
             _ => 502,
         }

@@ -112,7 +112,8 @@ pub(crate) async fn forward<'c>(
     let began = clock::now();
     let connection = http1.connection;
     let timeouts = options.timeouts;
-    let watch = Watch::new(&connection.timer, &timeouts, &connection.worker.limits);
+    let worker = &connection.worker;
+    let watch = Watch::new(&connection.timer, &timeouts, &worker.limits).ends_with(&worker.draining);
     let mut request = Scratch::new();
     compose(head, connection.forwarding(), &options, &mut request);
     let length = request.len();

@@ -161,6 +161,7 @@ impl Relay<'_, '_> {
             Decision::AddLines(lines) => lines,
             Decision::Retry => return Err(ForwardFailure::Unwanted(head.status())),
         };
+        self.watch.has_begun(head);
         let upgraded = head.status() == 101;
         if upgraded && !(head.switches_protocol() && self.request.upgrade().is_some()) {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::timer::{self, Timer, due};
 use super::wheel::{NEVER, Tick};
 use super::{BodyError, ForwardFailure, GatewayLimits, Timeouts};
+use crate::wire::ResponseHead;
 
 /// What the exchange is waiting for: it decides which time-out applies, and who is blamed when it passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub(crate) struct Watch<'t> {
     /// Since when it waits for that.
     since: Cell<Tick>,
     over: Tick,
+    /// Whether the worker is to end, if it is a worker's exchange.
+    draining: Option<&'t Cell<bool>>,
+    /// Whether the response never ends by itself.
+    endless: Cell<bool>,
 }
 
 impl<'t> Watch<'t> {
@@ -51,7 +56,27 @@ impl<'t> Watch<'t> {
             phase: Cell::new(Phase::Connecting),
             since: Cell::new(now),
             over: timeouts.total.map_or(NEVER, |total| due(now, total)),
+            draining: None,
+            endless: Cell::new(false),
         }
+    }
+
+    /// What never ends by itself ends when the worker drains: its clients come back to another one.
+    pub(crate) fn ends_with(mut self, draining: &'t Cell<bool>) -> Self {
+        self.draining = Some(draining);
+        self
+    }
+
+    /// The final response's head is here.
+    pub(crate) fn has_begun(&self, head: &ResponseHead<'_>) {
+        let media_type = head.get("content-type").unwrap_or_default();
+        let stream = b"text/event-stream";
+        self.endless
+            .set(media_type.len() >= stream.len() && media_type[..stream.len()].eq_ignore_ascii_case(stream));
+    }
+
+    fn must_end(&self) -> bool {
+        (self.endless.get() || self.phase.get() == Phase::Tunnel) && self.draining.is_some_and(Cell::get)
     }
 
     /// From now on it waits for that. Cheap: the timer is not touched unless it would fire too late.
@@ -97,6 +122,9 @@ impl<'t> Watch<'t> {
         poll_fn(move |cx| {
             if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(output);
+            }
+            if self.must_end() {
+                return Poll::Ready(Err(ForwardFailure::Draining));
             }
             // What it waits for may have changed: the entry moves only if it has to fire earlier than it would.
             let deadline = self.deadline();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supervision::{Intervention, secs};
 
-use super::client::{answering, get, ok, until};
+use super::client::{Wire, answering, get, ok, origin, until};
 use super::scene::Scene;
 
 /// Two workers; one dies of a panic in a handler. Nobody is refused, and who is on the other one notices nothing.
@@ -73,4 +73,37 @@ async fn stopping_drains() {
     let last = busy.response().await;
     assert_eq!((last.text().as_str(), last.get("connection")), ("slept", Some("close")));
     assert!(busy.is_closed().await);
+}
+
+/// What would never end by itself does not hold up a stop: the client of an event stream comes back by `Last-Event-ID`,
+/// that of a tunnel connects anew.
+#[actix_web::test]
+async fn stopping_ends_event_streams_and_tunnels() {
+    let endless = origin(|mut wire: Wire, _| async move {
+        let request = wire.request().await;
+        if request.get("upgrade").is_some() {
+            wire.send(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+            )
+            .await;
+        } else {
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            wire.send(format!("{head}9\r\ndata: 1\n\n\r\n")).await;
+        }
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let stack = Scene::before(endless).start().await;
+    let mut stream = stack.connect().await;
+    stream.send(get("/events")).await;
+    assert_eq!(stream.head().await.status(), 200);
+    assert_eq!(stream.take(14).await, b"9\r\ndata: 1\n\n\r\n");
+    let mut tunnel = stack.connect().await;
+    tunnel.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    assert_eq!(tunnel.head().await.status(), 101);
+    let stopped = tokio::time::timeout(secs(8), stack.root.stop()).await;
+    assert!(stopped.is_ok(), "the children may take 10 s, and did");
+    assert_eq!(stream.rest().await, b"", "cut, and so no last chunk that would say it was whole");
+    assert!(tunnel.is_closed().await);
 }

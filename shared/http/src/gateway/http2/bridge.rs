@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Request, Response, Uri, Version as HttpVersion, he
 use super::fields::{read_lines, write_lines};
 use super::stream::Http2;
 use super::upstream::{failure, is_unprocessed, leave, seat};
+use crate::gateway::acceptor::Worker;
 use crate::gateway::answer::Answer;
 use crate::gateway::body::RequestBody;
 use crate::gateway::buffers::Scratch;
@@ -23,9 +24,7 @@ use crate::gateway::relaying::{INTERIM_MAX, Relayed};
 use crate::gateway::sending::{SendError, is_one_of};
 use crate::gateway::timer::Timer;
 use crate::gateway::watch::{Phase, Watch};
-use crate::gateway::{
-    Abort, BodyError, ForwardError, ForwardFailure, ForwardOptions, GatewayLimits, Origin, Outcome,
-};
+use crate::gateway::{Abort, BodyError, ForwardError, ForwardFailure, ForwardOptions, Origin, Outcome};
 use crate::wire::{self, Forwarding, Framing, HeadLimits, Parsed, RequestHead, ResponseHead};
 
 /// Streams a request to `origin` and its response back.
@@ -38,7 +37,8 @@ pub(crate) async fn forward(
     let began = clock::now();
     let timeouts = options.timeouts;
     let (mut body, mut answer, context) = sides(client);
-    let watch = Watch::new(context.timer, &timeouts, context.limits);
+    let worker = context.worker;
+    let watch = Watch::new(context.timer, &timeouts, &worker.limits).ends_with(&worker.draining);
     let mut fresh = false;
     loop {
         let progress = Progress::default();
@@ -243,6 +243,7 @@ impl Relay<'_> {
             Decision::AddLines(lines) => lines,
             Decision::Retry => return Err(ForwardFailure::Unwanted(head.status())),
         };
+        self.watch.has_begun(&head);
         let mut lines = Scratch::new();
         head.end_to_end_lines(&mut lines, |name| is_one_of(name, options.drop_response));
         lines.extend_from_slice(options.response_lines);
@@ -390,20 +391,20 @@ impl<'c> AnswerSide<'_, 'c> {
 /// What both sides of a client share.
 struct Context<'x> {
     timer: &'x Timer,
-    limits: &'x GatewayLimits,
+    worker: &'x Worker,
     forwarding: &'x Forwarding,
 }
 
 fn sides<'x, 'c>(client: &'x mut Client<'c>) -> (BodySide<'x, 'c>, AnswerSide<'x, 'c>, Context<'x>) {
     match client {
         Client::Http1(Http1 { connection, body, answer }) => {
-            let limits = &connection.worker.limits;
-            let context = Context { timer: &connection.timer, limits, forwarding: connection.forwarding() };
+            let (worker, forwarding) = (&*connection.worker, connection.forwarding());
+            let context = Context { timer: &connection.timer, worker, forwarding };
             (BodySide::Http1(body), AnswerSide::Http1(answer, connection), context)
         }
         Client::Http2(http2) => {
-            let (limits, forwarding) = (&http2.connection.worker.limits, http2.connection.forwarding());
-            let context = Context { timer: http2.timer(), limits, forwarding };
+            let (worker, forwarding) = (&*http2.connection.worker, http2.connection.forwarding());
+            let context = Context { timer: http2.timer(), worker, forwarding };
             (BodySide::Http2(http2), AnswerSide::Http2(http2), context)
         }
     }

@@ -29,7 +29,8 @@ pub(crate) async fn forward(
 ) -> Result<Outcome, ForwardError> {
     let began = clock::now();
     let timeouts = options.timeouts;
-    let watch = Watch::new(http2.timer(), &timeouts, &http2.connection.worker.limits);
+    let worker = &http2.connection.worker;
+    let watch = Watch::new(http2.timer(), &timeouts, &worker.limits).ends_with(&worker.draining);
     let mut request = Scratch::new();
     compose(head, http2.connection.forwarding(), &options, &mut request);
     let mut fresh = false;
@@ -188,6 +189,7 @@ impl Relay<'_, '_> {
         if head.status() == 101 {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
         }
+        self.watch.has_begun(head);
         let framing = head.framing(self.request.method());
         let mut lines = Scratch::new();
         head.end_to_end_lines(&mut lines, |name| is_one_of(name, options.drop_response));
