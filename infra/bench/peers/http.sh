@@ -170,69 +170,61 @@ END
     HOME=$dir XDG_DATA_HOME=$dir GOMAXPROCS=1 on_core_0 "$log" caddy run --config "$dir/Caddyfile" --adapter caddyfile
 }
 
-# --- Ours: the tier that does this work, as a node of its own.
+# --- Ours: the tier that does this work. It runs in `standfast up` beside the smallest rest of the stack, which idles.
 serve_standfast() {
     case $1 in
-        proxy) tier balancer "[balancer]
+        proxy) stack balancers=1 "[balancer]
 workers = 1
 listen = \"127.0.0.1:$port\"
 [balancer.pool]
 tiers = []
 members = [{ address = \"$origin\" }]" ;;
-        tls) tier balancer "[balancer]
+        tls) stack balancers=1 "[balancer]
 workers = 1
-listen = \"127.0.0.1:0\"
 tls_listen = \"127.0.0.1:$port\"
 [balancer.tls]
 certificates = [{ chain = \"$pem\", key = \"$pem\" }]
-h2 = false
 [balancer.pool]
 tiers = []
 members = [{ address = \"$origin\" }]" ;;
-        files) tier web "[web]
+        files) stack webs=1 "[web]
 workers = 1
 listen = \"127.0.0.1:$port\"
 [[web.sites]]
 root = \"$files\"" ;;
-        cache) tier edge "[edge]
+        cache) stack edges=1 "[edge]
 workers = 1
 listen = \"127.0.0.1:$port\"
 origins = [\"$origin\"]" ;;
     esac
 }
 
-# tier NAME CONFIG: on an embedded bus of its own.
-tier() {
-    printf '%s\n' "$2" >"$dir/$1.toml"
-    on_core_0 "$log" "$TEST_STANDFAST_BIN" run "$1" --config "$dir/$1.toml" --data "$dir/data-$1" --bus embedded
+# stack TIER=COUNT,… CONFIG: those tiers and what a stack cannot be without.
+stack() {
+    local counts=(databases=1 apps=1 runners=0 webs=0 balancers=0 edges=0)
+    {
+        echo "[stack]"
+        printf '%s\n' "${counts[@]}" "${1//,/$'\n'}" | awk -F= '{ n[$1] = $2 } END { for (tier in n) print tier " = " n[tier] }'
+        printf '[%s]\nlisten = "127.0.0.1:0"\n' app console database
+        printf '%s\n' "$2"
+    } >"$dir/standfast.toml"
+    on_core_0 "$log" "$TEST_STANDFAST_BIN" up --config "$dir/standfast.toml" --data "$dir/data"
 }
 
-# --- The whole chain: cache, balancer, web server before the same app. `pids` has all three.
+# --- The whole chain: cache, balancer, web server before the same app. `pids` has all of its processes.
 serve_chain_standfast() {
-    local app=$origin web_port balancer_port front=$port
-    web_port=$(free_port) balancer_port=$(free_port)
-    tier web "[web]
+    stack webs=1,balancers=1,edges=1 "[web]
 workers = 1
-listen = \"127.0.0.1:$web_port\"
 [web.pools.bench]
-urls = [\"http://$app\"]
+urls = [\"http://$origin\"]
 [[web.sites]]
-pool = \"bench\""
-    pids=$pid
-    tier balancer "[balancer]
+pool = \"bench\"
+[balancer]
 workers = 1
-listen = \"127.0.0.1:$balancer_port\"
-[balancer.pool]
-tiers = []
-members = [{ address = \"127.0.0.1:$web_port\" }]"
-    pids+=" $pid"
-    tier edge "[edge]
+[edge]
 workers = 1
-listen = \"127.0.0.1:$front\"
-origins = [\"127.0.0.1:$balancer_port\"]"
-    pids+=" $pid"
-    wait_for 20 "$log" port_open "$web_port"
-    wait_for 20 "$log" port_open "$balancer_port"
+listen = \"127.0.0.1:$port\""
+    wait_for 20 "$log" grep -q '^ready ' "$log"
 }
 
 serve_chain_peers() {
