@@ -1,4 +1,4 @@
-//! What the bus costs: `bus embedded DIR`, `bus rabbitmq URL`, `bus raw URL`. `infra/bench/bus` runs it.
+//! What the bus costs: `bus embedded DIR`, `bus rabbitmq URL`, `bus raw URL`, `bus bare URL`. `infra/bench/bus` runs it.
 //!
 //! Prints one line per case: its name, then its figures.
 
@@ -19,6 +19,7 @@ use bus::{Bus, BusConfig, From, Message, QueueSpec};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use uuid::Uuid;
 
 const BODY: [u8; 200] = [b'x'; 200];
 const PUBLISHERS: usize = 64;
@@ -30,9 +31,10 @@ fn main() {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["embedded", dir] => embedded(Path::new(dir), &runtime),
         ["rabbitmq", url] => runtime.block_on(rabbitmq(url)),
-        ["raw", url] => runtime.block_on(raw(url)),
+        ["raw", url] => runtime.block_on(raw(url, true)),
+        ["bare", url] => runtime.block_on(raw(url, false)),
         // As `cargo bench` and `cargo test --benches` call it: nothing to measure without a place or a broker.
-        _ => println!("usage: bus embedded DIR | rabbitmq URL | raw URL"),
+        _ => println!("usage: bus embedded DIR | rabbitmq URL | raw URL | bare URL"),
     }
 }
 
@@ -143,7 +145,7 @@ async fn rabbitmq(url: &str) {
     .await;
 }
 
-async fn raw(url: &str) {
+async fn raw(url: &str, same: bool) {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let queue = format!("raw-{}", std::process::id());
     let mut channels = Vec::new();
@@ -160,8 +162,11 @@ async fn raw(url: &str) {
     publish_for_a_while("publish_per_second", move |publisher| {
         let (channel, queue) = (channels[publisher % CHANNELS].clone(), Arc::clone(&queue));
         async move {
-            let properties = BasicProperties::default().with_delivery_mode(2);
-            let options = BasicPublishOptions::default();
+            let mut properties = BasicProperties::default().with_delivery_mode(2);
+            if same {
+                properties = properties.with_message_id(Uuid::now_v7().to_string().into());
+            }
+            let options = BasicPublishOptions { mandatory: same, ..Default::default() };
             let sent = channel.basic_publish("".into(), (&*queue).into(), options, &BODY, properties).await;
             assert!(sent.unwrap().await.unwrap().is_ack());
         }
