@@ -16,7 +16,6 @@ use super::acks::Acks;
 use super::envelope;
 use super::link::{Link, Live, Shared, channel_with_prefetch};
 use super::queue::ready;
-use crate::backoff::Backoff;
 use crate::error::BusError;
 use crate::queue::{Delivery, Settle};
 
@@ -109,7 +108,6 @@ pub struct QueueConsumer {
     queue: String,
     prefetch: u16,
     attached: Option<Attached>,
-    backoff: Backoff,
 }
 
 struct Attached {
@@ -131,7 +129,7 @@ impl QueueConsumer {
     pub async fn open(link: Arc<Link>, queue: &str, prefetch: u16) -> Result<Self, BusError> {
         let (queue, prefetch) = (queue.to_owned(), prefetch.max(1));
         let shared = Arc::clone(&link.shared);
-        let mut consumer = Self { link, queue, prefetch, attached: None, backoff: Backoff::default() };
+        let mut consumer = Self { link, queue, prefetch, attached: None };
         let unattached = &consumer;
         let first = shared.with_live(|live| {
             Box::pin(async move {
@@ -200,21 +198,10 @@ impl QueueConsumer {
     }
 
     async fn attach_again(&mut self) {
-        loop {
-            let live = self.link.shared.live_at_last().await;
-            match live.ask(self.attach(Arc::clone(&live))).await {
-                Ok(attached) => {
-                    self.attached = Some(attached);
-                    self.backoff.succeeded();
-                    return;
-                }
-                Err(error) => {
-                    let wait = self.backoff.failed(rand::random());
-                    tracing::debug!(queue = %self.queue, %error, ?wait, "cannot consume yet");
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
+        let unattached = &*self;
+        let attach = |live| Box::pin(unattached.attach(live)) as _;
+        let attached = self.link.shared.attach_at_last(&self.queue, attach).await;
+        self.attached = Some(attached);
     }
 }
 

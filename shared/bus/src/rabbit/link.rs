@@ -235,6 +235,26 @@ impl Shared {
         timeout_at(self.deadline(), again).await.unwrap_or(Err(BusError::Down))
     }
 
+    /// Attaches a reader to what is called `name`, as often as it takes, with growing waits between refusals.
+    pub async fn attach_at_last<'a, T>(
+        self: &Arc<Self>,
+        name: &str,
+        attach: impl Fn(Arc<Live>) -> BoxFuture<'a, Result<T, BusError>>,
+    ) -> T {
+        let mut backoff = Backoff::default();
+        loop {
+            let live = self.live_at_last().await;
+            match live.ask(attach(Arc::clone(&live))).await {
+                Ok(attached) => return attached,
+                Err(error) => {
+                    let wait = backoff.failed(rand::random());
+                    tracing::debug!(name, %error, ?wait, "cannot attach yet");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
     fn start(self: &Arc<Self>) {
         if !self.started.swap(true, Relaxed) {
             self.handle.spawn(supervise(Arc::clone(self)));

@@ -16,7 +16,6 @@ use super::envelope::{self, text};
 use super::link::{Link, Live, broker, channel_with_prefetch, reply_code};
 use super::publish::{check, send, verdict};
 use super::queue::PRECONDITION_FAILED;
-use crate::backoff::Backoff;
 use crate::error::{BusError, PublishError, Refusal};
 use crate::log::{Bounds, From, LogEntry};
 use crate::message::Message;
@@ -118,13 +117,7 @@ impl Link {
             From::End => From::Offset(self.bounds(name).await?.next),
             other => other,
         };
-        let mut reader = LogReader {
-            link: Arc::clone(self),
-            name: name.to_owned(),
-            from,
-            attached: None,
-            backoff: Backoff::default(),
-        };
+        let mut reader = LogReader { link: Arc::clone(self), name: name.to_owned(), from, attached: None };
         let unattached = &reader;
         let first = self.shared.with_live(|live| {
             Box::pin(async move {
@@ -212,7 +205,6 @@ pub struct LogReader {
     /// Where to go on from.
     from: From,
     attached: Option<Attached>,
-    backoff: Backoff,
 }
 
 struct Attached {
@@ -288,21 +280,10 @@ impl LogReader {
     }
 
     async fn attach_again(&mut self) {
-        loop {
-            let live = self.link.shared.live_at_last().await;
-            match live.ask(self.attach(Arc::clone(&live))).await {
-                Ok(attached) => {
-                    self.attached = Some(attached);
-                    self.backoff.succeeded();
-                    return;
-                }
-                Err(error) => {
-                    let wait = self.backoff.failed(rand::random());
-                    tracing::debug!(log = %self.name, %error, ?wait, "cannot read yet");
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
+        let unattached = &*self;
+        let attach = |live| Box::pin(unattached.attach(live)) as _;
+        let attached = self.link.shared.attach_at_last(&self.name, attach).await;
+        self.attached = Some(attached);
     }
 }
 

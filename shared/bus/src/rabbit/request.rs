@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{
@@ -167,14 +166,11 @@ async fn take_requests(
             // Acked when it has a place, not when it is answered: a request is not done twice.
             let _ = attached.0.basic_ack(tag, BasicAckOptions::default()).await;
         }
-        attached = loop {
-            live = link.shared.live_at_last().await;
-            match live.ask(attach(&live, &address)).await {
-                Ok(attached) => break attached,
-                Err(error) => tracing::debug!(%address, %error, "cannot serve yet"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        };
+        let address = address.as_str();
+        let attaching = link.shared.attach_at_last(address, |live| {
+            Box::pin(async move { Ok((attach(&live, address).await?, live)) })
+        });
+        (attached, live) = attaching.await;
     }
 }
 

@@ -1,7 +1,6 @@
 //! Broadcasts: one topic exchange, one exclusive queue per subscriber.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::{
@@ -108,14 +107,11 @@ async fn listen(
             let message = envelope::message(&delivery.properties, delivery.data);
             buffer.push(Event::Message { topic, message });
         }
-        attached = loop {
-            live = link.shared.live_at_last().await;
-            match live.ask(attach(&live, &pattern)).await {
-                Ok(attached) => break attached,
-                Err(error) => tracing::debug!(%pattern, %error, "cannot subscribe yet"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        };
+        let pattern = pattern.as_str();
+        let attaching = link.shared.attach_at_last(pattern, |live| {
+            Box::pin(async move { Ok((attach(&live, pattern).await?, live)) })
+        });
+        (attached, live) = attaching.await;
         buffer.push(Event::Reconnected);
     }
 }
