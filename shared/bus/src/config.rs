@@ -13,6 +13,9 @@ use crate::error::BusError;
 pub struct BusConfig {
     /// `embedded`, or `amqp://user:password@host:5672/vhost` (also `amqps://`). Default `embedded`.
     pub url: String,
+    /// `amqps://`: PEM file of authorities that may have signed the broker's certificate, besides those the system
+    /// trusts. Default none.
+    pub ca_file: Option<PathBuf>,
     /// Directory of the embedded bus. One process at a time. Default `standfast-data/bus`.
     pub data_dir: PathBuf,
     /// Largest encoded message, bytes. Default 16 MiB, range 1 KiB to 64 MiB.
@@ -41,6 +44,7 @@ impl Default for BusConfig {
     fn default() -> Self {
         Self {
             url: "embedded".to_owned(),
+            ca_file: None,
             data_dir: PathBuf::from("standfast-data/bus"),
             message_bytes_max: 16 << 20,
             segment_bytes: 16 << 20,

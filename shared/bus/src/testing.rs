@@ -68,7 +68,7 @@ impl Broker {
                 return Ok(Self { dir, ports, own: Mutex::new(None), _users: Some(users) });
             }
         }
-        let (dir, ports) = prepare(&home)?;
+        let (dir, ports) = prepare(&home, "")?;
         let mut child = spawn(&dir, ports, Some(&home))?;
         wait_until_up(&dir, ports, &mut child)?;
         fs::write(&ready, dir.as_os_str().as_encoded_bytes())?;
@@ -80,7 +80,15 @@ impl Broker {
     /// # Errors
     /// As [`Broker::shared`].
     pub fn start() -> io::Result<Self> {
-        let (dir, ports) = prepare(&home()?)?;
+        Self::start_with("")
+    }
+
+    /// As [`Broker::start`], with these lines in its `rabbitmq.conf`.
+    ///
+    /// # Errors
+    /// As [`Broker::shared`].
+    pub fn start_with(config: &str) -> io::Result<Self> {
+        let (dir, ports) = prepare(&home()?, config)?;
         let mut child = spawn(&dir, ports, None)?;
         let up = wait_until_up(&dir, ports, &mut child);
         let broker = Self { dir, ports, own: Mutex::new(Some(child)), _users: None };
@@ -193,7 +201,7 @@ fn server() -> io::Result<&'static str> {
     })
 }
 
-fn prepare(home: &Path) -> io::Result<(PathBuf, Ports)> {
+fn prepare(home: &Path, config: &str) -> io::Result<(PathBuf, Ports)> {
     server()?;
     let dir = home.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
     fs::create_dir_all(&dir)?;
@@ -206,7 +214,7 @@ fn prepare(home: &Path) -> io::Result<(PathBuf, Ports)> {
     let ports = Ports { amqp: free[0], dist: free[1], epmd: free[2] };
     let config = format!(
         "listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 50MB\nlog.console = false\n\
-         vm_memory_high_watermark.absolute = 1GB\n",
+         vm_memory_high_watermark.absolute = 1GB\n{config}\n",
         ports.amqp
     );
     fs::write(dir.join("rabbitmq.conf"), config)?;

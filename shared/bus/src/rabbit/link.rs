@@ -9,6 +9,7 @@ use deadpool::managed::{self, Metrics, Pool, RecycleError, RecycleResult};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use lapin::options::{BasicQosOptions, ConfirmSelectOptions};
+use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
@@ -100,7 +101,7 @@ pub struct Link {
 
 /// What the link and its supervisor share.
 pub struct Shared {
-    pub uri: AMQPUri,
+    broker: Broker,
     pub config: BusConfig,
     pub path: String,
     pub faults: LinkFaults,
@@ -132,15 +133,16 @@ impl Link {
         let mut uri: AMQPUri = config.url.parse().map_err(refuse)?;
         uri.query.heartbeat = Some(config.heartbeat_s);
         uri.query.connection_timeout = Some(CONNECT.as_millis().try_into().unwrap_or(u64::MAX));
-        Ok(Self::new(uri, config.clone(), format!("/{node}"), Arc::new(Runtime::start()?)))
+        let broker = Broker { tls: trusted(config)?, uri };
+        Ok(Self::new(broker, config.clone(), format!("/{node}"), Arc::new(Runtime::start()?)))
     }
 
     pub fn another(&self, path: &str) -> Self {
-        let (uri, config) = (self.shared.uri.clone(), self.shared.config.clone());
-        Self::new(uri, config, path.to_owned(), Arc::clone(&self.runtime))
+        let (broker, config) = (self.shared.broker.clone(), self.shared.config.clone());
+        Self::new(broker, config, path.to_owned(), Arc::clone(&self.runtime))
     }
 
-    fn new(uri: AMQPUri, config: BusConfig, path: String, runtime: Arc<Runtime>) -> Self {
+    fn new(broker: Broker, config: BusConfig, path: String, runtime: Arc<Runtime>) -> Self {
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| {
             let hook = weak.clone();
             let seen = AtomicU64::new(0);
@@ -156,7 +158,7 @@ impl Link {
                     .max_size(config.publish_channels)
                     .build()
                     .expect("a pool without time-outs needs no runtime"),
-                uri,
+                broker,
                 config,
                 path,
                 leases: Mutex::default(),
@@ -285,7 +287,9 @@ impl Shared {
     async fn connect(self: &Arc<Self>) -> Result<Arc<Live>, lapin::Error> {
         let name = format!("standfast {}", self.path);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connection = Connection::connect_uri(self.uri.clone(), properties).await?;
+        let Broker { uri, tls } = self.broker.clone();
+        let runtime = lapin::runtime::default_runtime()?;
+        let connection = Connection::connect_uri_with_config(uri, properties, tls, runtime).await?;
         let plain = connection.create_channel().await?;
         let replies = Replies::start(connection.create_channel().await?, &self.handle).await?;
         Ok(Arc::new(Live { connection, plain, replies, gone: watch::Sender::new(false) }))
@@ -427,6 +431,21 @@ pub fn reply_code(error: &lapin::Error) -> Option<u16> {
         lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
     }
+}
+
+/// Where the broker is, and whom we believe that it is the broker.
+#[derive(Clone)]
+struct Broker {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+}
+
+/// The authorities of our own choice. What the system trusts is added when the connection is made.
+fn trusted(config: &BusConfig) -> Result<OwnedTLSConfig, BusError> {
+    let Some(file) = &config.ca_file else { return Ok(OwnedTLSConfig::default()) };
+    let refuse = |error| BusError::Config(format!("ca_file = {} cannot be read: {error}", file.display()));
+    let authorities = std::fs::read_to_string(file).map_err(refuse)?;
+    Ok(OwnedTLSConfig { cert_chain: Some(authorities), ..Default::default() })
 }
 
 fn without_password(url: &str) -> String {

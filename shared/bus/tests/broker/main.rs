@@ -3,3 +3,4 @@
 
 mod proxy;
 mod rabbitmq;
+mod rabbitmq_tls;
