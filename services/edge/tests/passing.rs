@@ -21,6 +21,23 @@ async fn a_post_passes_through() {
     stack.stop().await;
 }
 
+/// The origin is asked for the host and port that the client asked for, whether the answer may be stored or not: it
+/// builds its links from them.
+#[actix::test]
+async fn the_origin_sees_the_port_that_was_asked_for() {
+    let origin = Origin::start().await;
+    origin.answer("/page", Reply::new("Cache-Control: max-age=60\r\n", "x"));
+    let stack = Stack::before(&origin).await;
+    let host = "Host: example.com:8080\r\n";
+    stack.client().await.get_with("/page", host).await.expect(200);
+    stack.client().await.request("POST", "/page", host, b"x").await.expect(200);
+    for seen in origin.seen("/page") {
+        assert_eq!(seen.get("host"), Some("example.com:8080"));
+    }
+    assert_eq!(origin.count("/page"), 2);
+    stack.stop().await;
+}
+
 /// WHATWG server-sent events: each part is sent on as it comes, and two streams do not wait for each other.
 #[actix::test]
 async fn an_event_stream_is_not_buffered() {

@@ -89,7 +89,7 @@ impl Door {
         Plan {
             key,
             target: head.target().to_owned(),
-            host: head.host().to_owned(),
+            host: head.authority().to_owned(),
             request,
             lines: self.lines_to_send(exchange, head),
             asked: storing::Asked {
