@@ -4,6 +4,7 @@ use std::{
 };
 
 use clock::WallMs;
+use supervision::Struck;
 use uuid::Uuid;
 
 use super::*;
@@ -29,7 +30,7 @@ fn claimed(token: u64) -> Arc<Claimed> {
 }
 
 fn seat(incarnation: u64) -> Seat {
-    Seat { path: "/n/jobs/jobs-1/workers/workers-1".into(), incarnation }
+    Seat { path: "/n/jobs/jobs-1/workers/workers-1".into(), incarnation, struck: Struck::default() }
 }
 
 /// What a future has now, if it has something.

@@ -5,7 +5,7 @@
 //!   stored once, because whoever reports names the fencing token of its claim and a late worker is refused;
 //! - a worker that crashes or hangs loses its job to another worker in milliseconds: its supervisor knows. A runner
 //!   whose process is gone loses its jobs when their leases end, or at once when it is started again;
-//! - a job that ends its worker three times is poison, and discarded;
+//! - a job that ends its worker three times is poison, and discarded; what an injected fault ends costs it no attempt;
 //! - a stop lets running jobs finish for a while, and hands back the rest at no cost;
 //! - nothing waits on one lost message: a sweep at least each second looks at everything that waits.
 //!

@@ -7,7 +7,7 @@ use messages::job::Reason;
 use supervision::{Life, StartError, Started};
 
 use crate::{
-    board::Outcome,
+    board::{Lost, Outcome},
     runner::{Patience, Runner},
 };
 
@@ -42,11 +42,15 @@ async fn rescue(runner: &Runner, life: &Life) -> std::convert::Infallible {
                 Outcome::Ended { reason: Reason::RunnerStopped, detail, retry_at }
             } else {
                 runner.telemetry.rescued(&lost);
-                Outcome::Ended { reason: Reason::WorkerCrashed, detail: lost.detail, retry_at }
+                Outcome::Ended { reason: reason(&lost), detail: lost.detail, retry_at }
             };
             runner.board.rescue(&lost.job, outcome);
         }
     }
+}
+
+fn reason(lost: &Lost) -> Reason {
+    if lost.struck { Reason::FaultInjected } else { Reason::WorkerCrashed }
 }
 
 async fn left_behind(runner: &Runner) -> Result<(), Error> {

@@ -20,7 +20,8 @@ use crate::{
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     let runner = life.env::<Runner>();
     Ok(Started::task(async move {
-        let seat = Seat { path: life.path().to_owned(), incarnation: life.incarnation() };
+        let seat =
+            Seat { path: life.path().to_owned(), incarnation: life.incarnation(), struck: life.struck() };
         runner.board.sit(&seat);
         life.ready();
         let mut stop = std::pin::pin!(life.stopping());

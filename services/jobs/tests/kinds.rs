@@ -105,7 +105,12 @@ async fn the_process_group_of_a_command_dies_on_cancel_time_out_and_the_death_of
         let id = stack.submit(NewJob { max_attempts: 1, ..NewJob::new("command", payload.clone()) }).await;
         let pids = family(&file).await;
         stack.break_child("workers/workers-1", fault);
-        assert_eq!(stack.done(id).await.errors[0].reason, Reason::WorkerCrashed);
+        let again = stack.until(id, |job| !job.errors.is_empty()).await;
+        assert_eq!(again.errors[0].reason, Reason::FaultInjected);
+        gone(&pids).await;
+        let pids = family(&file).await;
+        stack.store.cancel(id, WallMs::now()).await.unwrap();
+        assert_eq!(stack.done(id).await.state, State::Cancelled);
         gone(&pids).await;
     }
 

@@ -84,6 +84,50 @@ async fn a_job_that_ends_three_workers_is_poison_and_others_go_on() {
     stack.stop().await;
 }
 
+/// A fault that is set on purpose says nothing about the job: whole pools are broken under it more often than it has
+/// attempts, or than a poisonous job may end workers, and it runs on.
+#[actix::test]
+async fn injected_faults_on_the_whole_pool_never_discard_a_job() {
+    let (starts, patient) = counting(async |n| {
+        if n <= 8 {
+            std::future::pending::<()>().await;
+        }
+        Ok(json!(n))
+    });
+    let config = jobs::Config { concurrency: 16, ..config() };
+    let stack = Stack::with(config, handlers([("patient", patient)])).await;
+    let id = stack.submit(NewJob { max_attempts: 2, ..job("patient", json!(null)) }).await;
+    for n in 1..=8 {
+        eventually("the attempt runs", async || starts.load(SeqCst) == n).await;
+        let fault = if n % 2 == 0 { Intervention::Exit } else { Intervention::Panic };
+        let until = clock::now() + secs(30);
+        assert_eq!(stack.root.intervene("/test/jobs/jobs-1/workers/*", fault, until).len(), 16);
+    }
+    let done = stack.done(id).await;
+    // One strike on all is one strike for the job, however fast it is rescued.
+    assert_eq!((done.state, done.attempt, done.result.clone()), (State::Completed, 9, Some(json!(9))));
+    assert_eq!(reasons(&done), [Reason::FaultInjected; 8]);
+    assert_eq!(done.max_attempts, 10);
+    stack.stop().await;
+}
+
+#[actix::test]
+async fn a_worker_that_is_hung_on_purpose_is_no_kill_of_its_job() {
+    let (starts, patient) = counting(async |n| {
+        if n == 1 {
+            std::future::pending::<()>().await;
+        }
+        Ok(json!(n))
+    });
+    let stack = Stack::with(config(), handlers([("patient", patient)])).await;
+    let id = stack.submit(NewJob { max_attempts: 1, ..job("patient", json!(null)) }).await;
+    eventually("the attempt runs", async || starts.load(SeqCst) == 1).await;
+    stack.root.intervene("/test/jobs/jobs-1/workers/*", Intervention::Hang, clock::now() + secs(30));
+    let done = stack.done(id).await;
+    assert_eq!((done.state, reasons(&done)), (State::Completed, vec![Reason::FaultInjected]));
+    stack.stop().await;
+}
+
 #[actix::test]
 async fn a_handler_that_blocks_its_thread_is_replaced_and_the_job_runs_again() {
     let (_, stuck) = counting(async |n| {

@@ -187,11 +187,8 @@ impl Agent {
             Kind::Hang => Intervention::Hang,
             _ => Intervention::Slow(amount(fault)),
         };
-        let mut workers = Vec::new();
-        collect_workers(&self.0.root.snapshot(), &fault.target, &mut workers);
-        workers.retain(|_| chosen(fault.probability));
-        workers.retain(|path| !self.0.root.intervene(path, intervention, until).is_empty());
-        workers
+        let meant = |path: &str| glob::matches(&fault.target, path) && chosen(fault.probability);
+        self.0.root.intervene_where(meant, intervention, until)
     }
 
     fn hit_links(&self, fault: &Fault, until: Instant) -> Vec<String> {
@@ -251,16 +248,6 @@ fn link_fault(fault: &Fault) -> LinkFault {
         Kind::Drop => LinkFault::Drop { p: fault.probability },
         Kind::Duplicate => LinkFault::Duplicate { p: fault.probability },
         _ => LinkFault::Partition,
-    }
-}
-
-/// The workers that `pattern` matches, in order of start.
-fn collect_workers(node: &view::Node, pattern: &str, into: &mut Vec<String>) {
-    if node.kind == view::Kind::Worker && glob::matches(pattern, &node.path) {
-        into.push(node.path.clone());
-    }
-    for child in &node.children {
-        collect_workers(child, pattern, into);
     }
 }
 

@@ -66,27 +66,27 @@ const COMPLETE: &str = "UPDATE jobs SET state = 'completed', result = ?3, finish
      version = version + 1 WHERE id = ?1 AND token = ?2 AND state = 'running'";
 
 /// The rest of each row's parameters: 3 reason, 4 detail, 5 retry_at, 6 now, 7 counts as a kill, 8 gives the attempt
-/// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison.
+/// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison, 12 attempts that it is given more.
 const RECORD: &str =
     "INSERT INTO jobs_attempts (job_id, token, attempt, started_at, ended_at, reason, detail, runner)
     SELECT id, token, attempt, coalesce(started_at, ?6), ?6,
         CASE WHEN ?7 AND kills + 1 >= ?11 THEN 'poison' ELSE ?3 END, ?4, runner
     FROM jobs WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10
-        AND ?5 IS NOT NULL AND ?8 IS NOT NULL AND ?9 IS NOT NULL
+        AND ?5 IS NOT NULL AND ?8 IS NOT NULL AND ?9 IS NOT NULL AND ?12 IS NOT NULL
     ON CONFLICT (job_id, token) DO NOTHING";
 
 /// `machine::end`, said in SQL.
 const END: &str = "UPDATE jobs SET
     state = CASE
         WHEN cancel_requested OR ?3 = 'cancelled' THEN 'cancelled'
-        WHEN ?9 OR (?7 AND kills + 1 >= ?11) OR (NOT ?8 AND attempt >= max_attempts) THEN 'discarded'
+        WHEN ?9 OR (?7 AND kills + 1 >= ?11) OR (NOT ?8 AND attempt >= max_attempts + ?12) THEN 'discarded'
         WHEN ?5 <= ?6 THEN 'available'
         WHEN ?3 = 'postponed' THEN 'scheduled'
         ELSE 'retryable' END,
     finished_at = CASE
         WHEN cancel_requested OR ?3 = 'cancelled' OR ?9 OR (?7 AND kills + 1 >= ?11)
-            OR (NOT ?8 AND attempt >= max_attempts) THEN ?6 END,
-    attempt = attempt - ?8, kills = kills + ?7, run_at = ?5, lease_until = NULL, version = version + 1
+            OR (NOT ?8 AND attempt >= max_attempts + ?12) THEN ?6 END,
+    attempt = attempt - ?8, max_attempts = max_attempts + ?12, kills = kills + ?7, run_at = ?5, lease_until = NULL, version = version + 1
     WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10 AND ?4 IS NOT NULL";
 
 impl<D: Sql> Store<D> {
@@ -191,6 +191,7 @@ fn ending(e: &Ending, now: WallMs) -> Vec<Value> {
         u8::from(machine::is_last(e.reason)).into(),
         e.lease_before.map_or(i64::MAX, |t| t.0).into(),
         machine::POISON_KILLS.into(),
+        u8::from(machine::is_made_up_for(e.reason)).into(),
     ]
 }
 

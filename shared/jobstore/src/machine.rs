@@ -182,6 +182,12 @@ pub const fn costs_nothing(reason: Reason) -> bool {
     matches!(reason, Reason::Postponed | Reason::RunnerStopped)
 }
 
+/// Whether the job is given one attempt more for one that ended so.
+#[must_use]
+pub const fn is_made_up_for(reason: Reason) -> bool {
+    matches!(reason, Reason::FaultInjected)
+}
+
 /// Whether no further attempt may follow an end like this.
 #[must_use]
 pub const fn is_last(reason: Reason) -> bool {
@@ -192,6 +198,7 @@ fn end(l: &mut Life, reason: Reason, retry_at: WallMs, now: WallMs) {
     l.lease_until = None;
     l.run_at = retry_at;
     l.kills += u32::from(kills_worker(reason));
+    l.max_attempts += u32::from(is_made_up_for(reason));
     let poison = kills_worker(reason) && l.kills >= POISON_KILLS;
     let used_up = !costs_nothing(reason) && l.attempt >= l.max_attempts;
     l.state = if l.cancel_requested || reason == Reason::Cancelled {

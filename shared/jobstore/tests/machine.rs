@@ -29,11 +29,12 @@ enum Step {
     Replay,
 }
 
-const REASONS: [Reason; 8] = [
+const REASONS: [Reason; 9] = [
     Reason::Failed,
     Reason::Refused,
     Reason::TimedOut,
     Reason::WorkerCrashed,
+    Reason::FaultInjected,
     Reason::LeaseExpired,
     Reason::Postponed,
     Reason::Cancelled,

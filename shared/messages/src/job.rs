@@ -134,6 +134,9 @@ pub enum Reason {
     TimedOut,
     /// Its worker crashed or hung, and its supervisor saw it.
     WorkerCrashed,
+    /// A fault that was set on purpose struck its worker. It says nothing about the job: no kill is counted, and
+    /// `max_attempts` grows by the attempt that it cost.
+    FaultInjected,
     /// Its node was not heard of until the lease ended.
     LeaseExpired,
     /// It killed its worker three times.
@@ -155,6 +158,7 @@ impl Reason {
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
             Self::WorkerCrashed => "worker_crashed",
+            Self::FaultInjected => "fault_injected",
             Self::LeaseExpired => "lease_expired",
             Self::Poison => "poison",
             Self::Postponed => "postponed",

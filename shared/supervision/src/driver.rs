@@ -193,6 +193,7 @@ impl Driver {
         self.life().0.clear(signal::FAULT | signal::SLOWED); // before the look, so that a newer one is not missed
         let Some((fault, until)) = self.life().0.fault(now) else {
             self.pause = None;
+            self.life().0.struck.set(false);
             return Next::Poll;
         };
         match fault {
@@ -201,12 +202,16 @@ impl Driver {
                 self.slow_down(by, cx)
             }
             Intervention::Hang if self.life().0.home.own => {
+                self.life().0.struck.set(true);
                 self.block_thread();
+                // A life that was replaced meanwhile has ended by it.
+                self.life().0.struck.set(self.life().is_cut_off());
                 self.pause = None;
                 cx.waker().wake_by_ref();
                 Next::Wait
             }
             Intervention::Hang => {
+                self.life().0.struck.set(true);
                 self.life().0.set(signal::SLOWED);
                 if self.pause_for(until - now, cx) {
                     cx.waker().wake_by_ref();
@@ -222,6 +227,7 @@ impl Driver {
 
     fn suffer_once(&mut self, fault: Intervention) -> Next {
         self.pause = None;
+        self.life().0.struck.set(true);
         match fault {
             Intervention::Panic => Next::PollToPanic,
             Intervention::Exit => Next::End(ExitReason::Fault, "injected exit".to_owned()),

@@ -99,7 +99,7 @@ pub mod conformance;
 
 pub use env::{Env, PoolSize};
 pub use intervene::{Intervention, glob_matches};
-pub use life::Life;
+pub use life::{Life, Struck};
 pub use mailbox::{ActorRef, CallError};
 pub use root::{PoolHandle, Root, RootOptions};
 pub use spec::{

@@ -58,6 +58,24 @@ pub(crate) struct Inner {
     phase: AtomicU8,
     failure: Mutex<Option<(ExitReason, String)>>,
     fault: Mutex<Option<(Intervention, Instant)>>,
+    pub(crate) struck: Struck,
+}
+
+/// Whether a fault that was set on purpose ends a life, or holds it up: what it was doing is not to blame. Kept by
+/// whoever must know after the life has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Struck(Arc<AtomicBool>);
+
+impl Struck {
+    /// Whether it is so.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set(&self, struck: bool) {
+        self.0.store(struck, Ordering::SeqCst);
+    }
 }
 
 const STARTING: u8 = 0;
@@ -91,6 +109,7 @@ impl Inner {
             phase: AtomicU8::new(STARTING),
             failure: Mutex::new(None),
             fault: Mutex::new(None),
+            struck: Struck::default(),
         }
     }
 
@@ -169,6 +188,12 @@ impl Life {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.0.incarnation
+    }
+
+    /// Tells, also after this life has ended, whether an injected fault ended it.
+    #[must_use]
+    pub fn struck(&self) -> Struck {
+        self.0.struck.clone()
     }
 
     /// The instance's value of this type.

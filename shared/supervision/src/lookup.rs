@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use actix::Actor;
 
-use crate::intervene::{Intervention, glob_matches};
+use crate::intervene::Intervention;
 use crate::mailbox::Mailbox;
 use crate::ops::Turn;
 use crate::tree::{NodeId, ROOT, Role, World};
@@ -55,14 +55,14 @@ impl World {
 
     pub(crate) fn set_faults(
         &mut self,
-        glob: &str,
+        mut meant: impl FnMut(&str) -> bool,
         fault: Option<(Intervention, Instant)>,
         turn: &mut Turn<'_>,
     ) -> Vec<String> {
         let mut matched = Vec::new();
         for node in self.nodes.iter_mut().flatten() {
             let Role::Worker(worker) = &mut node.role else { continue };
-            if !glob_matches(glob, &node.path) {
+            if !meant(&node.path) {
                 continue;
             }
             matched.push(node.path.to_string());

@@ -11,7 +11,7 @@ use crate::crash;
 use crate::driver::Order;
 use crate::env::Env;
 use crate::events::Events;
-use crate::intervene::Intervention;
+use crate::intervene::{Intervention, glob_matches};
 use crate::mailbox::{ActorRef, Mailbox};
 use crate::ops::Turn;
 use crate::spec::{Intensity, Restart, Shutdown, Strategy, Tree, secs, valid_name};
@@ -211,12 +211,23 @@ impl Root {
     /// Sets `fault` on every worker whose path matches, until `until` at the latest: it ends by itself even if nobody
     /// clears it. Returns the paths.
     pub fn intervene(&self, glob: &str, fault: Intervention, until: Instant) -> Vec<String> {
-        self.shared().act(|world, turn| world.set_faults(glob, Some((fault, until)), turn))
+        self.intervene_where(|path| glob_matches(glob, path), fault, until)
+    }
+
+    /// The same on every worker whose path is `meant`. All are marked before the first of them suffers: whoever takes
+    /// over the work of one cannot be struck by the same fault while it does.
+    pub fn intervene_where(
+        &self,
+        meant: impl FnMut(&str) -> bool,
+        fault: Intervention,
+        until: Instant,
+    ) -> Vec<String> {
+        self.shared().act(|world, turn| world.set_faults(meant, Some((fault, until)), turn))
     }
 
     /// Ends the faults on every worker whose path matches. Returns the paths.
     pub fn clear(&self, glob: &str) -> Vec<String> {
-        self.shared().act(|world, turn| world.set_faults(glob, None, turn))
+        self.shared().act(|world, turn| world.set_faults(|path| glob_matches(glob, path), None, turn))
     }
 
     /// A stable reference to the actor at `path`; none if there is no such worker.

@@ -40,6 +40,8 @@ pub struct Report {
 pub struct Lost {
     /// Which.
     pub job: Arc<Claimed>,
+    /// Whether an injected fault took the worker away.
+    pub struck: bool,
     /// What is known of the worker's end.
     pub detail: String,
 }
@@ -58,13 +60,13 @@ impl Board {
         self.reported.notify_one();
     }
 
-    pub(super) fn lose(&self, job: &Arc<Claimed>, detail: String) {
+    pub(super) fn lose(&self, job: &Arc<Claimed>, detail: String, struck: bool) {
         let mut state = self.lock();
         if let Some(entry) = state.active.get_mut(&lease_of(job))
             && !matches!(entry.phase, Phase::Over)
         {
             entry.phase = Phase::Over;
-            state.lost.push_back(Lost { job: job.clone(), detail });
+            state.lost.push_back(Lost { job: job.clone(), struck, detail });
         }
         drop(state);
         self.gone.notify_one();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jobstore::{Claimed, Lease};
+use supervision::Struck;
 use tokio::sync::watch;
 
 use super::{Active, Board, Lost, Outcome, Phase, Signal, State, lease_of};
@@ -16,12 +17,14 @@ use super::{Active, Board, Lost, Outcome, Phase, Signal, State, lease_of};
 const WAKING_MAX: usize = 2;
 
 /// Who runs an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Seat {
     /// Path of the worker.
     pub path: String,
     /// Which life of it.
     pub incarnation: u64,
+    /// Whether an injected fault ends that life.
+    pub struck: Struck,
 }
 
 /// What a worker gets.
@@ -101,8 +104,8 @@ impl Board {
             // Under the same lock, so that the claimer never counts this worker as free.
             idle.0 = None;
             *idle_count -= 1;
-            let attempt =
-                Attempt { board: self.clone(), job: entry.job.clone(), since, detail: None, open: true };
+            let (board, job, struck) = (self.clone(), entry.job.clone(), seat.struck.clone());
+            let attempt = Attempt { board, job, since, struck, detail: None, open: true };
             return Some(Assignment { attempt, signal: entry.signal.subscribe(), deadline });
         }
         None
@@ -114,13 +117,15 @@ impl Board {
         let State { active, lost, .. } = &mut *state;
         for entry in active.values_mut() {
             let earlier = |s: &Seat| s.path == seat.path && s.incarnation < seat.incarnation;
-            if matches!(&entry.phase, Phase::Running { seat, .. } if earlier(seat)) {
-                entry.phase = Phase::Over;
-                entry.signal.send_replace(Signal::Over);
+            let Phase::Running { seat, .. } = &entry.phase else { continue };
+            if earlier(seat) {
                 lost.push_back(Lost {
                     job: entry.job.clone(),
+                    struck: seat.struck.get(),
                     detail: "the worker hung and was replaced".to_owned(),
                 });
+                entry.phase = Phase::Over;
+                entry.signal.send_replace(Signal::Over);
             }
         }
         drop(state);
@@ -171,6 +176,7 @@ pub struct Attempt {
     /// What to run.
     pub job: Arc<Claimed>,
     since: Instant,
+    struck: Struck,
     detail: Option<String>,
     open: bool,
 }
@@ -196,8 +202,9 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if self.open {
-            let detail = self.detail.take().unwrap_or_else(|| "the worker was ended".to_owned());
-            self.board.lose(&self.job, detail);
+            let struck = self.struck.get();
+            let end = if struck { "an injected fault ended the worker" } else { "the worker was ended" };
+            self.board.lose(&self.job, self.detail.take().unwrap_or_else(|| end.to_owned()), struck);
         }
     }
 }
