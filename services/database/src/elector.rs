@@ -26,6 +26,8 @@ const HEAR: Duration = Duration::from_millis(120);
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
+/// Pause between two looks at whether it still says something.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a campaign may take.
 const CAMPAIGN: Duration = Duration::from_secs(2);
 
@@ -103,7 +105,7 @@ async fn reign(shared: &Shared, lease: &Lease) {
     let demoted = async { drop(status.wait_for(|s| s.role != Role::Primary).await) };
     let silent = async {
         while shared.silent_for() < SILENCE_MAX {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(LOOK).await;
         }
     };
     tokio::select! {

@@ -29,7 +29,7 @@ use append::{Barrier, Pending, What};
 use standing::Standing;
 
 /// How often the replica says that it lives, when nothing else happens.
-const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(250);
 
 /// Entries that come within this time are applied by a follower in one transaction. It also leaves the processor to the
 /// primary, whose client waits.

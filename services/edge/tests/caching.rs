@@ -293,6 +293,39 @@ async fn what_memory_lets_go_comes_back_from_disk() {
     stack.stop().await;
 }
 
+/// A disk without space (`/dev/full` takes no byte): what memory lets go is lost, every answer is right, and nothing is
+/// left lying about.
+#[actix::test]
+async fn a_full_disk_only_costs_misses() {
+    const COUNT: usize = 24;
+    let origin = Origin::start().await;
+    let stack = Stack::with(&origin, 1, |_, config| {
+        config.memory_bytes_max = 1 << 20;
+        config.object_bytes_max = 400 << 10;
+    })
+    .await;
+    let objects = stack.data.path().join("edge-1/objects");
+    for file in 1..=4 * COUNT {
+        std::os::unix::fs::symlink("/dev/full", objects.join(format!("{file}.obj"))).unwrap();
+    }
+    let mut client = stack.client().await;
+    let body = |n: usize| format!("{n:04}").repeat(75 << 10);
+    for n in 0..COUNT {
+        origin.answer(&format!("/{n}"), Reply::new(FRESH, body(n)));
+        assert!(client.get(&format!("/{n}")).await.expect(200).text() == body(n));
+    }
+    let tried = || std::fs::read_dir(&objects).unwrap().count() < 4 * COUNT;
+    until("it was tried, and what was begun is removed", tried).await;
+    for n in 0..COUNT {
+        assert!(client.get(&format!("/{n}")).await.expect(200).text() == body(n));
+    }
+    let asked: usize = (0..COUNT).map(|n| origin.count(&format!("/{n}"))).sum();
+    assert!(asked > COUNT, "some were fetched again");
+    let status = stack.get("/.standfast/edge/status").await.json();
+    assert_eq!(status["store"]["disk_uris"], 0, "{status}");
+    stack.stop().await;
+}
+
 /// The directory of the disk tier is gone: what memory lets go is lost, and every answer is right.
 #[actix::test]
 async fn without_its_directory_the_disk_tier_only_costs_misses() {

@@ -14,6 +14,9 @@ use crate::view::{ExitReason, State};
 /// The longest time between two looks at the pings. Idle, it is all that this crate does.
 const TICK_MAX: Duration = Duration::from_millis(250);
 
+/// A life that rests is asked at every so many of its pings.
+const RESTING: u32 = 8;
+
 /// Runs until the root has gone.
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let mut ticked_at = clock::now();
@@ -86,7 +89,7 @@ impl World {
                     life.home.probe(probe);
                 }
                 Some(_) => {}
-                None if due_for_ping(worker.answered_at, worker.row.ping, turn.now) => {
+                None if due_for_ping(worker.answered_at, worker.row.ping, life.rests(), turn.now) => {
                     worker.pinged_at = Some(turn.now);
                     worker.probe = 0;
                     life.set(signal::PING);
@@ -127,6 +130,8 @@ impl World {
     }
 }
 
-fn due_for_ping(answered_at: Instant, ping: Duration, now: Instant) -> bool {
-    now.duration_since(answered_at) >= ping
+/// What rests is asked seldom, so that a pool without work costs next to nothing; but it is asked, as its thread may
+/// be blocked by what it started and did not link.
+fn due_for_ping(answered_at: Instant, ping: Duration, rests: bool, now: Instant) -> bool {
+    now.duration_since(answered_at) >= if rests { ping * RESTING } else { ping }
 }

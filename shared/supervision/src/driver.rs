@@ -305,9 +305,12 @@ impl Future for Driver {
         for _ in 0..LIVES_PER_POLL {
             if this.ending.is_none() {
                 home.busy_with.store(this.life().0.id.0, Ordering::Relaxed);
+                let asked = this.life().0.has(signal::PING);
+                this.life().0.stir(true);
                 let ran = this.run(cx);
                 let end = match ran {
                     Poll::Pending => {
+                        this.life().0.stir(!asked || this.life().0.has(signal::PING));
                         home.busy_with.store(0, Ordering::Relaxed);
                         return Poll::Pending;
                     }

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     failure: Mutex<Option<(ExitReason, String)>>,
     fault: Mutex<Option<(Intervention, Instant)>>,
     pub(crate) struck: Struck,
+    /// Whether it was polled since the poll in which it last answered a ping.
+    stirred: AtomicBool,
 }
 
 /// Whether a fault that was set on purpose ends a life, or holds it up: what it was doing is not to blame. Kept by
@@ -110,6 +112,7 @@ impl Inner {
             failure: Mutex::new(None),
             fault: Mutex::new(None),
             struck: Struck::default(),
+            stirred: AtomicBool::new(true),
         }
     }
 
@@ -117,6 +120,16 @@ impl Inner {
     /// the tree's lock and the second never is.
     pub(crate) fn set(&self, bits: u32) {
         self.signals.fetch_or(bits, Ordering::SeqCst);
+    }
+
+    /// Its driver runs; `true` until a poll that answers a ping has returned.
+    pub(crate) fn stir(&self, stirred: bool) {
+        self.stirred.store(stirred, Ordering::Relaxed);
+    }
+
+    /// Nothing of it has run since it was last seen to be well, and so nothing of it can hang.
+    pub(crate) fn rests(&self) -> bool {
+        !self.stirred.load(Ordering::Relaxed) && self.linked.is_empty()
     }
 
     pub(crate) fn clear(&self, bits: u32) {

@@ -171,6 +171,7 @@ impl Child {
     }
 
     /// Is asked for a sign of life every `ping`; without one within `deadline` it is hung. Default 500 ms and 2 s.
+    /// One that has not run since its last answer, and has no linked task, is asked an eighth as often.
     #[must_use]
     pub const fn with_liveness(mut self, ping: Duration, deadline: Duration) -> Self {
         self.ping = ping;

@@ -496,7 +496,10 @@ async fn a_life_that_was_replaced_finds_itself_revoked() {
 
 // --- waiting ---
 
-/// Fails as long as its dependency is down.
+/// How long [`dependent`] may take to start, time spent waiting not counted.
+const START: Duration = Duration::from_secs(1);
+
+/// Fails as long as its dependency is down, then waits for it longer than a start may take.
 fn dependent(life: Life) -> Result<Started, StartError> {
     let script = life.env::<Script>();
     let n = script.starts.fetch_add(1, SeqCst) + 1;
@@ -505,6 +508,7 @@ fn dependent(life: Life) -> Result<Started, StartError> {
         if n < script.fails_until.load(SeqCst) {
             return Err(BoxError::from("connection refused"));
         }
+        tokio::time::sleep(START + START / 4).await;
         life.ready();
         life.stopping().await;
         Ok(())
@@ -520,7 +524,7 @@ async fn waiting_burns_no_restarts() {
         children: &[
             worker("dependent", dependent, Permanent, Within(secs(5)))
                 .with_backoff(Backoff { first: Duration::from_millis(1), max: Duration::from_millis(2) })
-                .with_start_deadline(Duration::from_millis(1)),
+                .with_start_deadline(START),
             worker("after", obedient, Permanent, Within(secs(5))),
         ],
     };

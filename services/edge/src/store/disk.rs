@@ -250,3 +250,46 @@ fn decoded(content: Bytes, key: &Arc<str>) -> Option<Variants> {
     }
     Some(Variants::new(Arc::clone(key), objects))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variants(key: &str) -> Variants {
+        Variants::new(key.into(), Vec::new())
+    }
+
+    /// `/dev/full` takes no byte, with the same error as a disk without space.
+    #[test]
+    fn a_full_disk_is_left_alone_for_a_while_and_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&dir.path().join("objects"), 1 << 20).unwrap();
+        std::os::unix::fs::symlink("/dev/full", disk.path(2)).unwrap();
+        let now = clock::now();
+        disk.write(&variants("http://a/1"), now).unwrap();
+
+        let full = disk.write(&variants("http://a/2"), now);
+        let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+        assert!(matches!(&full, Err(DiskError::Io(error)) if is_full(error)), "{full:?}");
+        assert!(std::fs::symlink_metadata(disk.path(2)).is_err(), "what was begun is removed");
+        let early = disk.write(&variants("http://a/3"), now + REST - Duration::from_millis(1));
+        assert!(matches!(early, Err(DiskError::Refused)), "{early:?}");
+
+        disk.write(&variants("http://a/3"), now + REST).unwrap();
+        assert!(disk.has("http://a/1") && !disk.has("http://a/2") && disk.has("http://a/3"));
+        assert!(disk.take(&"http://a/1".into()).unwrap().is_some(), "what was there is still good");
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = encoded(&variants("http://a/1")).unwrap().len() as u64;
+        let disk = Disk::open(&dir.path().join("objects"), 2 * one).unwrap();
+        let write = |key: &str| disk.write(&variants(key), clock::now()).unwrap();
+        assert!(write("http://a/1").is_empty() && write("http://a/2").is_empty());
+        let gone = write("http://a/3");
+        assert_eq!(gone.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), ["http://a/1"]);
+        assert_eq!(disk.size(), (2, 2 * one));
+        assert_eq!(std::fs::read_dir(dir.path().join("objects")).unwrap().count(), 2);
+    }
+}
