@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use clock::WallMs;
 use http_support::gateway::{
-    self, Abort, Binding, Blame, Decision, Exchange, ForwardError, ForwardFailure, ForwardOptions,
-    GatewayLimits, Handler, Outcome, ProxyProtocol,
+    self, Abort, Binding, Blame, Decision, Exchange, ForwardError, ForwardFailure, ForwardOptions, Handler,
+    Outcome, ProxyProtocol,
 };
 use http_support::wire::{Framing, RequestHead, ResponseHead, client_address};
 use http_support::{Error, Listener};
@@ -46,11 +46,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     };
     let over_tls = balancer.tls.iter().map(|(listener, tls)| binding(listener).with_tls(Arc::clone(tls)));
     let bindings = std::iter::once(binding(&balancer.listener)).chain(over_tls).collect();
-    let limits = GatewayLimits {
-        connections_max: config.connections_max,
-        connections_per_client_max: config.connections_per_client_max,
-        ..GatewayLimits::default()
-    };
+    let limits = config.limits.gateway();
     let seed = hash(life.path().as_bytes()) ^ life.incarnation();
     Ok(Started::task(async move {
         let view = Rc::new(View::new(balancer.table.load_full(), None));

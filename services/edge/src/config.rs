@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http_support::gateway::TlsConfig;
+use http_support::gateway::{ClientLimits, TlsConfig};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a point of presence. Every key has a default.
@@ -18,10 +18,10 @@ pub struct Config {
     pub tls_listen: Option<SocketAddr>,
     /// Its certificates; without any, a self-signed one for development.
     pub tls: TlsConfig,
+    /// What clients may cost.
+    pub limits: ClientLimits,
     /// Worker threads, 1 to 64. More than cores only adds switching.
     pub workers: usize,
-    /// Client connections per worker, 16 to 65,536; further ones wait in the backlog.
-    pub connections_max: usize,
     /// Addresses of origins, tried in this order. Empty: the balancers that discovery knows.
     pub origins: Vec<SocketAddr>,
     /// Another point of presence, by its instance name, that is asked before the origins. It shields them: a response is
@@ -79,8 +79,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls_listen: Some(SocketAddr::from(([127, 0, 0, 1], 8443))),
             tls: TlsConfig::default(),
+            limits: ClientLimits::default(),
             workers: 2,
-            connections_max: 16_384,
             origins: Vec::new(),
             shield: None,
             trusted: Vec::new(),
@@ -125,9 +125,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let n = |n: usize| n as u64;
         #[rustfmt::skip]
-        let ranges: [(&'static str, u64, RangeInclusive<u64>); 19] = [
+        let ranges: [(&'static str, u64, RangeInclusive<u64>); 18] = [
             ("workers",               n(self.workers),               1..=64),
-            ("connections_max",       n(self.connections_max),       16..=65_536),
             ("memory_bytes_max",      self.memory_bytes_max,         1 << 20..=1 << 40),
             ("disk_bytes_max",        self.disk_bytes_max,           0..=1 << 44),
             ("object_bytes_max",      self.object_bytes_max,         1 << 10..=1 << 30),
@@ -157,6 +156,7 @@ impl Config {
                 format_args!("{TOKEN_CHARS_MIN} characters or more each"),
             ));
         }
+        self.limits.validate("edge.limits").map_err(ConfigError)?;
         self.tls.validate("edge.tls").map_err(ConfigError)
     }
 

@@ -53,6 +53,6 @@ impl Edge {
 
     /// Bounds of one worker.
     pub fn limits(&self) -> GatewayLimits {
-        GatewayLimits { connections_max: self.config.connections_max, ..GatewayLimits::default() }
+        self.config.limits.gateway()
     }
 }

@@ -1,12 +1,12 @@
 //! The `[web]` section.
 
-mod limits;
+mod files;
 mod site;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use http_support::gateway::TlsConfig;
+use http_support::gateway::{ClientLimits, TlsConfig};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::acme::AcmeConfig;
 use crate::credentials::AuthConfig;
 use crate::pool::PoolConfig;
 
-pub use limits::{FilesConfig, LimitsConfig};
+pub use files::FilesConfig;
 pub use site::{RouteConfig, RuleConfig, SiteConfig};
 
 /// The pool that is there without being configured: the app servers that discovery knows.
@@ -43,8 +43,10 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether each connection begins with a PROXY protocol header; only `trusted_proxies` may connect then.
     pub proxy_protocol: bool,
+    /// Clients that rate limits remember at once, 64 to 16,777,216; 8 bytes each and limit.
+    pub rate_clients_max: usize,
     /// Bounds of connections and requests.
-    pub limits: LimitsConfig,
+    pub limits: ClientLimits,
     /// The cache of files.
     pub files: FilesConfig,
     /// The access log; off unless told otherwise.
@@ -71,7 +73,8 @@ impl Default for Config {
                 "::1/128".parse().expect("a network"),
             ],
             proxy_protocol: false,
-            limits: LimitsConfig::default(),
+            rate_clients_max: 65_536,
+            limits: ClientLimits::default(),
             files: FilesConfig::default(),
             access_log: LogConfig::default(),
             auth: BTreeMap::new(),
@@ -103,7 +106,13 @@ impl Config {
     /// # Errors
     /// Names the key, its value and what it may be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        in_range("", &[("workers", self.workers as u64, 1..=64)])?;
+        in_range(
+            "",
+            &[
+                ("workers", self.workers as u64, 1..=64),
+                ("rate_clients_max", self.rate_clients_max as u64, 64..=1 << 24),
+            ],
+        )?;
         self.tls.validate("tls").map_err(ConfigError)?;
         if let Some(acme) = &self.acme {
             acme.validate().map_err(|text| ConfigError(text.trim_start_matches("web.").to_owned()))?;
@@ -111,7 +120,7 @@ impl Config {
                 return Err(ConfigError::new("acme: certificates are of no use without web.tls_listen"));
             }
         }
-        self.limits.validate()?;
+        self.limits.validate("limits").map_err(ConfigError)?;
         self.files.validate()?;
         for (name, pool) in &self.pools {
             pool.validate().map_err(ConfigError::at(&format!("pools.{name}.")))?;

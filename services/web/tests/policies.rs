@@ -9,8 +9,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::origin::Origin;
 use common::{Client, Instance, config, files, proxy, with_origin, write};
+use http_support::gateway::ClientLimits;
 use sha2::Digest as _;
-use web::{AuthConfig, Config, LimitsConfig, NetworksConfig, RateConfig, RouteConfig, SiteConfig};
+use web::{AuthConfig, Config, NetworksConfig, RateConfig, RouteConfig, SiteConfig};
 
 fn page() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -166,7 +167,7 @@ async fn a_flood_of_wrong_passwords_is_bounded() {
 #[actix::test]
 async fn a_client_may_hold_only_so_many_connections() {
     let root = page();
-    let limits = LimitsConfig { connections_per_client_max: 4, ..LimitsConfig::default() };
+    let limits = ClientLimits { connections_per_client_max: 4, ..ClientLimits::default() };
     let web = Instance::start(Config { limits, workers: 1, ..config(vec![files(root.path())]) }).await;
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -191,11 +192,11 @@ async fn a_client_may_hold_only_so_many_connections() {
 async fn slow_clients_are_given_up_in_time() {
     let origin = Origin::saying("", "app").await;
     let root = page();
-    let limits = LimitsConfig {
+    let limits = ClientLimits {
         head_timeout_ms: 300,
         body_idle_ms: 300,
         send_idle_ms: 500,
-        ..LimitsConfig::default()
+        ..ClientLimits::default()
     };
     let site = SiteConfig { pool: Some("origin".to_owned()), ..files(root.path()) };
     write(&root.path().join("large.bin"), vec![0; 32 << 20]);

@@ -40,8 +40,6 @@ impl Config {
             "",
             [
                 ("workers", n(self.workers), 1..=64),
-                ("connections_max", n(self.connections_max), 1..=1_000_000),
-                ("connections_per_client_max", n(self.connections_per_client_max), 0..=1_000_000),
                 ("routes (how many)", n(self.routes.len()), 0..=10_000),
                 ("pools (how many)", n(self.pools.len()), 0..=1_000),
                 ("tcp (how many)", n(self.tcp.len()), 0..=1_000),
@@ -49,6 +47,7 @@ impl Config {
                 ("pair.silence_ms", self.pair.silence_ms, 2 * self.pair.interval_ms..=60_000),
             ],
         )?;
+        self.limits.validate("limits").map_err(ConfigError)?;
         self.tls.validate("tls").map_err(ConfigError)?;
         self.pool.validate("pool")?;
         for (name, pool) in &self.pools {

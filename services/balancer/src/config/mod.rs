@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_support::gateway::TlsConfig;
+use http_support::gateway::{ClientLimits, TlsConfig};
 use http_support::proxy_header::Version;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -35,10 +35,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// HTTP workers, each a thread of its own, 1 to 64. More than cores only adds switching.
     pub workers: usize,
-    /// Client connections per worker, 1 to 1,000,000; further ones wait in the listen backlog.
-    pub connections_max: usize,
-    /// Client connections from one address per worker, 0 to 1,000,000, else 429; 0: no bound. Behind an edge all come from it.
-    pub connections_per_client_max: usize,
+    /// What clients may cost.
+    pub limits: ClientLimits,
     /// Networks whose connections must begin with a PROXY protocol header; all others are then closed. Empty: none.
     pub proxy_from: Vec<IpNet>,
     /// Networks of proxies whose `X-Forwarded-*` and `Forwarded` fields are believed; those of others are replaced.
@@ -168,8 +166,7 @@ impl Default for Config {
             tls_listen: None,
             tls: TlsConfig::default(),
             workers: 1,
-            connections_max: 16_384,
-            connections_per_client_max: 0,
+            limits: ClientLimits::default(),
             proxy_from: Vec::new(),
             trusted: vec![
                 IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),

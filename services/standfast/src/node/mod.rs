@@ -21,6 +21,7 @@ use bus::{Bus, BusError};
 use dbclient::Database;
 use discovery::Registry;
 use faults::{Agent, Links};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use supervision::{Env, Intensity, Root, RootOptions, StartError, Tree};
 use uuid::Uuid;
 
@@ -80,7 +81,19 @@ fn prepare(source: &Source) -> Outcome<Settings> {
     telemetry::init_with(&settings.telemetry).map_err(Failure::config)?;
     // A second provider of cryptography cannot be there yet: this is the first use.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    raise_descriptors();
     Ok(settings)
+}
+
+/// Takes as many descriptors as the system allows. What a shell is given by default (1,024) is for programs that use
+/// `select`; a front door has that many clients, and running out refuses them.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(descriptors) => tracing::debug!(descriptors, "limit of open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
+    }
 }
 
 /// A node: the tree of this process, and what its instances share.

@@ -167,7 +167,7 @@ impl<'c> Build<'c> {
         let lists = !networks.allow.is_empty() || !networks.deny.is_empty();
         Ok(Policy {
             networks: lists.then(|| Networks::new(networks)),
-            rate: rate.map(|rate| Rate::new(rate, self.config.limits.rate_clients_max, self.now)),
+            rate: rate.map(|rate| Rate::new(rate, self.config.rate_clients_max, self.now)),
             guard: guard.transpose()?,
         })
     }

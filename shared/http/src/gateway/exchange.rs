@@ -220,11 +220,14 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// Says whether the client can still have an answer, and whether calling `forward` again, with another origin, is
     /// allowed: then request and exchange are as they were.
-    pub async fn forward(
+    pub async fn forward<'o>(
         &mut self,
-        origin: &Origin,
-        options: ForwardOptions<'_>,
+        origin: &'o Origin,
+        mut options: ForwardOptions<'o>,
     ) -> Result<Outcome, ForwardError> {
+        if self.head.authority().is_empty() && options.host.is_none() {
+            options.host = Some(origin.authority());
+        }
         if self.head.max_forwards() == Some(0) {
             return Box::pin(self.answer_as_the_last()).await;
         }

@@ -27,7 +27,7 @@ pub struct FetchRequest<'a> {
     pub method: &'a str,
     /// In origin form: `/path?query`.
     pub target: &'a str,
-    /// The authority: `Host`, `:authority`.
+    /// The authority: `Host`, `:authority`. Empty: the origin's address.
     pub host: &'a str,
     /// Field lines, each ended by CRLF, without `host` and framing.
     pub lines: &'a [u8],
@@ -152,11 +152,14 @@ impl std::fmt::Debug for Fetched {
 ///
 /// # Errors
 /// As [`Exchange::forward`](super::Exchange::forward).
-pub async fn fetch(
-    origin: &Origin,
-    mut request: FetchRequest<'_>,
+pub async fn fetch<'o>(
+    origin: &'o Origin,
+    mut request: FetchRequest<'o>,
     timeouts: &Timeouts,
 ) -> Result<Fetched, ForwardError> {
+    if request.host.is_empty() {
+        request.host = origin.authority();
+    }
     let over = timeouts.total.map(|total| clock::now() + total);
     let timer = Timer::new();
     let mut head = Scratch::new();

@@ -13,7 +13,7 @@ use super::pool::{Lease, lease};
 use super::relaying::{Relay, Relayed};
 use super::sending::{SendError, compose};
 use super::watch::{Phase, Watch};
-use super::{ForwardError, ForwardFailure, Origin, Timeouts, tunnel};
+use super::{Blame, ForwardError, ForwardFailure, Origin, Timeouts, tunnel};
 use crate::wire::{RequestHead, ResponseHead};
 
 /// How a request is forwarded and its response passed on.
@@ -29,7 +29,7 @@ pub struct ForwardOptions<'a> {
     pub drop_response: &'a [&'a str],
     /// Sent instead of the request's target.
     pub target: Option<&'a str>,
-    /// Sent instead of the request's authority.
+    /// Sent instead of the request's authority. Of a request without one (HTTP/1.0), the upstream server's address is.
     pub host: Option<&'a str>,
     /// How long the upstream server may take.
     pub timeouts: Timeouts,
@@ -95,7 +95,8 @@ impl Progress {
     ) -> Result<(), ForwardError> {
         let answerable =
             answerable && !matches!(kind, ForwardFailure::ClientGone | ForwardFailure::ClientStalled);
-        let safe = !self.written.get() || head.is_idempotent();
+        // What the client did wrong it has done for every server.
+        let safe = kind.blame() != Blame::Downstream && (!self.written.get() || head.is_idempotent());
         let repeatable = answerable && safe && body_untouched;
         let stale = self.reused.get() && matches!(kind, ForwardFailure::Reset(_));
         if repeatable && stale { Ok(()) } else { Err(ForwardError::new(kind, answerable, repeatable)) }

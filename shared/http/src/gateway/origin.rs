@@ -15,6 +15,7 @@ pub struct Origin(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     address: SocketAddr,
+    authority: String,
     protocol: Protocol,
     limits: OriginLimits,
     key: u64,
@@ -87,7 +88,13 @@ impl Origin {
             Protocol::H2c => 1_u8.hash(&mut hasher),
             Protocol::Tls { name, client } => (2_u8, name, Arc::as_ptr(client).addr()).hash(&mut hasher),
         }
-        Self(Arc::new(Inner { address, protocol, limits, key: hasher.finish() }))
+        let authority = address.to_string();
+        Self(Arc::new(Inner { address, authority, protocol, limits, key: hasher.finish() }))
+    }
+
+    /// What it is called where nobody has said: its address and port.
+    pub(crate) fn authority(&self) -> &str {
+        &self.0.authority
     }
 
     /// Where it listens.
