@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bus::Bus;
 use discovery::{Announcer, Registry};
-use http_support::gateway::{Binding, GatewayLimits, Timeouts, Tls};
+use http_support::gateway::{Binding, GatewayLimits, Timeouts};
 
+use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::fill::Fills;
 use crate::origins::Origins;
@@ -31,8 +32,8 @@ pub struct Edge {
     pub telemetry: Telemetry,
     pub voice: Voice,
     pub bindings: Vec<Binding>,
-    /// The TLS side of its listener, and that one's URL.
-    pub tls: Option<(Arc<Tls>, String)>,
+    /// The TLS side of its listener.
+    pub tls: Option<Arc<Certificates>>,
     /// Its own directory.
     pub data_dir: PathBuf,
     /// `CDN-Loop: edge-1.laptop\r\n`.

@@ -11,6 +11,7 @@ use http_support::gateway::Binding;
 use ipnet::IpNet;
 use supervision::{Env, PoolSize};
 
+use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::error::Error;
@@ -48,7 +49,7 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
             let listener = Listener::bind(address)?;
             let url = listener.bound_url().replacen("http", "https", 1);
             bindings.push(binding(listener, &config, &on.instance).with_tls(Arc::clone(&tls)));
-            Some((tls, url))
+            Some(Arc::new(Certificates::new(tls, url, config.tls.clone())))
         }
         None => None,
     };
@@ -56,8 +57,8 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     let loop_id = format!("{}.{}", on.instance, on.registry.node());
     let workers = PoolSize("http", config.workers);
     let announcer = on.registry.announce(identity);
-    if let Some((_, url)) = &tls {
-        announcer.set_fact("tls", url.clone());
+    if let Some(tls) = &tls {
+        announcer.set_fact("tls", tls.url.clone());
     }
     let edge = Edge {
         announcer,
@@ -87,7 +88,7 @@ fn binding(listener: Listener, config: &Config, instance: &str) -> Binding {
 /// The address of the TLS listener of a point of presence, as it was bound.
 #[must_use]
 pub fn tls_url(env: &Env) -> Option<String> {
-    env.get::<Edge>()?.tls.as_ref().map(|(_, url)| url.clone())
+    env.get::<Edge>()?.tls.as_ref().map(|tls| tls.url.clone())
 }
 
 /// Reads the certificates again; handshakes from now on use them, connections that are up are not touched. The rest of
@@ -97,8 +98,8 @@ pub fn tls_url(env: &Env) -> Option<String> {
 /// A certificate cannot be used; then everything stays as it is.
 pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
     let Some(edge) = env.get::<Edge>() else { return Ok(()) };
-    if let Some((tls, _)) = &edge.tls {
-        config.tls.reload(tls, &edge.data_dir, WallMs::now())?;
+    if let Some(certificates) = &edge.tls {
+        certificates.configure(&edge, &config.tls)?;
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ mod publishing;
 mod purging;
 // Children and what they share.
 mod announcer;
+mod certificates;
 mod config;
 mod disk_writer;
 mod edge;
@@ -56,12 +57,13 @@ pub use error::Error;
 pub static TREE: Tree = Tree {
     name: "edge", strategy: OneForOne, intensity: Intensity { restarts: 10, period: secs(10) },
     children: &[
-        //      id             start               restart    shutdown
-        worker( "origins",     origins::start,     Permanent, Within(secs(1))),
-        worker( "disk_writer", disk_writer::start, Permanent, Within(secs(2))),
-        worker( "purging",     purging::start,     Permanent, Within(secs(2))),
-        pool(   "http",        door::start,        Permanent, Within(secs(30))) // drains before the rest stops
+        //      id              start                restart    shutdown
+        worker( "origins",      origins::start,      Permanent, Within(secs(1))),
+        worker( "disk_writer",  disk_writer::start,  Permanent, Within(secs(2))),
+        worker( "purging",      purging::start,      Permanent, Within(secs(2))),
+        worker( "certificates", certificates::start, Permanent, Within(secs(1))),  // shows what is issued to the stack
+        pool(   "http",         door::start,         Permanent, Within(secs(30)))  // drains before the rest stops
             .on_own_arbiter().with_liveness(Duration::from_millis(500), Duration::from_secs(2)),
-        worker( "announcer",   announcer::start,   Permanent, Within(secs(1))),  // last in, first out: nobody is sent here any more
+        worker( "announcer",    announcer::start,    Permanent, Within(secs(1))),  // last in, first out: nobody is sent here any more
     ],
 };

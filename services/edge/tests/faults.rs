@@ -40,7 +40,8 @@ async fn killing_any_child_loses_at_most_the_requests_inside() {
         });
     }
     until("there is load", || done.get() > 50).await;
-    let children = ["origins", "disk_writer", "purging", "announcer", "http/http-1", "http/http-2"];
+    let children =
+        ["origins", "disk_writer", "purging", "certificates", "announcer", "http/http-1", "http/http-2"];
     for child in children {
         let before = done.get();
         let hit = stack.root.intervene(

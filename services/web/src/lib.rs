@@ -62,6 +62,7 @@ mod telemetry;
 mod transform;
 
 pub use access_log::{Format, LogConfig};
+pub use certificates::tls_config;
 pub use config::{Config, ConfigError, FilesConfig, RouteConfig, RuleConfig, SiteConfig};
 pub use credentials::AuthConfig;
 pub use env::{Dependencies, env, reload, tls_url, url};

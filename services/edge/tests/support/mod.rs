@@ -11,7 +11,7 @@ use bus::{Bus, BusConfig};
 use discovery::Registry;
 use edge::{Config, Dependencies};
 use messages::service::Health;
-use supervision::{Intensity, Root, RootOptions, secs};
+use supervision::{Env, Intensity, Root, RootOptions, secs};
 
 pub use client::{Answer, Client};
 pub use origin::{Origin, Reply};
@@ -22,6 +22,8 @@ pub struct Stack {
     pub bus: Bus,
     pub registry: Registry,
     pub points: Vec<SocketAddr>,
+    /// What each point was started with.
+    pub envs: Vec<Env>,
     pub data: tempfile::TempDir,
 }
 
@@ -38,7 +40,7 @@ impl Stack {
         root.add_tier("edge", Intensity { restarts: 50, period: secs(5) }).await;
         let bus = Bus::open(&BusConfig::embedded(data.path().join("bus")), "n").unwrap();
         let registry = Registry::standalone("n");
-        let mut stack = Self { root, bus, registry, points: Vec::new(), data };
+        let mut stack = Self { root, bus, registry, points: Vec::new(), envs: Vec::new(), data };
         for n in 1..=points {
             let mut config = Config {
                 listen: ([127, 0, 0, 1], 0).into(),
@@ -62,7 +64,8 @@ impl Stack {
             data_dir: self.data.path().join(&instance),
         };
         let env = edge::env(config, on).unwrap();
-        self.root.add_instance("edge", &instance, &edge::TREE, env).await.unwrap();
+        self.root.add_instance("edge", &instance, &edge::TREE, env.clone()).await.unwrap();
+        self.envs.push(env);
         let announced = self.registry.local(&instance).unwrap().announcement();
         until("the point is ready", || {
             let it = self.registry.local(&instance).unwrap().announcement();

@@ -192,12 +192,19 @@ impl Node {
             registry: self.registry.clone(),
             data_dir: self.directory(instance),
         };
-        let mut config = self.settings.edge.clone();
-        own_ports(own_port, &mut config.listen, &mut config.tls_listen);
-        let env = edge::env(config, on).map_err(|error| refused(instance, &error))?;
+        let web_data = self.directory("web-1");
+        let config = move |settings: &Settings| {
+            let mut config = settings.edge.clone();
+            own_ports(own_port, &mut config.listen, &mut config.tls_listen);
+            // What is issued to the stack is for its front door too, unless that is told to look elsewhere.
+            let issued = || web::tls_config(&settings.web, &web_data).directory;
+            config.tls.directory = config.tls.directory.or_else(issued);
+            config
+        };
+        let env = edge::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
         let of = env.clone();
         self.on_reload(instance, move |settings| {
-            edge::reload(&of, &settings.edge).map_err(|error| with_causes(&error))
+            edge::reload(&of, &config(settings)).map_err(|error| with_causes(&error))
         });
         self.add("edge", instance, &edge::TREE, env).await
     }
