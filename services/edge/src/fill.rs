@@ -232,14 +232,26 @@ pub enum Joined {
     Follow(Reader),
     /// There are too many fetches.
     Full,
+    /// What it wants has come since it looked.
+    Late,
 }
 
 impl Fills {
-    /// Joins the fetch of a URI, or begins it. `shared`: others may join.
-    pub fn join(self: &Arc<Self>, key: &Arc<str>, shared: bool, max: usize) -> Joined {
+    /// Joins the fetch of a URI, or begins it. `shared`: others may join. A fetch is on the list until what it brought is
+    /// stored: so who finds none asks once more whether what it has seen in the store is still `current`.
+    pub fn join(
+        self: &Arc<Self>,
+        key: &Arc<str>,
+        shared: bool,
+        max: usize,
+        current: impl FnOnce() -> bool,
+    ) -> Joined {
         let mut running = self.lock();
         if shared && let Some(fill) = running.by_key.get(key) {
             return Joined::Follow(fill.reader());
+        }
+        if !current() {
+            return Joined::Late;
         }
         if running.count >= max {
             return Joined::Full;
@@ -423,7 +435,7 @@ mod tests {
     }
 
     fn lead(fills: &Arc<Fills>) -> (Reader, Writer) {
-        match fills.join(&key(), true, 8) {
+        match fills.join(&key(), true, 8, || true) {
             Joined::Lead(reader, writer) => (reader, writer),
             _ => panic!("nobody fetches it yet"),
         }
@@ -443,10 +455,12 @@ mod tests {
     async fn one_fetches_and_all_read_the_same() {
         let fills = Arc::new(Fills::default());
         let (first, writer) = lead(&fills);
-        let Joined::Follow(mut second) = fills.join(&key(), true, 8) else { panic!("it is under way") };
+        let Joined::Follow(mut second) = fills.join(&key(), true, 8, || true) else {
+            panic!("it is under way")
+        };
         writer.outcome(head(true), true);
         writer.push(Bytes::from_static(b"ab"));
-        let Joined::Follow(late) = fills.join(&key(), true, 8) else { panic!("still under way") };
+        let Joined::Follow(late) = fills.join(&key(), true, 8, || true) else { panic!("still under way") };
         writer.push(Bytes::from_static(b"cd"));
         assert_eq!(writer.bytes_of_all(), 4);
         assert_eq!(writer.body(), "abcd");
@@ -455,7 +469,11 @@ mod tests {
         for reader in [&first, &second, &late] {
             assert_eq!(all(reader).await.0, b"abcd");
         }
-        assert!(matches!(fills.join(&key(), true, 8), Joined::Lead(..)), "it is over");
+        assert!(
+            matches!(fills.join(&key(), true, 8, || false), Joined::Late),
+            "it is over, and the store has it"
+        );
+        assert!(matches!(fills.join(&key(), true, 8, || true), Joined::Lead(..)));
     }
 
     #[tokio::test]
@@ -486,9 +504,9 @@ mod tests {
     #[tokio::test]
     async fn the_number_of_fetches_is_bounded() {
         let fills = Arc::new(Fills::default());
-        let kept: Vec<_> = (0..8).map(|n| fills.join(&n.to_string().into(), true, 8)).collect();
-        assert!(matches!(fills.join(&key(), true, 8), Joined::Full));
+        let kept: Vec<_> = (0..8).map(|n| fills.join(&n.to_string().into(), true, 8, || true)).collect();
+        assert!(matches!(fills.join(&key(), true, 8, || true), Joined::Full));
         drop(kept);
-        assert!(matches!(fills.join(&key(), true, 8), Joined::Lead(..)));
+        assert!(matches!(fills.join(&key(), true, 8, || true), Joined::Lead(..)));
     }
 }

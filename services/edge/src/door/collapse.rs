@@ -23,7 +23,8 @@ const NOT_FETCHED_WITH: [&[u8]; 6] =
     [b"if-none-match", b"if-modified-since", b"if-range", b"range", b"expect", b"cdn-loop"];
 
 impl Door {
-    /// Gets a response from the origin for this request and whoever wants the same.
+    /// Gets a response from the origin for this request and whoever wants the same. False: the store was changed
+    /// meanwhile, and may have what is wanted now.
     pub(super) async fn collapse(
         &self,
         exchange: &mut Exchange<'_>,
@@ -32,11 +33,14 @@ impl Door {
         stale: Option<Arc<Object>>,
         variants: Option<&Variants>,
         now: WallMs,
-    ) -> Result<(), Abort> {
+    ) -> Result<bool, Abort> {
         let key: Arc<str> = asked.key().into();
+        let store = &self.edge.store;
+        let current = || variants.map_or_else(|| store.get(&key).is_none(), Variants::is_current);
         // A stored response that is validated is fetched whole; else a range is passed on, and nobody joins.
         let range = asked.wants.range.is_some() && stale.is_none();
-        match self.edge.fills.join(&key, !range, self.edge.config.fills_max) {
+        match self.edge.fills.join(&key, !range, self.edge.config.fills_max, current) {
+            Joined::Late => return Ok(false),
             Joined::Full => self.pass(exchange, asked, fwd).await,
             Joined::Lead(reader, writer) => {
                 let plan = self.plan(exchange, asked, key, stale, variants, range);
@@ -47,7 +51,8 @@ impl Door {
                 let what = Forwarded { collapsed: true, ..Forwarded::plain(fwd) };
                 self.read(exchange, asked, reader, what, now).await
             }
-        }
+        }?;
+        Ok(true)
     }
 
     /// Validates behind the answer (RFC 5861 section 3), unless somebody does already.
@@ -59,7 +64,9 @@ impl Door {
         variants: &Variants,
     ) {
         let key = Arc::clone(variants.key());
-        if let Joined::Lead(_, writer) = self.edge.fills.join(&key, true, self.edge.config.fills_max) {
+        let current = || variants.is_current();
+        if let Joined::Lead(_, writer) = self.edge.fills.join(&key, true, self.edge.config.fills_max, current)
+        {
             let plan = self.plan(exchange, asked, key, Some(Arc::clone(object)), Some(variants), false);
             self.life.spawn_linked(fetching::run(Arc::clone(&self.edge), plan, writer));
         }

@@ -12,6 +12,9 @@ use crate::rules::reuse::{Because, Reuse, judge};
 use crate::store::{Known, Object, Variants, hash};
 use crate::telemetry::Hit;
 
+/// How often a request looks into a store that changes under its eyes, before it is simply forwarded.
+const LOOKS_MAX: usize = 3;
+
 /// What the store has for a request.
 pub enum Found {
     /// A response that may be sent.
@@ -28,19 +31,25 @@ impl Door {
         if self.passes.borrow().has(hash, now) && !asked.wants.directives.only_if_cached {
             return Box::pin(self.pass(exchange, asked, Fwd::UriMiss)).await;
         }
-        match self.find(exchange, asked, now).await {
-            Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
-            Found::Revalidate(object, variants) => {
-                self.revalidate(exchange, asked, &object, &variants);
-                self.hit(exchange, asked, &object, Hit::Stale, now).await
-            }
-            Found::Nothing(..) if asked.wants.directives.only_if_cached => {
-                Box::pin(self.refuse(exchange, asked, None, not_stored())).await
-            }
-            Found::Nothing(fwd, stale, variants) => {
-                Box::pin(self.collapse(exchange, asked, fwd, stale, variants.as_deref(), now)).await
+        for _ in 0..LOOKS_MAX {
+            match self.find(exchange, asked, now).await {
+                Found::Usable(object, hit) => return self.hit(exchange, asked, &object, hit, now).await,
+                Found::Revalidate(object, variants) => {
+                    self.revalidate(exchange, asked, &object, &variants);
+                    return self.hit(exchange, asked, &object, Hit::Stale, now).await;
+                }
+                Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+                    return Box::pin(self.refuse(exchange, asked, None, not_stored())).await;
+                }
+                Found::Nothing(fwd, stale, variants) => {
+                    let variants = variants.as_deref();
+                    if Box::pin(self.collapse(exchange, asked, fwd, stale, variants, now)).await? {
+                        return Ok(());
+                    }
+                }
             }
         }
+        Box::pin(self.pass(exchange, asked, Fwd::UriMiss)).await
     }
 
     pub(super) async fn head(&self, exchange: &mut Exchange<'_>, asked: &Asked<'_>) -> Result<(), Abort> {
