@@ -46,6 +46,13 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 
 async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
     let writer = open(&life, &shared).await?;
+    let (alive, busy) = (life.clone(), shared.clone());
+    // A statement that runs up to its limit is no silence: one client's slow write must not depose the primary.
+    writer.pulse(move || {
+        if !alive.is_revoked() {
+            busy.beat();
+        }
+    });
     let position = writer.position()?;
     let _down = Down(life.clone(), shared.clone());
     let mut replica = Replica {
@@ -295,6 +302,10 @@ impl Replica {
             }
             if !matches!(self.role, Role::Diverged | Role::Resyncing) {
                 status.trouble = None;
+            }
+            // Also of one that was given up while it hung, and woke: it follows the log as before.
+            if matches!(self.role, Role::Follower | Role::Candidate | Role::Primary) {
+                status.caught_up = self.end.is_none();
             }
         });
     }

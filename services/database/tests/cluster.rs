@@ -159,11 +159,43 @@ fn a_hung_primary_is_replaced_before_it_wakes_and_is_a_replica_then() {
         }
         println!("hung primary → first write acknowledged: {:?}", clock::now() - began);
         assert_ne!(cluster.primary().await, hung, "another took over while it hung");
-        while cluster.status(hung).await["role"] != "replica" {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let awake = |status: &serde_json::Value| status["role"] == "replica" && status["caught_up"] == true;
+        let woke = async {
+            while !awake(&cluster.status(hung).await) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), woke).await.expect("it follows again, and says so");
+        let ready = cluster.http.get(format!("{}/readyz", cluster.urls[hung])).send().await.unwrap();
+        assert_eq!(ready.status(), 200);
         patient.execute(insert(2)).await.unwrap();
         assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(2));
+        cluster.converged().await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn an_endless_write_ends_in_an_error_and_deposes_no_primary() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 3).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY)").await;
+        let primary = cluster.primary().await;
+        let epoch = cluster.status(primary).await["epoch"].clone();
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                       INSERT INTO t (k) SELECT max(i) FROM n";
+        let body = json!([endless, endless, "INSERT INTO t VALUES (1)"]).to_string();
+        let url = format!("{}/db/execute", cluster.urls[primary]);
+        let (status, answer, _) = cluster.post(&url, &body).await;
+        assert_eq!(status, 200, "{answer}");
+        for i in 0..2 {
+            let error = answer["results"][i]["error"].as_str().expect("an error");
+            assert!(error.contains("longer than allowed"), "{error}");
+        }
+        assert_eq!(answer["results"][2]["rows_affected"], 1, "{answer}");
+        assert_eq!(cluster.primary().await, primary);
+        assert_eq!(cluster.status(primary).await["epoch"], epoch, "nobody else was elected");
         cluster.converged().await;
         cluster.stop().await;
     });

@@ -1,8 +1,7 @@
 //! What SQL may do: refused is what cannot be replicated, or would reach outside the database.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use changeset::PRIVATE_PREFIX;
@@ -96,7 +95,12 @@ pub struct Guard {
     /// Nanoseconds after `base` at which the running statement is interrupted; 0: never.
     due: Arc<AtomicU64>,
     base: Instant,
+    /// Called at each look while a limited statement runs.
+    pulse: Arc<OnceLock<Pulse>>,
 }
+
+/// Says that a statement still runs, and will end by its limit.
+type Pulse = Box<dyn Fn() + Send + Sync>;
 
 /// Virtual machine steps between two looks at the clock: some tens of microseconds.
 const STEPS_PER_LOOK: i32 = 2000;
@@ -108,14 +112,20 @@ impl Guard {
     /// The connection is not one that we own.
     pub fn install(conn: &Connection) -> rusqlite::Result<Self> {
         let state = Arc::new(Mutex::new(State { voice: Voice::Own, seen: Seen::default() }));
-        let guard = Self { state, due: Arc::default(), base: clock::now() };
-        let (hook, due, base) = (guard.clone(), guard.due.clone(), guard.base);
+        let guard = Self { state, due: Arc::default(), base: clock::now(), pulse: Arc::default() };
+        let (hook, due, base, pulse) = (guard.clone(), guard.due.clone(), guard.base, guard.pulse.clone());
         conn.authorizer(Some(move |context: AuthContext<'_>| hook.authorize(&context)))?;
         conn.progress_handler(
             STEPS_PER_LOOK,
             Some(move || {
                 let due = due.load(Relaxed);
-                due != 0 && nanos(clock::now() - base) > due
+                if due == 0 {
+                    return false;
+                }
+                if let Some(pulse) = pulse.get() {
+                    pulse();
+                }
+                nanos(clock::now() - base) > due
             }),
         )?;
         Ok(guard)
@@ -134,6 +144,11 @@ impl Guard {
     /// Interrupts whatever still runs after so long.
     pub fn limit(&self, time: Duration) {
         self.due.store(nanos(clock::now() - self.base + time), Relaxed);
+    }
+
+    /// Has this called while a statement runs under a limit, some thousand times a second. The first one counts.
+    pub fn pulse(&self, pulse: impl Fn() + Send + Sync + 'static) {
+        let _ = self.pulse.set(Box::new(pulse));
     }
 
     /// Lifts the limit.

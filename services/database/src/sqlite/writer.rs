@@ -126,6 +126,11 @@ impl Writer {
         self.schema.learn(&self.conn, &self.guard)
     }
 
+    /// Has this called while a client's statement runs: the writer is busy then, not stuck.
+    pub fn pulse(&self, pulse: impl Fn() + Send + Sync + 'static) {
+        self.guard.pulse(pulse);
+    }
+
     /// The stored position.
     ///
     /// # Errors
