@@ -11,6 +11,7 @@ mod node;
 mod out;
 mod settings;
 mod signals;
+mod usage;
 
 use clap::{CommandFactory, Parser};
 
@@ -19,9 +20,8 @@ use crate::failure::Outcome;
 use crate::settings::Source;
 
 fn main() -> std::process::ExitCode {
-    // Wrong usage ends in here with 2, help and version with 0.
-    let command = Cli::parse().command;
-    match run(command) {
+    let parsed = Cli::try_parse().map_err(|error| usage::wrong(&error));
+    match parsed.and_then(|cli| run(cli.command)) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
             out::complain(&failure.text);

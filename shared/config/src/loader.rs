@@ -214,9 +214,19 @@ fn explain(origin: Origin, key: &str, value: &str, message: &str) -> Error {
     Error::Unknown { origin, key: dotted(unknown), nearest }
 }
 
-/// Serde's messages may run over several lines.
+/// Serde's messages may run over several lines, and call a range by the name of a type.
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let Some((said, kind)) = line.rsplit_once("expected ") else { return line };
+    let range = match kind {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0 on",
+        "f32" | "f64" => "a number",
+        _ => return line,
+    };
+    format!("{said}expected {range}")
 }
 
 /// A value may be a secret file pasted by mistake: show its beginning only.

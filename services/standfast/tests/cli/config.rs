@@ -35,6 +35,10 @@ fn the_key_the_value_and_the_range_at_fault_are_named() {
         ("[app]\nhttp_workers = 0\n", "app.http_workers = 0 is not in 1 to 64"),
         ("[app]\nlisten = 'here'\n", "standfast.toml:2: app.listen = 'here':"),
         ("drain_ms = -1\n", "standfast.toml:1: drain_ms = -1:"),
+        (
+            "[jobs]\nlease_ms = -5\n",
+            "jobs.lease_ms = -5: invalid value: integer `-5`, expected a whole number from 0 on",
+        ),
         ("drain_ms = 700000\n", "drain_ms = 700000: allowed is 0 to 600000"),
         ("node = 'My Laptop'\n", "node = \"My Laptop\": allowed are"),
         ("[stack]\ndatabases = 0\n", "stack.databases = 0: allowed is 1 to 9"),

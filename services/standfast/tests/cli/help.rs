@@ -65,9 +65,20 @@ fn wrong_usage_is_2() {
         &["jobs", "list", "--state", "done"],
         &["fault", "inject", "/n/**", "explode"],
         &["fault", "inject", "/n/**", "panic", "--for", "long"],
-        &[],
+        &["jobs", "show"],
+        &["purge"],
     ] {
-        assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
+        let text = refused(wrong, 2); // which is one line
+        assert!(text.ends_with("--help says more"), "{wrong:?}: {text}");
+    }
+    let text = refused(&["up", "--listne", "127.0.0.1:0"], 2);
+    assert!(text.starts_with("standfast: unexpected argument '--listne' found; tip: "), "{text}");
+    let text = refused(&["run", "origin"], 2);
+    assert!(text.contains("possible values: database, app, jobs"), "{text}");
+    assert_eq!(run(&[]).status.code(), Some(2));
+    for reserved in [&["cache", "get", "k"][..], &["experiment", "run", "f"], &["experiment"]] {
+        let text = refused(reserved, 2);
+        assert!(text.contains("is reserved for a later version; until then, "), "{text}");
     }
     let text = refused(&["jobs", "show", "42"], 2);
     assert_eq!(text, "standfast: \"42\" is not the id of a job: `standfast jobs list` shows them");

@@ -204,4 +204,5 @@ fn the_database_is_queried_and_changed_by_hand() {
     assert!(text.contains("syntax error"), "{text}");
     let status = text_of(&db(&["status"]));
     assert!(status.contains("primary") && status.lines().count() == 4, "{status}");
+    assert!(!status.contains(" - "), "how far each has come is told: {status}");
 }
