@@ -1,7 +1,8 @@
 //! Every fault on every tier, while clients submit jobs and wait for them.
 //!
 //! The judge of each cell: whoever was told "accepted" gets the result, everything that was hit runs again, and the
-//! fault is gone. [`MATRIX`] says besides what a client sees meanwhile; a cell that is not a test says why.
+//! fault is gone. [`MATRIX`] and [`ON_RABBITMQ`] say besides what a client sees meanwhile; a cell that is not a test
+//! says why.
 
 #![allow(clippy::print_stdout, reason = "the table of what happened is the point")]
 
@@ -86,28 +87,88 @@ static MATRIX: &[Cell] = &[
     cell("partition",  "app",      Endure(Nothing)),
     cell("partition",  "jobs",     Endure(Nothing)),
     cell("partition",  "console",  Endure(Nothing)),
+    cell("panic",      "edge",     Restart(Retries)), // what the child had in hand loses its connection
+    cell("panic",      "balancer", Restart(Retries)),
+    cell("panic",      "web",      Restart(Retries)),
+    cell("exit",       "edge",     Restart(Retries)),
+    cell("exit",       "balancer", Restart(Retries)),
+    cell("exit",       "web",      Restart(Retries)),
+    cell("hang",       "edge",     Restart(Retries)),
+    cell("hang",       "balancer", Restart(Retries)),
+    cell("hang",       "web",      Restart(Retries)),
+    cell("slow",       "edge",     Endure(Nothing)),
+    cell("slow",       "balancer", Endure(Nothing)),
+    cell("slow",       "web",      Endure(Nothing)),
+    cell("drop",       "edge",     Endure(Nothing)),  // requests do not travel on the bus
+    cell("drop",       "balancer", Endure(Nothing)),
+    cell("drop",       "web",      Endure(Nothing)),
+    cell("duplicate",  "edge",     Endure(Nothing)),
+    cell("duplicate",  "balancer", Endure(Nothing)),
+    cell("duplicate",  "web",      Endure(Nothing)),
+    cell("delay",      "edge",     Endure(Nothing)),
+    cell("delay",      "balancer", Endure(Nothing)),
+    cell("delay",      "web",      Endure(Nothing)),
+    cell("disconnect", "edge",     Endure(Nothing)),
+    cell("disconnect", "balancer", Endure(Nothing)),
+    cell("disconnect", "web",      Endure(Nothing)),
+    cell("partition",  "edge",     Endure(Nothing)),
+    cell("partition",  "balancer", Endure(Nothing)),
+    cell("partition",  "web",      Endure(Nothing)),
     cell("kill",       "database", No("a process of its own: scenarios/real_input kills each with -9")),
     cell("kill",       "app",      No("as above")),
     cell("kill",       "jobs",     No("as above")),
     cell("kill",       "console",  No("as above")),
+    cell("kill",       "edge",     No("as above")),
+    cell("kill",       "balancer", No("as above")),
+    cell("kill",       "web",      No("as above")),
+];
+
+/// The same with RabbitMQ and each instance a process of its own: what differs there is the bus, so mostly its faults.
+#[rustfmt::skip]
+static ON_RABBITMQ: &[Cell] = &[
+    cell("panic",      "database", Restart(Retries)),
+    cell("panic",      "jobs",     Restart(Nothing)),
+    cell("panic",      "edge",     Restart(Retries)),
+    cell("drop",       "database", Endure(Retries)),
+    cell("drop",       "jobs",     Endure(Nothing)),
+    cell("duplicate",  "database", Endure(Nothing)),
+    cell("delay",      "database", Endure(Nothing)),
+    cell("disconnect", "database", Endure(Retries)), // the broker gives its lease to another
+    cell("disconnect", "app",      Endure(Nothing)),
+    cell("disconnect", "jobs",     Endure(Nothing)),
+    cell("disconnect", "balancer", Endure(Nothing)), // its partner and the edges hear nothing of it for a moment
+    cell("partition",  "database", Endure(Retries)),
+    cell("partition",  "app",      Endure(Nothing)),
+    cell("partition",  "jobs",     Endure(Nothing)),
+    cell("partition",  "edge",     Endure(Nothing)),
 ];
 
 /// How long a fault lasts that does not strike once; a hang lasts longer than it takes to be found.
 const LASTS: Duration = Duration::from_secs(1);
 const HANGS: Duration = Duration::from_secs(20);
+/// Discovery forgets who is silent for three seconds; so long, those that balance over it have to do without.
+const FORGOTTEN: Duration = Duration::from_secs(4);
 /// A hung child is found after its liveness deadline; a debug build on a busy machine needs longer for all of it.
 const RECOVERS: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scenario_every_fault_on_every_tier_loses_nothing() {
-    let stack = TestStack::one_process().start().await;
+    run_all(&TestStack::one_process().start().await, MATRIX).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_on_rabbitmq_a_fault_of_the_bus_loses_nothing() {
+    run_all(&TestStack::on_rabbitmq().start().await, ON_RABBITMQ).await;
+}
+
+async fn run_all(stack: &TestStack, cells: &[Cell]) {
     stack.all_running(RECOVERS).await;
     let mut wrong = Vec::new();
-    for cell in MATRIX {
+    for cell in cells {
         match &cell.expect {
             No(why) => println!("{:>10} × {:<8}  -  {why}", cell.fault, cell.tier),
-            Restart(sees) => wrong.extend(run(&stack, cell, true, *sees).await),
-            Endure(sees) => wrong.extend(run(&stack, cell, false, *sees).await),
+            Restart(sees) => wrong.extend(run(stack, cell, true, *sees).await),
+            Endure(sees) => wrong.extend(run(stack, cell, false, *sees).await),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -120,7 +181,11 @@ async fn run(stack: &TestStack, cell: &Cell, restarts: bool, sees: Sees) -> Opti
     let before = stack.all_running(RECOVERS).await;
     let target = target(stack, cell, &before).await;
     let began = clock::now();
-    let lasts = if cell.fault == "hang" { HANGS } else { LASTS };
+    let lasts = match (cell.fault, cell.tier) {
+        ("hang", _) => HANGS,
+        ("partition", "balancer" | "web") => FORGOTTEN,
+        _ => LASTS,
+    };
     let hit = stack.inject(&target, cell.fault, lasts).await.unwrap_or_else(|e| panic!("{target}: {e}"));
     assert!(!hit.is_empty(), "{target} matches nothing");
     if restarts {
