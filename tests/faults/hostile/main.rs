@@ -8,12 +8,17 @@
 )]
 
 mod crowd;
+mod floods;
 mod smuggling;
+mod storms;
 
 // One table and one way to read what came of it, for the gateway alone and for the stack.
 #[path = "../../../shared/http/tests/support/client.rs"]
 #[allow(dead_code, reason = "these tests use their part")]
 mod client;
+#[path = "../../../shared/http/tests/http2/frames.rs"]
+#[allow(dead_code, reason = "these tests use their part")]
+mod frames;
 #[path = "../../../shared/http/tests/smuggling/origin.rs"]
 #[allow(dead_code, reason = "these tests use their part")]
 mod origin;

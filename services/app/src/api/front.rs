@@ -9,18 +9,10 @@ use super::Answer;
 use crate::openapi;
 use crate::state::Call;
 
-/// `GET /`: what this is and where to look next; a page for browsers, JSON for others.
+/// `GET /`: what this is and where to look next. The page for people is the web tier's, which stands before this one.
 pub async fn welcome(call: Call) -> Answer {
-    let accepts = call.request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let console = call.app.registry.of_tier("console").into_iter().find_map(|console| console.address);
-    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
-        return Ok(HttpResponse::Ok()
-            .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
-            .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
-            .insert_header((header::VARY, "accept"))
-            .body(page(call.request.connection_info().host(), console.as_deref())));
-    }
-    Ok(HttpResponse::Ok().insert_header((header::VARY, "accept")).json(json!({
+    Ok(HttpResponse::Ok().json(json!({
         "name": "standfast",
         "version": env!("CARGO_PKG_VERSION"),
         "jobs": "/v1/jobs",
@@ -30,15 +22,6 @@ pub async fn welcome(call: Call) -> Answer {
         "ready": "/readyz",
         "console": console,
     })))
-}
-
-/// `host`: as the caller names us, so that the command it is shown works where it is.
-fn page(host: &str, console: Option<&str>) -> String {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    let console = console.map(escaped).map_or(String::new(), |url| {
-        format!(r#"<p>The live tree, faults and the last jobs are at the <a href="{url}">console</a>.</p>"#)
-    });
-    include_str!("welcome.html").replace("HOST", &escaped(host)).replace("<!-- console -->", &console)
 }
 
 /// `GET /healthz`: this process answers.

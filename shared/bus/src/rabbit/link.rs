@@ -196,6 +196,10 @@ impl Shared {
 
     /// The connection; waits for it until `deadline`.
     pub async fn live(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Live>, BusError> {
+        let up = self.live.borrow().clone();
+        if let Some(live) = up {
+            return Ok(live);
+        }
         timeout_at(deadline, self.live_at_last()).await.map_err(|_| BusError::Down)
     }
 

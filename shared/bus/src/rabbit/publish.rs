@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::try_join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, timeout_at};
@@ -64,6 +63,7 @@ async fn attempt(
     };
     drop(pooled);
     tokio::select! {
+        biased;
         outcome = timeout_at(deadline, confirmed(queue, confirms)) => outcome.unwrap_or_else(|_| {
             // A channel that knew a queue's leader before a broker's restart may wait for it for ever. Closed, it is
             // not taken from the pool again, and what else waits on it is sent again.
@@ -95,8 +95,13 @@ pub async fn send(
 }
 
 async fn confirmed(queue: &str, confirms: Vec<PublisherConfirm>) -> Outcome {
-    let Ok(answers) = try_join_all(confirms).await else { return Outcome::Lost { sent: true } };
-    Outcome::Done(answers.into_iter().try_for_each(|answer| verdict(queue, answer)))
+    let mut verdicts = Ok(());
+    // One after the other: each has come when the last has, and a channel that is lost fails them all.
+    for confirm in confirms {
+        let Ok(answer) = confirm.await else { return Outcome::Lost { sent: true } };
+        verdicts = verdicts.and(verdict(queue, answer));
+    }
+    Outcome::Done(verdicts)
 }
 
 /// What the broker's answer to one message means.
