@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clock::WallMs;
 use http_support::Error;
-use jobstore::NewJob;
+use jobstore::{DEFAULT_QUEUE, NewJob};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -71,7 +71,7 @@ pub fn read(text: &[u8], rules: &Rules, now: WallMs) -> Result<NewJob, Error> {
         }
     }
     name("kind", &given.kind)?;
-    let queue = given.queue.unwrap_or_else(|| "default".to_owned());
+    let queue = given.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
     name("queue", &queue)?;
     let tags = given.tags.unwrap_or_default();
     check_tags(&tags)?;

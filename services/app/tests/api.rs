@@ -239,6 +239,8 @@ async fn queues_are_set_changed_paused_and_forgotten() {
         let request = stack.client.request(method.parse().unwrap(), stack.url("/v1/queues/mail"));
         stack.send(request.json(&body)).await
     };
+    let list = stack.get("/v1/queues").await.expect(200).json();
+    assert_eq!((&list["queues"][0]["name"], &list["queues"][1]), (&json!("default"), &json!(null)));
     let fresh = stack.get("/v1/queues/mail").await.expect(200).json();
     assert_eq!((&fresh["paused"], &fresh["concurrency"]), (&json!(false), &json!(null)));
     let put = change("PUT", json!({"concurrency": 3, "backlog_max": 5})).await.expect(200).json();

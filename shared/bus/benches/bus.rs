@@ -156,6 +156,12 @@ async fn raw(url: &str, same: bool) {
     }
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    if same {
+        // As a queue of ours: the broker counts, and refuses what is beyond the bound.
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1_000_000));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(20));
+    }
     let options = QueueDeclareOptions::durable();
     channels[0].queue_declare(queue.as_str().into(), options, arguments).await.unwrap();
     let queue: Arc<str> = queue.into();

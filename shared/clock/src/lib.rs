@@ -71,6 +71,26 @@ impl std::fmt::Display for WallMs {
     }
 }
 
+/// `#[serde(with = "clock::rfc3339")]`: for what people read. Without it a [`WallMs`] is a number.
+pub mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::WallMs;
+
+    /// # Errors
+    /// What the format says.
+    pub fn serialize<S: Serializer>(t: &WallMs, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(t)
+    }
+
+    /// # Errors
+    /// When it is not RFC 3339.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WallMs, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        WallMs::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

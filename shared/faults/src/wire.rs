@@ -72,6 +72,7 @@ pub struct InForce {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount_ms: Option<u64>,
     /// When it was set.
+    #[serde(with = "clock::rfc3339")]
     pub set_at: WallMs,
     /// Milliseconds until it ends by itself.
     pub ends_in_ms: u64,

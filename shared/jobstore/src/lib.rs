@@ -31,7 +31,7 @@ pub use control::Cancelled;
 pub use dbclient::{DbError, Executed, Rows};
 pub use error::Error;
 pub use finish::{Completion, Ending, Finished};
-pub use queues::{Counts, Queue};
+pub use queues::{Counts, DEFAULT_QUEUE, Queue};
 pub use read::{Attempt, Cursor, Filter, Page, Why};
 pub use store::{Sql, Store};
 pub use submit::{Keyed, NewJob};

@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::{Error, Sql, Store, rows};
 
+/// The queue of jobs that name none.
+pub const DEFAULT_QUEUE: &str = "default";
+
 /// Settings of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {

@@ -10,7 +10,7 @@ use messages::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Error, Sql, Store, rows};
+use crate::{DEFAULT_QUEUE, Error, Sql, Store, rows};
 
 /// A job to store. The caller has checked names, sizes and ranges.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ impl NewJob {
         Self {
             id: Uuid::now_v7(),
             kind: kind.into(),
-            queue: "default".to_owned(),
+            queue: DEFAULT_QUEUE.to_owned(),
             priority: 4,
             run_at: WallMs(0),
             max_attempts: 5,

@@ -20,6 +20,7 @@ pub struct Node {
     /// Restarts since the process started.
     pub restarts: u64,
     /// Since when it is in `state`.
+    #[serde(with = "clock::rfc3339")]
     pub since: WallMs,
     /// What it waits for, in state `waiting`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +75,7 @@ pub struct Exit {
     /// In words; size-capped.
     pub detail: String,
     /// When.
+    #[serde(with = "clock::rfc3339")]
     pub at: WallMs,
 }
 
@@ -114,6 +116,7 @@ pub struct Transition {
     /// Whose.
     pub path: String,
     /// When.
+    #[serde(with = "clock::rfc3339")]
     pub at: WallMs,
     /// Before.
     pub from: State,

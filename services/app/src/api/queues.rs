@@ -6,7 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use clock::WallMs;
 use http_support::{Error, parse_object, read_body, require_json};
-use jobstore::{Counts, Queue};
+use jobstore::{Counts, DEFAULT_QUEUE, Queue};
 use messages::sql::Level;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -16,13 +16,14 @@ use crate::error::to_http;
 use crate::state::{App, Call};
 use crate::store::insistently;
 
-/// `GET /v1/queues`: every queue that has settings or jobs.
+/// `GET /v1/queues`: every queue that has settings or jobs that wait, run or are dead; and `default`.
 pub async fn list(call: Call) -> Answer {
     let app = &call.app;
     let counts = app.jobs.counts(Level::Eventual).await.map_err(|error| to_http(&error, "queue"))?;
     let settings = app.jobs.queues(Level::Eventual, None).await.map_err(|error| to_http(&error, "queue"))?;
+    let names = counts.keys().map(String::as_str).chain([DEFAULT_QUEUE]);
     let mut queues: BTreeMap<String, Queue> =
-        counts.keys().map(|name| (name.clone(), Queue { name: name.clone(), ..Queue::default() })).collect();
+        names.map(|name| (name.to_owned(), Queue { name: name.to_owned(), ..Queue::default() })).collect();
     queues.extend(settings.into_iter().map(|queue| (queue.name.clone(), queue)));
     let queues: Vec<_> = queues.values().map(|queue| view(queue, counts.get(&queue.name))).collect();
     Ok(HttpResponse::Ok().json(json!({ "queues": queues })))
