@@ -146,7 +146,11 @@ async fn rabbitmq(url: &str) {
 }
 
 async fn raw(url: &str, same: bool) {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    // As ours: the connection outlives the threads that publish, so it has one of its own.
+    let own = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let url = url.to_owned();
+    let connect = async move { Connection::connect(&url, ConnectionProperties::default()).await.unwrap() };
+    let connection = if same { own.spawn(connect).await.unwrap() } else { connect.await };
     let queue = format!("raw-{}", std::process::id());
     let mut channels = Vec::new();
     for _ in 0..CHANNELS {
@@ -178,6 +182,7 @@ async fn raw(url: &str, same: bool) {
         }
     })
     .await;
+    own.shutdown_background();
 }
 
 /// Three seconds after half a second of warming up.
