@@ -101,7 +101,7 @@ END
 
 # --- Traffic Server: https://docs.trafficserver.apache.org/en/9.2.x/admin-guide/performance/index.en.html
 serve_trafficserver() {
-    local root_=$dir/root enabled=0 etc=$dir/root/etc
+    local root_=$dir/ats enabled=0 etc=$dir/ats/etc
     [ "$1" != cache ] || enabled=1
     mkdir -p "$etc" "$root_"/{run,log,cache,share}
     cat >"$root_/runroot.yaml" <<END
