@@ -1,117 +1,125 @@
 //! Applying a changeset.
 
-use std::ffi::{CStr, c_int, c_void};
-use std::ptr;
+use std::rc::Rc;
 
-use rusqlite::{Connection, ffi};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Statement, ffi};
 
-use crate::record::is_shared;
-use crate::{Conflict, Error, check};
+use crate::format::{Field, Item, Malformed, Op, Reader};
+use crate::record::Replicated;
+use crate::tables::Table;
+use crate::{Conflict, Error, sqlite};
 
-/// Makes the recorded changes on `conn`, inside the transaction that is open there. After an error the caller must
-/// roll that transaction back: part of the changeset may be in it.
-///
-/// Triggers must be off on this connection, and `foreign_keys` too, because the changeset has their effects already.
-/// (SQLite's own flag for the second would make it read the whole schema again each time.)
-/// Rows that swapped unique values are handled: SQLite deletes and inserts them again.
-///
-/// # Errors
-/// [`Error::Conflict`] when the databases differ; otherwise SQLite's own error.
-pub fn apply(conn: &Connection, changeset: &[u8]) -> Result<(), Error> {
-    if changeset.is_empty() {
-        return Ok(());
+const READING: &str = "read a changeset";
+const APPLYING: &str = "apply a changeset";
+
+impl From<Malformed> for Error {
+    fn from(_: Malformed) -> Self {
+        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None);
+        sqlite(READING)(source)
     }
-    let len = c_int::try_from(changeset.len()).map_err(|_| Error::TooLarge(changeset.len()))?;
-    let mut seen = Seen { tried: 0, conflict: None };
-    // SAFETY: the handle is valid during the call. SQLite does not write to the changeset. `seen` outlives the call and
-    // is only touched by the callbacks, which run on this thread. No rebase buffer is asked for.
-    let code = unsafe {
-        ffi::sqlite3changeset_apply_v3(
-            conn.handle(),
-            len,
-            changeset.as_ptr().cast_mut().cast::<c_void>(),
-            Some(on_change),
-            Some(on_conflict),
-            (&raw mut seen).cast::<c_void>(),
-            ptr::null_mut(),
-            ptr::null_mut(),
-            // The caller's transaction is the unit; a savepoint would journal every page once more.
-            ffi::SQLITE_CHANGESETAPPLY_NOSAVEPOINT,
-        )
-    };
-    if let Some((table, kind)) = seen.conflict {
-        return Err(Error::Conflict { table, kind });
-    }
-    check("apply a changeset", code)?;
-    refuse_skipped(changeset, len, seen.tried)
 }
 
-struct Seen {
-    tried: u64,
-    conflict: Option<(String, Conflict)>,
-}
-
-/// SQLite skips, with no more than a log line, changes of a table that is missing or has other columns: count them.
-fn refuse_skipped(changeset: &[u8], len: c_int, tried: u64) -> Result<(), Error> {
-    let (mut iter, mut there, mut last) = (ptr::null_mut(), 0_u64, String::new());
-    // SAFETY: the changeset outlives the iterator, which is finalized once, on every path.
-    let code = unsafe {
-        let bytes = changeset.as_ptr().cast_mut().cast::<c_void>();
-        check("read a changeset", ffi::sqlite3changeset_start(&mut iter, len, bytes))?;
-        while ffi::sqlite3changeset_next(iter) == ffi::SQLITE_ROW {
-            there += 1;
-            if there > tried {
-                last = table_of(iter);
+impl Replicated {
+    /// Makes the recorded changes, inside the transaction that is open. After an error the caller must roll that
+    /// transaction back: part of the changeset may be in it.
+    ///
+    /// Triggers must be off on this connection, and `foreign_keys` too, because the changeset has their effects already.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the databases differ; otherwise SQLite's own error.
+    pub fn apply(&self, changeset: &[u8]) -> Result<(), Error> {
+        if changeset.is_empty() {
+            return Ok(());
+        }
+        let tables = self.tables()?;
+        let (mut reader, mut table) = (Reader::new(changeset), None::<&Rc<Table>>);
+        while let Some(item) = reader.next()? {
+            match item {
+                Item::Table { name, key } => {
+                    let known = tables.get(name).filter(|table| table.matches(key));
+                    let missing = || conflict(&String::from_utf8_lossy(name), Conflict::Schema);
+                    table = Some(known.ok_or_else(missing)?);
+                }
+                Item::Change(op) => {
+                    let table = table.ok_or(Malformed)?;
+                    if !table.is_whole(op, &reader.old, &reader.new) {
+                        return Err(Malformed.into());
+                    }
+                    self.change(table, op, &reader.old, &reader.new)?;
+                }
             }
         }
-        ffi::sqlite3changeset_finalize(iter)
-    };
-    check("read a changeset", code)?;
-    if there == tried { Ok(()) } else { Err(Error::Conflict { table: last, kind: Conflict::Schema }) }
-}
-
-unsafe extern "C" fn on_change(context: *mut c_void, iter: *mut ffi::sqlite3_changeset_iter) -> c_int {
-    let (mut table, mut columns, mut op) = (ptr::null(), 0, 0);
-    // SAFETY: `context` is the `Seen` that `apply` passed; the iterator stands at a change, and "indirect" may be NULL.
-    unsafe {
-        (*context.cast::<Seen>()).tried += 1;
-        ffi::sqlite3changeset_op(iter, &mut table, &mut columns, &mut op, ptr::null_mut());
-        is_shared(ptr::null_mut(), table)
+        Ok(())
     }
-}
 
-unsafe extern "C" fn on_conflict(
-    context: *mut c_void,
-    kind: c_int,
-    iter: *mut ffi::sqlite3_changeset_iter,
-) -> c_int {
-    let kind = match kind {
-        ffi::SQLITE_CHANGESET_DATA => Conflict::Data,
-        ffi::SQLITE_CHANGESET_NOTFOUND => Conflict::NotFound,
-        ffi::SQLITE_CHANGESET_CONFLICT => Conflict::Exists,
-        ffi::SQLITE_CHANGESET_FOREIGN_KEY => Conflict::ForeignKey,
-        _ => Conflict::Constraint,
-    };
-    // SAFETY: as above; of a foreign key conflict the iterator has no row.
-    unsafe {
-        let table = if kind == Conflict::ForeignKey { String::new() } else { table_of(iter) };
-        (*context.cast::<Seen>()).conflict.get_or_insert((table, kind));
-    }
-    ffi::SQLITE_CHANGESET_ABORT
-}
-
-/// Table of the change that the iterator stands at.
-///
-/// # Safety
-/// `iter` must stand at a change.
-unsafe fn table_of(iter: *mut ffi::sqlite3_changeset_iter) -> String {
-    let (mut table, mut columns, mut op) = (ptr::null(), 0, 0);
-    // SAFETY: the out-pointers are valid, and "indirect" may be NULL. The name lives until the next step.
-    unsafe {
-        let code = ffi::sqlite3changeset_op(iter, &mut table, &mut columns, &mut op, ptr::null_mut());
-        if code != ffi::SQLITE_OK || table.is_null() {
-            return String::new();
+    fn change(&self, table: &Table, op: Op, old: &[Field<'_>], new: &[Field<'_>]) -> Result<(), Error> {
+        let after = new.iter().flatten();
+        let done = match op {
+            Op::Insert => self.run(table.insert(), after),
+            Op::Delete => self.run(table.delete(), before(table, old)),
+            Op::Update => {
+                let changes: Vec<u8> = new.iter().map(|field| u8::from(field.is_some())).collect();
+                self.run(&table.update(&changes), after.chain(before(table, old)))
+            }
+        };
+        match done {
+            Ok(0) => {
+                let there = self.exists(table, old).map_err(sqlite(APPLYING))?;
+                Err(conflict(&table.name, if there { Conflict::Data } else { Conflict::NotFound }))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(constraint(&error)
+                .map_or_else(|| sqlite(APPLYING)(error), |kind| conflict(&table.name, kind))),
         }
-        CStr::from_ptr(table).to_string_lossy().into_owned()
     }
+
+    /// Returns how many rows it changed.
+    fn run<'a>(&self, sql: &str, values: impl Iterator<Item = &'a ValueRef<'a>>) -> rusqlite::Result<usize> {
+        let mut statement = self.prepare_cached(sql)?;
+        bind(&mut statement, values)?;
+        statement.raw_execute()
+    }
+
+    fn exists(&self, table: &Table, old: &[Field<'_>]) -> rusqlite::Result<bool> {
+        let mut find = self.prepare_cached(&table.exists())?;
+        let key = old.iter().enumerate().filter(|(i, _)| table.is_key(*i));
+        bind(&mut find, key.filter_map(|(_, field)| field.as_ref()))?;
+        Ok(find.raw_query().next()?.is_some())
+    }
+}
+
+/// The key, then the others that are part of the change: the order of the statements' parameters.
+fn before<'a>(table: &'a Table, old: &'a [Field<'a>]) -> impl Iterator<Item = &'a ValueRef<'a>> {
+    let of = move |key| {
+        let chosen = old.iter().enumerate().filter(move |(i, _)| table.is_key(*i) == key);
+        chosen.filter_map(|(_, field)| field.as_ref())
+    };
+    of(true).chain(of(false))
+}
+
+fn bind<'a>(
+    statement: &mut Statement<'_>,
+    values: impl Iterator<Item = &'a ValueRef<'a>>,
+) -> rusqlite::Result<()> {
+    for (i, value) in values.enumerate() {
+        statement.raw_bind_parameter(i + 1, ToSqlOutput::Borrowed(*value))?;
+    }
+    Ok(())
+}
+
+fn conflict(table: &str, kind: Conflict) -> Error {
+    Error::Conflict { table: table.to_owned(), kind }
+}
+
+fn constraint(error: &rusqlite::Error) -> Option<Conflict> {
+    let code = error.sqlite_error()?;
+    if code.code != ffi::ErrorCode::ConstraintViolation {
+        return None;
+    }
+    Some(match code.extended_code {
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => Conflict::Exists,
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Conflict::ForeignKey,
+        _ => Conflict::Constraint,
+    })
 }

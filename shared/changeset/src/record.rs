@@ -1,89 +1,285 @@
-//! Recording the changes of a transaction.
+//! Recording what changes on a connection.
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::marker::PhantomData;
-use std::ptr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::{ptr, slice};
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
-use crate::{Error, PRIVATE_PREFIX, check};
+use crate::format::{Op, put_field, put_op, put_table};
+use crate::tables::{self, Table, Tables};
+use crate::{Error, check, sqlite};
 
-/// Records what changes on a connection from its making on. Use one per transaction, and take the changeset before
-/// the COMMIT. While it lives, a schema change makes [`Recorder::changeset`] fail: take the changeset before DDL.
-pub struct Recorder<'conn> {
-    session: *mut ffi::sqlite3_session,
-    // The session must be gone before its connection is closed (sqlite3session_create).
-    _conn: PhantomData<&'conn Connection>,
+/// A connection whose changes can be recorded, and to which recorded changes can be applied.
+///
+/// Recorded is the order in which rows changed, one change after the other: a replica that does the same in the same
+/// order meets each constraint as it was met here.
+pub struct Replicated {
+    conn: Connection,
+    /// What the hook points to.
+    tape: Rc<UnsafeCell<Tape>>,
 }
 
-impl<'conn> Recorder<'conn> {
-    /// Begins to record every table but the private ones.
-    ///
-    /// # Errors
-    /// SQLite is out of memory.
-    pub fn start(conn: &'conn Connection) -> Result<Self, Error> {
-        let mut session = ptr::null_mut();
-        // SAFETY: the handle is valid for the life of `conn`, which outlives `Self`; "main" is NUL-terminated.
-        let code = unsafe { ffi::sqlite3session_create(conn.handle(), c"main".as_ptr(), &mut session) };
-        check("start recording", code)?;
-        let recorder = Self { session, _conn: PhantomData };
-        // SAFETY: the session was just made; a NULL table name means all tables; the filter needs no context.
-        let code = unsafe {
-            ffi::sqlite3session_table_filter(session, Some(is_shared), ptr::null_mut());
-            ffi::sqlite3session_attach(session, ptr::null())
-        };
-        check("record all tables", code)?;
-        Ok(recorder)
-    }
+/// Where a recording stood, to be rewound to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    bytes: usize,
+}
 
-    /// Whether nothing was recorded. A row that was changed and changed back counts as recorded.
+/// What was recorded, and what is known of the tables.
+#[derive(Default)]
+struct Tape {
+    bytes: Vec<u8>,
+    /// The table of the section that `bytes` ends with.
+    section: Option<Rc<Table>>,
+    recording: bool,
+    tables: Option<Rc<Tables>>,
+    /// Why the recording is worth nothing.
+    failed: Option<Error>,
+}
+
+impl Replicated {
+    /// Neither listens nor records yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        // SAFETY: the session lives as long as `self`.
-        unsafe { ffi::sqlite3session_isempty(self.session) != 0 }
+    pub fn new(conn: Connection) -> Self {
+        Self { conn, tape: Rc::default() }
     }
 
-    /// The net effect of everything since the start, as it is now inside the open transaction. Empty if there is none.
+    /// Prepares for recording, or for applying. Statements that were prepared before are forgotten: SQLite deletes all
+    /// rows of a table at once, untold, in one that was prepared while nobody listened.
+    pub fn listen(&self, on: bool) {
+        self.conn.flush_prepared_statement_cache();
+        let hook: Option<unsafe extern "C" fn(_, _, _, _, _, _, _)> = if on { Some(on_change) } else { None };
+        // SAFETY: the handle is valid as long as `conn`; the tape lives until the hook is gone (`Drop`), in one place.
+        unsafe { ffi::sqlite3_preupdate_hook(self.conn.handle(), hook, self.tape.get().cast::<c_void>()) };
+        self.with(|tape| *tape = Tape::default());
+    }
+
+    /// The schema is another one now: what is known of it is read again.
+    pub fn schema_changed(&self) {
+        self.with(|tape| (tape.tables, tape.section) = (None, None));
+    }
+
+    /// Begins to record, or goes on. While it records, the schema must stay as it is.
     ///
     /// # Errors
-    /// The schema of a recorded table changed; SQLite is out of memory.
-    pub fn changeset(&self) -> Result<Vec<u8>, Error> {
-        let (mut len, mut buffer): (c_int, *mut c_void) = (0, ptr::null_mut());
-        // SAFETY: both out-pointers are valid; on success SQLite hands over a buffer of `len` bytes, or NULL.
-        let code = unsafe { ffi::sqlite3session_changeset(self.session, &mut len, &mut buffer) };
-        check("take the changeset", code)?;
-        let len = usize::try_from(len).unwrap_or(0);
-        if buffer.is_null() {
-            return Ok(Vec::new());
+    /// SQLite's own, of reading the schema.
+    pub fn record(&self) -> Result<(), Error> {
+        self.tables()?;
+        self.with(|tape| tape.recording = true);
+        Ok(())
+    }
+
+    /// Where the recording is.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.with(|tape| tape.bytes.len()) }
+    }
+
+    /// Forgets what was recorded after the mark: the caller has rolled it back.
+    pub fn rewind(&self, to: Mark) {
+        self.with(|tape| {
+            if to.bytes < tape.bytes.len() {
+                tape.bytes.truncate(to.bytes);
+                tape.section = None;
+            }
+        });
+    }
+
+    /// Ends the recording, and returns the changeset. Empty if nothing changed.
+    ///
+    /// # Errors
+    /// SQLite was out of memory, or a table has another form than at the start of the recording.
+    pub fn take(&self) -> Result<Vec<u8>, Error> {
+        self.with(|tape| {
+            (tape.recording, tape.section) = (false, None);
+            let bytes = std::mem::take(&mut tape.bytes);
+            tape.failed.take().map_or(Ok(bytes), Err)
+        })
+    }
+
+    /// Ends the recording, and forgets it: the caller rolls everything back.
+    pub fn discard(&self) {
+        self.with(|tape| {
+            (tape.recording, tape.section, tape.failed) = (false, None, None);
+            tape.bytes.clear();
+        });
+    }
+
+    /// The tables as they are now.
+    pub(crate) fn tables(&self) -> Result<Rc<Tables>, Error> {
+        if let Some(known) = self.with(|tape| tape.tables.clone()) {
+            return Ok(known);
         }
-        // SAFETY: the buffer has `len` initialised bytes, is copied once and then freed by SQLite's own allocator.
-        let bytes = unsafe {
-            let bytes = std::slice::from_raw_parts(buffer.cast::<u8>(), len).to_vec();
-            ffi::sqlite3_free(buffer);
-            bytes
-        };
-        Ok(bytes)
+        let read = Rc::new(tables::read(&self.conn).map_err(sqlite("read the schema"))?);
+        self.with(|tape| tape.tables = Some(Rc::clone(&read)));
+        Ok(read)
+    }
+
+    /// Runs no SQL inside: then nothing else looks at the tape meanwhile.
+    fn with<T>(&self, work: impl FnOnce(&mut Tape) -> T) -> T {
+        // SAFETY: the type is not Sync, `work` is one of the closures above, none of which calls SQLite (so not the hook)
+        // or `with`; the borrow ends with it.
+        work(unsafe { &mut *self.tape.get() })
     }
 }
 
-impl Drop for Recorder<'_> {
+impl Deref for Replicated {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.conn
+    }
+}
+
+impl Drop for Replicated {
     fn drop(&mut self) {
-        // SAFETY: made by sqlite3session_create, deleted once; the connection is still open.
-        unsafe { ffi::sqlite3session_delete(self.session) };
+        // SAFETY: the connection is still open, and from here on nothing points to the tape.
+        unsafe { ffi::sqlite3_preupdate_hook(self.conn.handle(), None, ptr::null_mut()) };
     }
 }
 
-/// Table filter for recording and applying: 1 for tables that are replicated.
+/// SQLite calls it before each row that is about to change. It must not panic, and does not call SQL.
+unsafe extern "C" fn on_change(
+    tape: *mut c_void,
+    db: *mut ffi::sqlite3,
+    op: c_int,
+    schema: *const c_char,
+    table: *const c_char,
+    _: ffi::sqlite3_int64,
+    _: ffi::sqlite3_int64,
+) {
+    // SAFETY: `tape` is what `listen` gave, and nobody else looks at it while a statement runs. Both names are
+    // NUL-terminated, and live during the call.
+    let (tape, schema, table) =
+        unsafe { (&mut *tape.cast::<Tape>(), CStr::from_ptr(schema), CStr::from_ptr(table)) };
+    if !tape.recording || tape.failed.is_some() || schema != c"main" {
+        return;
+    }
+    let Some(table) = tape.find(table.to_bytes()) else { return };
+    // SAFETY: inside the hook, of this handle.
+    match unsafe { Row::read(db, op, &table) } {
+        Ok(row) if row.is_unchanged() => {}
+        Ok(row) => {
+            tape.turn_to(&table);
+            row.put(&table, &mut tape.bytes);
+        }
+        Err(code) => tape.failed = check("record a change", code).err(),
+    }
+}
+
+impl Tape {
+    /// The table of that name, if its rows are recorded.
+    fn find(&self, name: &[u8]) -> Option<Rc<Table>> {
+        let here = self.section.as_ref().filter(|section| section.name.as_bytes() == name);
+        here.or_else(|| self.tables.as_ref()?.get(name)).map(Rc::clone)
+    }
+
+    /// Begins a section, unless the last one is of this table.
+    fn turn_to(&mut self, table: &Rc<Table>) {
+        if self.section.as_ref().is_none_or(|section| !Rc::ptr_eq(section, table)) {
+            put_table(&mut self.bytes, table.name.as_bytes(), &table.key);
+            self.section = Some(Rc::clone(table));
+        }
+    }
+}
+
+/// A row before and after: none of it before an insert, none after a delete.
+struct Row<'a> {
+    op: Op,
+    old: Vec<ValueRef<'a>>,
+    new: Vec<ValueRef<'a>>,
+}
+
+type Getter = unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqlite3_value) -> c_int;
+
+impl Row<'_> {
+    /// # Safety
+    /// Only inside the hook; the row must not outlive the call.
+    unsafe fn read(db: *mut ffi::sqlite3, op: c_int, table: &Table) -> Result<Self, c_int> {
+        let op = match op {
+            ffi::SQLITE_INSERT => Op::Insert,
+            ffi::SQLITE_DELETE => Op::Delete,
+            _ => Op::Update,
+        };
+        let all = |get: Getter| -> Result<Vec<_>, c_int> {
+            // SAFETY: as the caller promises.
+            table.columns.iter().map(|column| unsafe { value(db, get, column.at) }).collect()
+        };
+        let old = if op == Op::Insert { Vec::new() } else { all(ffi::sqlite3_preupdate_old)? };
+        let new = if op == Op::Delete { Vec::new() } else { all(ffi::sqlite3_preupdate_new)? };
+        Ok(Self { op, old, new })
+    }
+
+    fn is_unchanged(&self) -> bool {
+        self.op == Op::Update && self.old.iter().zip(&self.new).all(|(old, new)| same(*old, *new))
+    }
+
+    fn put(&self, table: &Table, out: &mut Vec<u8>) {
+        let whole = |out: &mut Vec<u8>, op, values: &[ValueRef<'_>]| {
+            put_op(out, op);
+            values.iter().for_each(|value| put_field(out, Some(*value)));
+        };
+        let changed = || self.old.iter().zip(&self.new).map(|(old, new)| !same(*old, *new)).enumerate();
+        match self.op {
+            Op::Insert => whole(out, Op::Insert, &self.new),
+            Op::Delete => whole(out, Op::Delete, &self.old),
+            // Another key is another row.
+            Op::Update if changed().any(|(i, changed)| changed && table.is_key(i)) => {
+                whole(out, Op::Delete, &self.old);
+                whole(out, Op::Insert, &self.new);
+            }
+            Op::Update => {
+                put_op(out, Op::Update);
+                for ((i, changed), old) in changed().zip(&self.old) {
+                    put_field(out, (changed || table.is_key(i)).then_some(*old));
+                }
+                for ((_, changed), new) in changed().zip(&self.new) {
+                    put_field(out, changed.then_some(*new));
+                }
+            }
+        }
+    }
+}
+
+/// To the bit: what compares as equal may still be another value.
+fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+    match (a, b) {
+        (ValueRef::Real(a), ValueRef::Real(b)) => a.to_bits() == b.to_bits(),
+        (a, b) => a == b,
+    }
+}
+
+/// One column.
 ///
 /// # Safety
-/// `table` must be NULL or a NUL-terminated string, as SQLite promises for its callbacks.
-pub(crate) unsafe extern "C" fn is_shared(_context: *mut c_void, table: *const c_char) -> c_int {
-    if table.is_null() {
-        return 0;
+/// Only inside the hook; what it returns must not outlive the call.
+unsafe fn value<'a>(db: *mut ffi::sqlite3, get: Getter, column: c_int) -> Result<ValueRef<'a>, c_int> {
+    let mut value = ptr::null_mut();
+    // SAFETY: the out-pointer is valid.
+    let code = unsafe { get(db, column, &mut value) };
+    if code != ffi::SQLITE_OK {
+        return Err(code);
     }
-    // SAFETY: see above.
-    let name = unsafe { CStr::from_ptr(table) }.to_bytes();
-    let prefix = PRIVATE_PREFIX.as_bytes();
-    let private = name.len() >= prefix.len() && name[..prefix.len()].eq_ignore_ascii_case(prefix);
-    c_int::from(!private)
+    if value.is_null() {
+        return Err(ffi::SQLITE_NOMEM);
+    }
+    // SAFETY: the value lives as long as the call of the hook; its text or blob is asked for before its length, as SQLite
+    // wants it, and is not converted any more afterwards.
+    unsafe {
+        let bytes = |start: *const u8| {
+            let len = usize::try_from(ffi::sqlite3_value_bytes(value)).unwrap_or(0);
+            if start.is_null() || len == 0 { &[][..] } else { slice::from_raw_parts(start, len) }
+        };
+        Ok(match ffi::sqlite3_value_type(value) {
+            ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_value_int64(value)),
+            ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_value_double(value)),
+            ffi::SQLITE_TEXT => ValueRef::Text(bytes(ffi::sqlite3_value_text(value))),
+            ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_value_blob(value).cast())),
+            _ => ValueRef::Null,
+        })
+    }
 }

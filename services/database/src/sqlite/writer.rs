@@ -1,9 +1,10 @@
 //! The one connection that writes: as primary it runs clients' transactions, as replica it applies the log's entries.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use changeset::Recorder;
+use changeset::Replicated;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, backup::Backup};
 
@@ -67,12 +68,14 @@ pub enum Duty {
 
 /// See the module.
 pub struct Writer {
-    conn: Connection,
+    conn: Replicated,
     guard: Guard,
     instance: String,
     config: Config,
     limits: Limits,
     schema: Schema,
+    /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong.
+    unsettled: Cell<bool>,
 }
 
 enum Ended {
@@ -100,12 +103,13 @@ impl Writer {
             associative: false,
         };
         let writer = Self {
-            conn,
+            conn: Replicated::new(conn),
             guard,
             instance: config.instance.clone(),
             config: config.clone(),
             limits,
             schema: Schema::default(),
+            unsettled: Cell::new(false),
         };
         writer.take_up(Duty::Replica)?;
         Ok(writer)
@@ -122,7 +126,7 @@ impl Writer {
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, primary)?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
         store::limit_clients(&self.conn, primary.then_some(&self.config))?;
-        self.conn.flush_prepared_statement_cache();
+        self.conn.listen(primary);
         self.schema.learn(&self.conn, &self.guard)
     }
 
@@ -145,11 +149,16 @@ impl Writer {
     /// # Errors
     /// SQLite's own; busy if an earlier life of this replica still holds the lock.
     pub fn begin(&self) -> Result<(), StoreError> {
+        if self.unsettled.get() {
+            self.learn()?;
+            self.unsettled.set(false);
+        }
         self.own("BEGIN IMMEDIATE")
     }
 
     /// Undoes the open transaction; nothing if there is none.
     pub fn rollback(&self) {
+        self.conn.discard();
         if !self.conn.is_autocommit() {
             // An error here means that SQLite has rolled back by itself.
             drop(self.own("ROLLBACK"));
@@ -164,7 +173,9 @@ impl Writer {
         self.guard.speak(Voice::Own);
         let done = store::write_position(&self.conn, at, &self.instance);
         let done = done.map_err(StoreError::from).and_then(|()| self.own("COMMIT"));
-        done.inspect_err(|_| self.rollback())
+        done.inspect_err(|_| self.rollback())?;
+        self.unsettled.set(false);
+        Ok(())
     }
 
     /// Makes an entry's changes in the open transaction. After an error the caller rolls back.
@@ -175,8 +186,12 @@ impl Writer {
         self.guard.speak(Voice::Own);
         for op in ops {
             match op {
-                Op::Changeset(bytes) => changeset::apply(&self.conn, bytes)?,
-                Op::Ddl(sql) => self.conn.execute_batch(sql)?,
+                Op::Changeset(bytes) => self.conn.apply(bytes)?,
+                Op::Ddl(sql) => {
+                    self.unsettled.set(true);
+                    self.conn.execute_batch(sql)?;
+                    self.conn.schema_changed();
+                }
             }
         }
         Ok(())
@@ -224,6 +239,11 @@ impl Writer {
         let mut to = Connection::open(self.conn.path().unwrap_or_default())?;
         Backup::new(&from, &mut to)?.step(-1)?;
         drop(to);
+        self.learn()
+    }
+
+    fn learn(&self) -> Result<(), StoreError> {
+        self.conn.schema_changed();
         self.schema.learn(&self.conn, &self.guard)
     }
 
@@ -239,46 +259,41 @@ impl Writer {
         expelled: &HashMap<usize, String>,
     ) -> Result<Group, (usize, Ended)> {
         let storage = |e: StoreError| (0, Ended::Storage(e));
-        let mut work = Work { ops: Vec::new(), recorder: None };
+        let mut ops = Vec::new();
         let before = self.schema.read_sequences(&self.conn, &self.guard).map_err(storage)?;
         let mut answers = Vec::with_capacity(group.len());
         let mut settled = Vec::with_capacity(group.len());
         for (i, transaction) in group.iter().enumerate() {
-            let before = (self.conn.total_changes(), work.ops.len());
+            let before = (self.conn.total_changes(), ops.len());
             let (outcomes, failed) = match expelled.get(&i) {
                 Some(error) => (vec![Outcome::failed(error)], true),
-                None => match self.run_transaction(transaction, &mut work) {
+                None => match self.run_transaction(transaction, &mut ops) {
                     Ok(outcomes) => (outcomes, false),
                     Err(Ended::Failed(outcomes)) => (outcomes, true),
                     Err(ended) => return Err((i, ended)),
                 },
             };
-            settled.push(failed || before != (self.conn.total_changes(), work.ops.len()));
+            settled.push(failed || before != (self.conn.total_changes(), ops.len()));
             answers.push(outcomes);
         }
-        work.cut().map_err(storage)?;
-        let mut ops = work.ops;
+        self.cut(&mut ops).map_err(storage)?;
         ops.extend(self.schema.changed_sequences(&self.conn, &self.guard, &before).map_err(storage)?);
         let bytes = ops.iter().map(|op| op.len() + 5).sum();
         Ok(Group { answers, settled, ops, bytes })
     }
 
-    fn run_transaction<'a>(
-        &'a self,
-        transaction: &Transaction,
-        work: &mut Work<'a>,
-    ) -> Result<Vec<Outcome>, Ended> {
+    fn run_transaction(&self, transaction: &Transaction, ops: &mut Vec<Op>) -> Result<Vec<Outcome>, Ended> {
         let schema = transaction.statements.iter().any(|s| kind(&s.sql) == Kind::Schema);
         if schema {
             // What was recorded so far must not be undone with this one, nor mixed with another schema.
-            work.cut()?;
+            self.cut(ops)?;
         }
-        let mark = work.ops.len();
-        work.record(&self.conn)?;
+        self.conn.record().map_err(StoreError::from)?;
+        let before = (ops.len(), self.conn.mark());
         self.own("SAVEPOINT client").map_err(Ended::Storage)?;
         let mut outcomes = Vec::with_capacity(transaction.statements.len());
         for statement in &transaction.statements {
-            match self.run_statement(statement, work) {
+            match self.run_statement(statement, ops) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Failed::Storage(error)) => return Err(Ended::Storage(error.into())),
                 Err(Failed::Statement(error)) if self.conn.is_autocommit() => {
@@ -289,10 +304,10 @@ impl Writer {
                     self.own("ROLLBACK TO client")
                         .and_then(|()| self.own("RELEASE client"))
                         .map_err(Ended::Storage)?;
+                    ops.truncate(before.0);
+                    self.conn.rewind(before.1);
                     if schema {
-                        work.recorder = None;
-                        work.ops.truncate(mark);
-                        self.schema.learn(&self.conn, &self.guard).map_err(Ended::Storage)?;
+                        self.learn().map_err(Ended::Storage)?;
                     }
                     return Err(Ended::Failed(outcomes));
                 }
@@ -302,12 +317,12 @@ impl Writer {
         Ok(outcomes)
     }
 
-    fn run_statement<'a>(&'a self, statement: &Statement, work: &mut Work<'a>) -> Result<Outcome, Failed> {
+    fn run_statement(&self, statement: &Statement, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
         self.guard.limit(self.limits.time);
         let done = match kind(&statement.sql) {
             Kind::Refused(why) => Err(Failed::Statement(why.to_owned())),
             Kind::Rows => self.change_rows(statement),
-            Kind::Schema => self.change_schema(statement, work),
+            Kind::Schema => self.change_schema(statement, ops),
         };
         self.guard.unlimit();
         // A refusal is told in our words; SQLite's are "not authorized".
@@ -328,8 +343,9 @@ impl Writer {
         Ok(outcome)
     }
 
-    fn change_schema<'a>(&'a self, statement: &Statement, work: &mut Work<'a>) -> Result<Outcome, Failed> {
-        work.cut().map_err(failed)?;
+    fn change_schema(&self, statement: &Statement, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
+        self.cut(ops).map_err(failed)?;
+        self.unsettled.set(true);
         self.guard.speak(Voice::Schema);
         let mut prepared = self.conn.prepare(&statement.sql)?;
         let seen = self.guard.take_seen();
@@ -340,37 +356,17 @@ impl Writer {
         run::run(&self.conn, &mut prepared, statement, &self.limits)?;
         drop(prepared);
         schema::refuse_unreplicable(&self.conn, &self.guard)?;
-        work.ops.push(Op::Ddl(statement.sql.clone()));
-        self.schema.learn(&self.conn, &self.guard).map_err(failed)?;
-        work.record(&self.conn).map_err(|e| match e {
-            Ended::Storage(e) => failed(e),
-            _ => unreachable!("starting to record fails by storage only"),
-        })?;
+        ops.push(Op::Ddl(statement.sql.clone()));
+        self.learn().map_err(failed)?;
+        self.conn.record().map_err(|error| failed(error.into()))?;
         Ok(Outcome::default())
-    }
-}
-
-/// What a group has done so far.
-struct Work<'a> {
-    ops: Vec<Op>,
-    recorder: Option<Recorder<'a>>,
-}
-
-impl<'a> Work<'a> {
-    fn record(&mut self, conn: &'a Connection) -> Result<(), Ended> {
-        if self.recorder.is_none() {
-            self.recorder = Some(Recorder::start(conn).map_err(|e| Ended::Storage(e.into()))?);
-        }
-        Ok(())
     }
 
     /// Ends the recording and keeps what was recorded.
-    fn cut(&mut self) -> Result<(), StoreError> {
-        if let Some(recorder) = self.recorder.take() {
-            let bytes = recorder.changeset()?;
-            if !bytes.is_empty() {
-                self.ops.push(Op::Changeset(bytes.into()));
-            }
+    fn cut(&self, ops: &mut Vec<Op>) -> Result<(), StoreError> {
+        let bytes = self.conn.take()?;
+        if !bytes.is_empty() {
+            ops.push(Op::Changeset(bytes.into()));
         }
         Ok(())
     }

@@ -196,6 +196,23 @@ fn nothing_changed_leaves_nothing_open() {
     assert!(done.ops.is_empty() && pair.primary.conn.is_autocommit());
 }
 
+#[test]
+fn a_schema_that_is_rolled_back_is_unlearned() {
+    let mut pair = pair();
+    pair.run(&[&["CREATE TABLE t (k INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)"]]);
+    let answers = pair.run(&[
+        &["CREATE TABLE s (k INTEGER PRIMARY KEY AUTOINCREMENT)", "ALTER TABLE t ADD COLUMN v"],
+        &["INSERT OR ROLLBACK INTO t (k) VALUES (1)"], // undoes both, and the first is run again without it
+        &["INSERT INTO t (k) VALUES (2)"],
+    ]);
+    assert!(answers[1][0].error.is_some() && answers[2][0].error.is_none(), "{answers:?}");
+    // The whole group is undone, as when the log refuses it.
+    let group = [transaction(&["CREATE TABLE u (k INTEGER PRIMARY KEY AUTOINCREMENT)"])];
+    pair.primary.run(&group.each_ref()).unwrap();
+    pair.primary.rollback();
+    assert!(pair.one("INSERT INTO t VALUES (3, 'v')").error.is_none());
+}
+
 fn statement() -> impl Strategy<Value = String> {
     let k = 0..8_i64;
     prop_oneof![
