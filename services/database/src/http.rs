@@ -39,7 +39,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(info::ready));
 }
 
-/// Query parameters. `transaction` and `associative` are flags: there or not, whatever their value.
+/// Query parameters. `transaction`, `associative` and `async_commit` are flags: there or not, whatever their value.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Params {
     pub transaction: Option<String>,
@@ -47,6 +47,7 @@ pub(crate) struct Params {
     pub level: Option<String>,
     pub q: Option<String>,
     pub until_changed_ms: Option<u64>,
+    pub async_commit: Option<String>,
 }
 
 async fn body(shared: &Shared, request: &HttpRequest, payload: web::Payload) -> Result<bytes::Bytes, Error> {

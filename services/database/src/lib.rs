@@ -12,6 +12,8 @@
 //!   writes before their offset and never go back. `eventual` reads take any replica as it is.
 //! - A write that changes nothing may wait (`until_changed_ms`) and is run again with each group that changes something:
 //!   a claim of work is granted in the commit that brings the work.
+//! - Who asks for it (`async_commit`) is answered before the disks are done, where the log is on this machine: the write
+//!   survives every crash of ours, and not a power cut in that moment. Nothing else is answered before it is durable.
 //! - Effects are replicated, not statements: `random()`, `datetime('now')`, triggers and foreign keys are safe.
 //! - What cannot be replicated is refused in words: tables without PRIMARY KEY, ATTACH, VACUUM, PRAGMA that changes …
 //! - Without a primary, reads go on; writes get 503 and `Retry-After`. Every statement has a time limit, every result a

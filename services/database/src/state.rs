@@ -80,6 +80,9 @@ pub struct Write {
     pub due: Instant,
     /// If it changes nothing, it is run again after whatever changes something, until then.
     pub patience: Option<Instant>,
+    /// Answered when its place in the log is settled, which may be before it is on any disk: what the client does then
+    /// must be harmless if the machine loses power in that moment. (PostgreSQL calls it asynchronous commit.)
+    pub async_commit: bool,
     /// Where its answer goes.
     pub reply: oneshot::Sender<Result<Written, WriteError>>,
 }

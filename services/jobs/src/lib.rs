@@ -9,7 +9,9 @@
 //! - a stop lets running jobs finish for a while, and hands back the rest at no cost;
 //! - nothing waits on one lost message: a sweep at least each second looks at everything that waits.
 //!
-//! Not promised: that a handler runs once. It runs at least once; side effects are made safe by [`JobContext::id`].
+//! Not promised: that a handler runs once. It runs at least once; side effects are made safe by [`JobContext::id`]. Nor that
+//! a job is on disk when its handler starts: on the embedded bus a power cut in that half millisecond forgets the job, whose
+//! submit was then not acknowledged (`infra/decisions/0006`).
 //!
 //! Read in this order: [`board`](self), the claimer, a worker, the completer, then those who repair.
 

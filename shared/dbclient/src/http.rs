@@ -52,7 +52,7 @@ pub(crate) async fn batch(base: &str, body: Bytes, patience: Duration, timeout: 
     let target = if patience.is_zero() {
         format!("{base}/db/batch")
     } else {
-        format!("{base}/db/batch?until_changed_ms={}", patience.as_millis())
+        format!("{base}/db/batch?until_changed_ms={}&async_commit", patience.as_millis())
     };
     let request = client().post(target).timeout(timeout);
     send(request.header("content-type", "application/json").body(body)).await

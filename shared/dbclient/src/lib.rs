@@ -125,6 +125,9 @@ impl Database {
     /// for as long as `patience`. So a wish for work is granted in the very commit that brings the work. `patience` is
     /// at most half of the database's `wait_ms`.
     ///
+    /// Where the log is on the primary's machine, the answer comes as soon as the write has its place in the history,
+    /// while the disks are still at work: what the caller does with it must be harmless if the machine loses power then.
+    ///
     /// # Errors
     /// As [`Database::execute`].
     pub async fn execute_patiently(

@@ -3,7 +3,8 @@
 //! `POST /db/execute` takes statements and answers [`Outcome`]s; without `?transaction` each statement stands alone.
 //! `POST /db/batch` is for our own tiers: many transactions in one request, each all-or-nothing, answered in order;
 //! the coalescing client uses it. With `?until_changed_ms=` transactions that change nothing wait for so long, and are run
-//! again with whatever others change. `POST /db/query` reads.
+//! again with whatever others change; with `?async_commit` what changed something may be answered while the disks are still
+//! at work. `POST /db/query` reads.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -33,7 +33,7 @@ pub async fn execute(
         Some(_) => vec![Transaction { statements }],
         None => statements.into_iter().map(|one| Transaction { statements: vec![one] }).collect(),
     };
-    let written = write(&state, transactions, None).await?;
+    let written = write(&state, transactions, None, false).await?;
     let mut out = Vec::with_capacity(64);
     let results: Vec<_> = written.answers.into_iter().flatten().collect();
     write_results(&mut out, &results);
@@ -48,7 +48,8 @@ struct Batch {
 
 /// Many transactions, each all or none. With `?until_changed_ms=`, transactions that change nothing wait for so long:
 /// they are run again with each group that changes something, and answered when they change something themselves, or,
-/// as they are, when that time is over (an answer that may then come from a primary that is one no more).
+/// as they are, when that time is over (an answer that may then come from a primary that is one no more). With
+/// `?async_commit`, what changed something may be answered while the disks are still at work.
 pub async fn batch(
     state: State,
     request: HttpRequest,
@@ -57,7 +58,7 @@ pub async fn batch(
 ) -> Result<HttpResponse, Error> {
     let patience = patience(&state, &params)?;
     let body = body(&state, &request, payload).await?;
-    let answer = run(&state, &request, body, patience);
+    let answer = run(&state, &request, body, patience, params.async_commit.is_some());
     if patience.is_none() {
         return answer.await;
     }
@@ -74,13 +75,14 @@ async fn run(
     request: &HttpRequest,
     body: Bytes,
     patience: Option<Duration>,
+    async_commit: bool,
 ) -> Result<HttpResponse, Error> {
     if state.status().borrow().role != Role::Primary {
         return forward::to_primary(state, request, body).await;
     }
     let batch: Batch = parse(&body, state.limits.json_depth_max)?;
     let transactions = batch.transactions.into_iter().map(|statements| Transaction { statements }).collect();
-    let written = write(state, transactions, patience).await?;
+    let written = write(state, transactions, patience, async_commit).await?;
     let mut out = Vec::with_capacity(64 * written.answers.len());
     out.extend_from_slice(b"{\"transactions\":[");
     for (i, results) in written.answers.iter().enumerate() {
@@ -107,12 +109,13 @@ async fn write(
     shared: &Shared,
     transactions: Vec<Transaction>,
     patience: Option<Duration>,
+    async_commit: bool,
 ) -> Result<Written, Error> {
     let (reply, answer) = oneshot::channel();
     let now = clock::now();
     let due = now + shared.config.wait();
     let patience = patience.map(|time| now + time);
-    match shared.writes.put.try_send(Write { transactions, due, patience, reply }) {
+    match shared.writes.put.try_send(Write { transactions, due, patience, async_commit, reply }) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => return Err(problem::busy()),
         Err(TrySendError::Closed(_)) => return Err(WriteError::NotPrimary.into()),

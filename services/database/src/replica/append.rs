@@ -30,6 +30,14 @@ pub(super) type Reply = oneshot::Sender<Result<Written, WriteError>>;
 pub(super) struct Answer {
     pub reply: Reply,
     pub answers: Vec<Vec<Outcome>>,
+    /// See [`crate::state::Write::async_commit`].
+    pub async_commit: bool,
+}
+
+impl Answer {
+    pub fn send(self, token: Token) {
+        drop(self.reply.send(Ok(Written { answers: self.answers, token })));
+    }
 }
 
 /// A group that is executed and not answered.
@@ -61,9 +69,10 @@ impl Waiter {
     pub(super) fn tell(self, result: Result<Token, WriteError>) {
         match self {
             Self::Read(strong) => drop(strong.send(result)),
-            Self::Unchanged(Answer { reply, answers }) => {
-                drop(reply.send(result.map(|token| Written { answers, token })));
-            }
+            Self::Unchanged(answer) => match result {
+                Ok(token) => answer.send(token),
+                Err(error) => drop(answer.reply.send(Err(error))),
+            },
         }
     }
 }

@@ -152,7 +152,7 @@ impl Replica {
             let settled = settled.by_ref().take(n).filter(|done| *done).count() > 0; // takes all of them
             let (write, answers) = if settled { (write, answers) } else { standing.keep(write, answers)? };
             transactions += n as u64;
-            Some(Answer { reply: write.reply, answers })
+            Some(Answer { reply: write.reply, answers, async_commit: write.async_commit })
         });
         let answers: Vec<_> = answers.collect();
         if answers.is_empty() {
@@ -180,11 +180,13 @@ impl Replica {
     }
 
     /// The group has its place in the log: it is committed here while the log's disk is at work, and answered when both
-    /// are done.
-    fn placed(&mut self, pending: Pending, seq: u64, durable: Durable) -> Result<(), Left> {
+    /// are done; or now, for those who wanted that.
+    fn placed(&mut self, mut pending: Pending, seq: u64, durable: Durable) -> Result<(), Left> {
         let chain = pending.chain;
         self.fold.advance(self.read, seq, chain);
         self.read += 1;
+        let token = self.fold.settled().token();
+        pending.answers.extract_if(.., |answer| answer.async_commit).for_each(|answer| answer.send(token));
         let pending = self.commit(pending)?;
         self.pending = Some(Pending { committed: true, ..pending });
         self.appending.push(Box::pin(async move { (What::Group(chain), durable.wait().await) }));
@@ -233,8 +235,6 @@ impl Replica {
         telemetry.groups.inc();
         telemetry.transactions.inc_by(pending.transactions);
         telemetry.commit_seconds.observe((clock::now() - pending.since).as_secs_f64());
-        for Answer { reply, answers } in pending.answers {
-            drop(reply.send(Ok(crate::state::Written { answers, token })));
-        }
+        pending.answers.into_iter().for_each(|answer| answer.send(token));
     }
 }

@@ -65,8 +65,9 @@ impl Board {
         self.wake(wake);
     }
 
+    /// Those who sat down last: their threads still have in their caches what the next job needs.
     fn wake(&self, workers: usize) {
-        (0..workers).for_each(|_| self.queued.notify_one());
+        (0..workers).for_each(|_| self.queued.notify_last());
     }
 
     /// The next job for this seat. Waiting here is what makes a worker free.
