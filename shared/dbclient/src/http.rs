@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use messages::problem::Problem;
-use messages::sql::{Level, OFFSET_HEADER};
+use messages::sql::Level;
 
+use crate::connection::{self, Answer, Lost};
 use crate::error::DbError;
 
 /// How a request ended, seen by the one who decides whether to try again.
@@ -24,38 +25,12 @@ pub(crate) enum Ended {
 /// The pause after an answer that names none.
 const PAUSE: Duration = Duration::from_millis(20);
 
-thread_local! {
-    /// A connection's events are handled on the thread that opened it, so each thread has connections of its own:
-    /// an answer then goes to whoever waits for it without a detour over another thread.
-    static CLIENT: reqwest::Client = new_client();
-}
-
-/// This thread's client.
-pub(crate) fn client() -> reqwest::Client {
-    CLIENT.with(Clone::clone)
-}
-
-fn new_client() -> reqwest::Client {
-    // Several crates of one process may do this; the first wins and all want the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .no_proxy()
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(1))
-        .pool_idle_timeout(Duration::from_secs(60))
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("a client without certificates of its own can be built")
-}
-
 pub(crate) async fn batch(base: &str, body: Bytes, patience: Duration, timeout: Duration) -> Ended {
-    let target = if patience.is_zero() {
-        format!("{base}/db/batch")
-    } else {
-        format!("{base}/db/batch?until_changed_ms={}&async_commit", patience.as_millis())
-    };
-    let request = client().post(target).timeout(timeout);
-    send(request.header("content-type", "application/json").body(body)).await
+    if patience.is_zero() {
+        return send(base, "/db/batch", None, body, timeout).await;
+    }
+    let target = format!("/db/batch?until_changed_ms={}&async_commit", patience.as_millis());
+    send(base, &target, None, body, timeout).await
 }
 
 pub(crate) async fn query(
@@ -65,32 +40,20 @@ pub(crate) async fn query(
     after: Option<&str>,
     timeout: Duration,
 ) -> Ended {
-    let level = match level {
-        Level::Eventual => "eventual",
-        Level::Session => "session",
-        Level::Strong => "strong",
+    let target = match level {
+        Level::Eventual => "/db/query?level=eventual",
+        Level::Session => "/db/query?level=session",
+        Level::Strong => "/db/query?level=strong",
     };
-    let mut request = client().post(format!("{base}/db/query?level={level}")).timeout(timeout);
-    if let Some(after) = after {
-        request = request.header(OFFSET_HEADER, after);
-    }
-    send(request.header("content-type", "application/json").body(body)).await
+    send(base, target, after, body, timeout).await
 }
 
-async fn send(request: reqwest::RequestBuilder) -> Ended {
-    let response = match request.send().await {
-        Ok(response) => response,
-        // Only a connection that was never made is known not to have carried the request.
-        Err(e) if e.is_connect() => return Ended::NotDone(PAUSE),
-        Err(_) => return Ended::Unknown,
-    };
-    let status = response.status().as_u16();
-    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let offset = header(OFFSET_HEADER).unwrap_or_default();
-    match response.bytes().await {
-        Ok(body) if status == 200 => Ended::Answered(body, offset),
-        Ok(body) => judge(status, &body),
-        Err(_) => Ended::Unknown,
+async fn send(base: &str, target: &str, after: Option<&str>, body: Bytes, timeout: Duration) -> Ended {
+    match tokio::time::timeout(timeout, connection::post(base, target, after, body)).await {
+        Ok(Ok(Answer { status: 200, offset, body })) => Ended::Answered(body, offset),
+        Ok(Ok(answer)) => judge(answer.status, &answer.body),
+        Ok(Err(Lost::NothingSent)) => Ended::NotDone(PAUSE),
+        Ok(Err(Lost::OnTheWay)) | Err(_) => Ended::Unknown,
     }
 }
 

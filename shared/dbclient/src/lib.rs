@@ -14,6 +14,7 @@
 //! one thread of the client's own and travels together.
 
 mod choose;
+mod connection;
 mod dispatch;
 mod endpoints;
 mod error;
