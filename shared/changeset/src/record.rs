@@ -92,7 +92,7 @@ impl Replicated {
     /// Ends the recording, and returns the changeset. Empty if nothing changed.
     ///
     /// # Errors
-    /// SQLite was out of memory, or a table has another form than at the start of the recording.
+    /// SQLite was out of memory.
     pub fn take(&self) -> Result<Vec<u8>, Error> {
         self.with(|tape| {
             (tape.recording, tape.section) = (false, None);

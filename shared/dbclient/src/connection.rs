@@ -119,8 +119,11 @@ async fn idle(authority: &str) -> Option<Sender> {
 fn keep(authority: &str, sender: Sender) {
     IDLE.with_borrow_mut(|idle| {
         if !idle.contains_key(authority) {
-            // A replica that comes back elsewhere has another address: those of the old one go with their last use.
-            idle.retain(|_, of| !of.is_empty());
+            // A replica that came back elsewhere has another address; what is left of the old one goes.
+            idle.retain(|_, of| {
+                of.retain(|one| !one.sender.is_closed());
+                !of.is_empty()
+            });
             idle.insert(authority.to_owned(), Vec::new());
         }
         if let Some(idle) = idle.get_mut(authority)
