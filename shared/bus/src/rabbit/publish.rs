@@ -52,26 +52,31 @@ async fn attempt(
     messages: &[Message],
     deadline: Instant,
 ) -> Outcome {
-    let Ok(Ok(pooled)) = timeout_at(deadline, shared.pool.get()).await else {
-        return Outcome::Lost { sent: false };
+    let mut used = None;
+    let work = async {
+        let Ok(pooled) = shared.pool.get().await else { return Outcome::Lost { sent: false } };
+        // Given back at once: several calls send on one channel, each of them in order.
+        let channel = used.insert(Channel::clone(&pooled));
+        drop(pooled);
+        match send(channel, queue, messages).await {
+            Ok(confirms) => confirmed(queue, confirms).await,
+            Err(confirms) => Outcome::Lost { sent: !confirms.is_empty() },
+        }
     };
-    let channel = Channel::clone(&pooled);
-    let confirms = match timeout_at(deadline, send(&channel, queue, messages)).await {
-        Ok(Ok(confirms)) => confirms,
-        Ok(Err(confirms)) => return Outcome::Lost { sent: !confirms.is_empty() },
-        Err(_) => return Outcome::Done(Err(PublishError::Unknown)),
-    };
-    drop(pooled);
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        outcome = timeout_at(deadline, confirmed(queue, confirms)) => outcome.unwrap_or_else(|_| {
+        outcome = timeout_at(deadline, work) => outcome,
+        () = live.gone() => return Outcome::Lost { sent: used.is_some() },
+    };
+    outcome.unwrap_or_else(|_| match used {
+        None => Outcome::Lost { sent: false },
+        Some(channel) => {
             // A channel that knew a queue's leader before a broker's restart may wait for it for ever. Closed, it is
             // not taken from the pool again, and what else waits on it is sent again.
             let _ = channel.close(200, "no confirm".into()).now_or_never();
             Outcome::Done(Err(PublishError::Unknown))
-        }),
-        () = live.gone() => Outcome::Lost { sent: true },
-    }
+        }
+    })
 }
 
 /// Sends them in order. `Err`: the channel was lost after these.
