@@ -1,7 +1,7 @@
 //! This thread's connections to the replicas.
 //!
-//! hyper's bare connection and a pool of our own instead of a client library: every job passes here three times, and what
-//! else such a library does (redirects, proxies, cookies, parsing the address each time) was half of what a call cost.
+//! hyper's bare connection and a pool of our own instead of a client library: every job passes here three times, and the
+//! rest of such a library (redirects, proxies, cookies, parsing the address each time) is code that a single job finds cold.
 //! A connection's events are handled on the thread that opened it, so each thread has connections of its own: an answer
 //! then goes to whoever waits for it without a detour over another thread.
 
