@@ -1,5 +1,6 @@
 //! The content of a database as one number: two replicas at the same position must agree on it.
 
+use changeset::quoted;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use sha2::{Digest, Sha256};
@@ -49,10 +50,6 @@ fn rows(conn: &Connection, table: &str, hash: &mut Sha256) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn add(hash: &mut Sha256, kind: u8, bytes: &[u8]) {

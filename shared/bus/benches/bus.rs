@@ -45,7 +45,7 @@ fn embedded(dir: &Path, runtime: &tokio::runtime::Runtime) {
     let arbiter = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     arbiter.block_on(one_by_one(&bus));
     arbiter.block_on(log(&bus));
-    fdatasync(dir);
+    arbiter.block_on(fdatasync(dir));
 }
 
 /// Eight publishers, a hundred messages a call; one consumer that acks each hundredth with all before it.
@@ -109,7 +109,7 @@ async fn log(bus: &Bus) {
 }
 
 /// The disk alone: the same bytes to a file whose blocks are there.
-fn fdatasync(dir: &Path) {
+async fn fdatasync(dir: &Path) {
     let file = OpenOptions::new().create(true).truncate(true).write(true).open(dir.join("probe")).unwrap();
     file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();
@@ -121,6 +121,16 @@ fn fdatasync(dir: &Path) {
         times.push(start.elapsed());
     }
     percentiles("fdatasync_us", times);
+    // What one job after a pause waits for: the machine wakes from idle.
+    let mut times = Vec::new();
+    for n in 5_000..5_100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let start = clock::now();
+        file.write_all_at(&BODY, n * 300).unwrap();
+        file.sync_data().unwrap();
+        times.push(start.elapsed());
+    }
+    percentiles("fdatasync_rested_us", times);
 }
 
 fn percentiles(name: &str, mut times: Vec<Duration>) {

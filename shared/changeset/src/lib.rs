@@ -25,7 +25,24 @@ use rusqlite::ffi;
 pub use record::{Mark, Replicated};
 
 /// Tables whose names begin like this are each replica's own: neither recorded nor applied.
-pub const PRIVATE_PREFIX: &str = "_standfast_";
+const PRIVATE_PREFIX: &str = "_standfast_";
+
+/// Whether a table is each replica's own.
+#[must_use]
+pub fn is_private(table: &str) -> bool {
+    begins_with(table, PRIVATE_PREFIX)
+}
+
+/// As SQLite compares names.
+fn begins_with(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+}
+
+/// A name as it stands in SQL.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
 
 /// Recording or applying failed.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use rusqlite::Connection;
 
-use crate::PRIVATE_PREFIX;
 use crate::format::Op;
+use crate::{begins_with, is_private, quoted};
 
 /// Updates of one table whose SQL is remembered; each set of changed columns has its own.
 const UPDATES_MAX: usize = 256;
@@ -36,13 +36,6 @@ pub(crate) struct Column {
 /// By name.
 pub(crate) type Tables = HashMap<Vec<u8>, Rc<Table>>;
 
-/// Whether a table's rows are none of ours to replicate: SQLite's own, or each replica's.
-fn is_private(name: &str) -> bool {
-    let begins =
-        |prefix: &str| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    begins(PRIVATE_PREFIX) || begins("sqlite_")
-}
-
 /// Reads the schema.
 pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
     let mut columns = conn.prepare(
@@ -53,7 +46,7 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
     let mut found: Vec<(String, Vec<Column>, Vec<u8>)> = Vec::new();
     while let Some(row) = rows.next()? {
         let table: String = row.get(0)?;
-        if is_private(&table) {
+        if is_private(&table) || begins_with(&table, "sqlite_") {
             continue;
         }
         if found.last().is_none_or(|(last, ..)| *last != table) {
@@ -162,8 +155,4 @@ impl Table {
             }
         }
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -142,6 +142,12 @@ mod tests {
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        (listener, base)
+    }
+
     async fn ask(base: &str) -> Result<u16, Lost> {
         post(base, "/db/batch", None, Bytes::from_static(b"[]")).await.map(|answer| answer.status)
     }
@@ -153,8 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_carries_one_request_after_the_other() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (listener, base) = listen().await;
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             for _ in 0..3 {
@@ -170,8 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_one_is_replaced_and_nothing_is_sent_twice() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (listener, base) = listen().await;
         let server = tokio::spawn(async move {
             for _ in 0..2 {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -195,8 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_goes_away_closes_the_connection() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (listener, base) = listen().await;
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             assert!(read(&mut stream).await);

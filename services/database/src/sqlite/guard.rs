@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use changeset::PRIVATE_PREFIX;
+use changeset::is_private;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
@@ -201,15 +201,11 @@ const TELLING: &[&str] = &[
 
 fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), String> {
     use AuthAction as A;
-    let private = |table: &str| {
-        let head = table.get(..PRIVATE_PREFIX.len());
-        head.is_some_and(|head| head.eq_ignore_ascii_case(PRIVATE_PREFIX))
-    };
     let change = |table: &str| {
         if voice == Voice::Read {
             return Err("this is a read: send statements that change something to /db/execute".to_owned());
         }
-        if private(table) {
+        if is_private(table) {
             return Err(format!("{table} belongs to Standfast"));
         }
         Ok(())

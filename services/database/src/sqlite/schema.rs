@@ -43,8 +43,8 @@ impl Schema {
         )?;
         let found = tables.query_map([], |row| {
             let (table, null): (String, String) = (row.get(0)?, row.get(1)?);
-            let quoted = table.replace('"', "\"\"");
-            Ok((table.to_ascii_lowercase(), format!("SELECT 1 FROM \"{quoted}\" WHERE {null} LIMIT 1")))
+            let find = format!("SELECT 1 FROM {} WHERE {null} LIMIT 1", changeset::quoted(&table));
+            Ok((table.to_ascii_lowercase(), find))
         })?;
         *self.null_keys.borrow_mut() = found.collect::<Result<_, _>>()?;
         let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
