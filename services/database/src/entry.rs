@@ -2,13 +2,15 @@
 //!
 //! Binary and little-endian: `version u8, kind u8`, then the fields in the order of the types below. Strings and
 //! byte strings have a `u32` length before them. Reading never copies the operations: they are slices of the body.
+//! Format 2 gave [`Data`] its time and more kinds of [`Op`]; format 1 is still read.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+pub use crate::op::{Op, Sequences, Value};
 use crate::position::Chain;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,17 +57,10 @@ pub struct Data {
     pub seq: u64,
     /// Digest of the data entry before it.
     pub prev: Chain,
+    /// Wall-clock milliseconds of the primary when it wrote it; 0 in entries of format 1.
+    pub at: u64,
     /// What it does, in order.
     pub ops: Vec<Op>,
-}
-
-/// One operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Rows that changed.
-    Changeset(Bytes),
-    /// A schema change, as its statement.
-    Ddl(String),
 }
 
 /// The body cannot be read.
@@ -75,7 +70,7 @@ pub enum Unreadable {
     #[error("the log has entries of format {0}, newer than {VERSION}: run the newer version that wrote it")]
     Newer(u8),
     /// Not one of ours.
-    #[error("the log has an entry that is none")]
+    #[error("the log has an entry that no version of this program wrote")]
     Malformed,
 }
 
@@ -126,24 +121,25 @@ impl Entry {
     /// # Errors
     /// It is not one that [`Entry::encode`] of this version or an older one wrote.
     pub fn decode(body: &Bytes) -> Result<Self, Unreadable> {
-        let mut from = Reader { body: body.clone() };
-        let version = from.u8()?;
-        if version != VERSION {
-            return Err(if version > VERSION { Unreadable::Newer(version) } else { Unreadable::Malformed });
-        }
+        let mut from = Reader::new(body.clone());
+        let version = match from.u8()? {
+            0 => return Err(Unreadable::Malformed),
+            known @ 1..=VERSION => known,
+            newer => return Err(Unreadable::Newer(newer)),
+        };
         let entry = match from.u8()? {
             0 => Self::Genesis { generation: from.u64()?, seq: from.u64()?, chain: from.chain()? },
             1 => Self::Epoch { epoch: from.u64()?, term: from.u64()?, primary: from.string()? },
-            2 => Self::Data(Data::decode(&mut from)?),
+            2 => Self::Data(Data::decode(&mut from, version)?),
             3 => Self::Barrier { epoch: from.u64()?, term: from.u64()?, id: from.u64()? },
             _ => return Err(Unreadable::Malformed),
         };
-        if from.body.is_empty() { Ok(entry) } else { Err(Unreadable::Malformed) }
+        if from.is_empty() { Ok(entry) } else { Err(Unreadable::Malformed) }
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::Data(data) => 64 + data.ops.iter().map(|op| 5 + op.bytes().len()).sum::<usize>(),
+            Self::Data(data) => 64 + data.ops.iter().map(Op::len).sum::<usize>(),
             _ => 128,
         }
     }
@@ -155,47 +151,23 @@ impl Data {
         out.put_u64_le(self.term);
         out.put_u64_le(self.seq);
         out.put_slice(&self.prev.0);
+        out.put_u64_le(self.at);
         out.put_u32_le(
             u32::try_from(self.ops.len()).expect("a group is far smaller than 4 billion operations"),
         );
-        for op in &self.ops {
-            out.put_u8(match op {
-                Op::Changeset(_) => 0,
-                Op::Ddl(_) => 1,
-            });
-            put_bytes(out, op.bytes());
-        }
+        self.ops.iter().for_each(|op| op.encode(out));
     }
 
-    fn decode(from: &mut Reader) -> Result<Self, Unreadable> {
+    fn decode(from: &mut Reader, version: u8) -> Result<Self, Unreadable> {
         let (epoch, term, seq, prev) = (from.u64()?, from.u64()?, from.u64()?, from.chain()?);
+        let at = if version >= 2 { from.u64()? } else { 0 };
         let count = from.u32()?;
         // Each operation takes at least five bytes: a made-up count cannot reserve memory.
         let mut ops = Vec::with_capacity((count as usize).min(from.body.len() / 5));
         for _ in 0..count {
-            ops.push(match from.u8()? {
-                0 => Op::Changeset(from.bytes()?),
-                1 => Op::Ddl(from.string()?),
-                _ => return Err(Unreadable::Malformed),
-            });
+            ops.push(Op::decode(from)?);
         }
-        Ok(Self { epoch, term, seq, prev, ops })
-    }
-}
-
-impl Op {
-    /// Bytes of what it does.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "an empty operation is never made")]
-    pub fn len(&self) -> usize {
-        self.bytes().len()
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Changeset(bytes) => bytes,
-            Self::Ddl(sql) => sql.as_bytes(),
-        }
+        Ok(Self { epoch, term, seq, prev, at, ops })
     }
 }
 
@@ -204,11 +176,20 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-struct Reader {
+/// Takes fields off the front of a body.
+pub(crate) struct Reader {
     body: Bytes,
 }
 
 impl Reader {
+    pub(crate) fn new(body: Bytes) -> Self {
+        Self { body }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+
     fn take(&mut self, n: usize) -> Result<Bytes, Unreadable> {
         if n > self.body.len() { Err(Unreadable::Malformed) } else { Ok(self.body.split_to(n)) }
     }
@@ -217,15 +198,15 @@ impl Reader {
         Ok(self.take(N)?[..].try_into().expect("`take` returns as many as asked for"))
     }
 
-    fn u8(&mut self) -> Result<u8, Unreadable> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Unreadable> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn u32(&mut self) -> Result<u32, Unreadable> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Unreadable> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Unreadable> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Unreadable> {
         self.array().map(u64::from_le_bytes)
     }
 
@@ -233,7 +214,7 @@ impl Reader {
         self.array().map(Chain)
     }
 
-    fn bytes(&mut self) -> Result<Bytes, Unreadable> {
+    pub(crate) fn bytes(&mut self) -> Result<Bytes, Unreadable> {
         let n = self.u32()? as usize;
         self.take(n)
     }
@@ -253,10 +234,24 @@ mod tests {
         any::<[u8; 16]>().prop_map(Chain)
     }
 
+    fn value() -> impl Strategy<Value = Value> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from);
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            any::<u64>().prop_map(Value::Real),
+            bytes().prop_map(Value::Text),
+            bytes().prop_map(Value::Blob),
+        ]
+    }
+
     fn op() -> impl Strategy<Value = Op> {
+        let counter = || (value(), prop::collection::vec(value(), 0..3));
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..64).prop_map(|b| Op::Changeset(b.into())),
             ".{0,32}".prop_map(Op::Ddl),
+            (any::<bool>(), prop::collection::vec(counter(), 0..4))
+                .prop_map(|(all, counters)| Op::Sequences(Sequences { all, counters })),
         ]
     }
 
@@ -270,8 +265,9 @@ mod tests {
             }),
             (n(), n(), ".{0,20}").prop_map(|(epoch, term, primary)| Entry::Epoch { epoch, term, primary }),
             (n(), n(), n()).prop_map(|(epoch, term, id)| Entry::Barrier { epoch, term, id }),
-            (n(), n(), n(), chain(), prop::collection::vec(op(), 0..6))
-                .prop_map(|(epoch, term, seq, prev, ops)| Entry::Data(Data { epoch, term, seq, prev, ops })),
+            (n(), n(), n(), chain(), n(), prop::collection::vec(op(), 0..6)).prop_map(
+                |(epoch, term, seq, prev, at, ops)| Entry::Data(Data { epoch, term, seq, prev, at, ops })
+            ),
         ]
     }
 
@@ -292,6 +288,24 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_named() {
-        assert_eq!(Entry::decode(&Bytes::from_static(&[2, 0])), Err(Unreadable::Newer(2)));
+        assert_eq!(Entry::decode(&Bytes::from_static(&[3, 0])), Err(Unreadable::Newer(3)));
+        assert_eq!(Entry::decode(&Bytes::from_static(&[0, 0])), Err(Unreadable::Malformed));
+    }
+
+    /// A stack that is upgraded reads on in the log that its older version wrote.
+    #[test]
+    fn entries_of_format_1_are_still_read() {
+        let mut old = vec![1, 2];
+        [3_u64, 4, 5].iter().for_each(|n| old.extend(n.to_le_bytes()));
+        old.extend([9; 16]);
+        old.extend(2_u32.to_le_bytes());
+        old.extend([0, 2, 0, 0, 0, 7, 8]);
+        old.extend([1, 3, 0, 0, 0, b'a', b'b', b'c']);
+        let ops = vec![Op::Changeset(Bytes::from_static(&[7, 8])), Op::Ddl("abc".into())];
+        let data = Data { epoch: 3, term: 4, seq: 5, prev: Chain([9; 16]), at: 0, ops };
+        assert_eq!(Entry::decode(&old.into()), Ok(Entry::Data(data)));
+        let mut barrier = vec![1, 3];
+        [1_u64, 2, 3].iter().for_each(|n| barrier.extend(n.to_le_bytes()));
+        assert_eq!(Entry::decode(&barrier.into()), Ok(Entry::Barrier { epoch: 1, term: 2, id: 3 }));
     }
 }

@@ -108,7 +108,8 @@ fn run(steps: &[Step]) -> (Vec<Replica>, Vec<Bytes>) {
                 }
                 let at = replica.fold.position();
                 let ops = vec![Op::Changeset(Bytes::copy_from_slice(&[*byte, *r as u8]))];
-                let data = Data { epoch: at.epoch, term: at.term, seq: at.seq + 1, prev: at.chain, ops };
+                let data =
+                    Data { epoch: at.epoch, term: at.term, seq: at.seq + 1, prev: at.chain, at: 0, ops };
                 let body = Entry::Data(data).encode();
                 replica.waiting = Some(chain_of(&body));
                 log.push(body);
@@ -156,7 +157,7 @@ proptest! {
             writer.read_on(&log, usize::MAX);
             let at = writer.fold.position();
             let ops = vec![Op::Ddl(format!("{n}"))];
-            log.push(Entry::Data(Data { epoch: at.epoch, term: at.term, seq: at.seq + 1, prev: at.chain, ops }).encode());
+            log.push(Entry::Data(Data { epoch: at.epoch, term: at.term, seq: at.seq + 1, prev: at.chain, at: 0, ops }).encode());
         }
         writer.read_on(&log, usize::MAX);
         let ahead = &mut replicas[0];
@@ -173,7 +174,7 @@ proptest! {
 }
 
 fn data(epoch: u64, term: u64, seq: u64, prev: Chain) -> Entry {
-    Entry::Data(Data { epoch, term, seq, prev, ops: vec![] })
+    Entry::Data(Data { epoch, term, seq, prev, at: 0, ops: vec![] })
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod env;
 pub mod fold;
 mod http;
 mod keeper;
+mod op;
 mod peers;
 pub mod position;
 mod replica;

@@ -164,7 +164,8 @@ impl Replica {
         }
         let at = self.fold.position();
         let seq = at.seq + 1;
-        let data = Data { epoch: at.epoch, term: at.term, seq, prev: at.chain, ops };
+        let written = u64::try_from(clock::WallMs::now().0).unwrap_or(0);
+        let data = Data { epoch: at.epoch, term: at.term, seq, prev: at.chain, at: written, ops };
         let body = Entry::Data(data).encode();
         let chain = chain_of(&body);
         let pending = Pending { chain, committed: false, answers, transactions, since };

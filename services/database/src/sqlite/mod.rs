@@ -4,5 +4,6 @@ pub mod guard;
 pub mod reader;
 pub mod run;
 mod schema;
+mod sequences;
 pub mod store;
 pub mod writer;

@@ -1,8 +1,7 @@
-//! What the writer must know of the schema: keys that may be NULL, counters that are not recorded, and what cannot be
-//! replicated at all.
+//! What the writer must know of the schema: keys that may be NULL, and what cannot be replicated at all.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use rusqlite::Connection;
@@ -10,7 +9,6 @@ use rusqlite::Connection;
 use super::guard::{Guard, Voice};
 use super::run::Failed;
 use super::writer::StoreError;
-use crate::entry::Op;
 
 /// Statements whose tables are remembered.
 const REMEMBERED_MAX: usize = 1024;
@@ -22,12 +20,10 @@ pub struct Schema {
     written_by: RefCell<HashMap<String, Rc<[String]>>>,
     /// By table whose key may be NULL in SQLite: a query that finds such rows. They cannot be recorded.
     null_keys: RefCell<HashMap<String, String>>,
-    /// Whether a table has AUTOINCREMENT.
-    sequences: Cell<bool>,
 }
 
 impl Schema {
-    /// Learns what the schema says about keys that may be NULL and about AUTOINCREMENT.
+    /// Learns what the schema says about keys that may be NULL.
     pub fn learn(&self, conn: &Connection, guard: &Guard) -> Result<(), StoreError> {
         guard.speak(Voice::Own);
         self.written_by.borrow_mut().clear();
@@ -47,8 +43,6 @@ impl Schema {
             Ok((table.to_ascii_lowercase(), find))
         })?;
         *self.null_keys.borrow_mut() = found.collect::<Result<_, _>>()?;
-        let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
-        self.sequences.set(conn.query_row(find, [], |row| row.get(0))?);
         Ok(())
     }
 
@@ -83,50 +77,6 @@ impl Schema {
         let tables: Rc<[String]> = seen.writes.into();
         known.insert(sql.to_owned(), tables.clone());
         tables
-    }
-
-    /// AUTOINCREMENT's counters as they are.
-    pub fn read_sequences(
-        &self,
-        conn: &Connection,
-        guard: &Guard,
-    ) -> Result<BTreeMap<String, i64>, StoreError> {
-        if !self.sequences.get() {
-            return Ok(BTreeMap::new());
-        }
-        guard.speak(Voice::Own);
-        let mut read = conn.prepare_cached("SELECT name, seq FROM sqlite_sequence")?;
-        let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// AUTOINCREMENT's counters are kept in a table without a key, which is not recorded. A row that was inserted and
-    /// deleted in one group raises the counter and leaves nothing else.
-    pub fn changed_sequences(
-        &self,
-        conn: &Connection,
-        guard: &Guard,
-        before: &BTreeMap<String, i64>,
-    ) -> Result<Option<Op>, StoreError> {
-        let after = self.read_sequences(conn, guard)?;
-        if &after == before {
-            return Ok(None);
-        }
-        let mut sql = String::new();
-        let quote = |name: &str| name.replace('\'', "''");
-        for name in before.keys().chain(after.keys()) {
-            if before.get(name) == after.get(name) || sql.contains(&format!("name = '{}'", quote(name))) {
-                continue;
-            }
-            sql.push_str(&format!("DELETE FROM sqlite_sequence WHERE name = '{}';", quote(name)));
-            if let Some(seq) = after.get(name) {
-                sql.push_str(&format!(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('{}', {seq});",
-                    quote(name)
-                ));
-            }
-        }
-        Ok(Some(Op::Ddl(sql)))
     }
 }
 

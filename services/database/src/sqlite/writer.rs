@@ -11,6 +11,7 @@ use rusqlite::{Connection, backup::Backup};
 use super::guard::{Guard, Kind, Voice, kind};
 use super::run::{self, Failed, Limits};
 use super::schema::{self, Schema};
+use super::sequences::{self, Watch};
 use super::store::{self, Directory};
 use crate::config::Config;
 use crate::entry::Op;
@@ -74,6 +75,7 @@ pub struct Writer {
     config: Config,
     limits: Limits,
     schema: Schema,
+    sequences: Watch,
     /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong.
     unsettled: Cell<bool>,
 }
@@ -109,6 +111,7 @@ impl Writer {
             config: config.clone(),
             limits,
             schema: Schema::default(),
+            sequences: Watch::default(),
             unsettled: Cell::new(false),
         };
         writer.take_up(Duty::Replica)?;
@@ -127,7 +130,8 @@ impl Writer {
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
         store::limit_clients(&self.conn, primary.then_some(&self.config))?;
         self.conn.listen(primary);
-        self.schema.learn(&self.conn, &self.guard)
+        self.schema.learn(&self.conn, &self.guard)?;
+        Ok(self.sequences.learn(&self.conn)?)
     }
 
     /// Has this called while a client's statement runs: the writer is busy then, not stuck.
@@ -192,6 +196,7 @@ impl Writer {
                     self.conn.execute_batch(sql)?;
                     self.conn.schema_changed();
                 }
+                Op::Sequences(all) => sequences::apply(&self.conn, all)?,
             }
         }
         Ok(())
@@ -244,7 +249,8 @@ impl Writer {
 
     fn learn(&self) -> Result<(), StoreError> {
         self.conn.schema_changed();
-        self.schema.learn(&self.conn, &self.guard)
+        self.schema.learn(&self.conn, &self.guard)?;
+        Ok(self.sequences.learn(&self.conn)?)
     }
 
     fn own(&self, sql: &str) -> Result<(), StoreError> {
@@ -259,8 +265,9 @@ impl Writer {
         expelled: &HashMap<usize, String>,
     ) -> Result<Group, (usize, Ended)> {
         let storage = |e: StoreError| (0, Ended::Storage(e));
+        let sqlite = |e: rusqlite::Error| (0, Ended::Storage(e.into()));
         let mut ops = Vec::new();
-        let before = self.schema.read_sequences(&self.conn, &self.guard).map_err(storage)?;
+        let before = self.sequences.read(&self.conn, &self.guard).map_err(sqlite)?;
         let mut answers = Vec::with_capacity(group.len());
         let mut settled = Vec::with_capacity(group.len());
         for (i, transaction) in group.iter().enumerate() {
@@ -277,8 +284,9 @@ impl Writer {
             answers.push(outcomes);
         }
         self.cut(&mut ops).map_err(storage)?;
-        ops.extend(self.schema.changed_sequences(&self.conn, &self.guard, &before).map_err(storage)?);
-        let bytes = ops.iter().map(|op| op.len() + 5).sum();
+        let sequences = self.sequences.changed(&self.conn, &self.guard, &before).map_err(sqlite)?;
+        ops.extend(sequences.map(Op::Sequences));
+        let bytes = ops.iter().map(Op::len).sum();
         Ok(Group { answers, settled, ops, bytes })
     }
 

@@ -267,3 +267,40 @@ fn entry_ops_of_a_snapshot_install_are_the_whole_content() {
     fresh.commit(&Position { seq: 9, ..pair.at.clone() }).unwrap();
     assert_eq!(fresh.position().unwrap().seq, 9);
 }
+
+/// Counters went through the log as SQL text: a name with a quote, two names of one spelling or a value that is no
+/// integer left the followers' counters different, or the primary unable to write.
+#[test]
+fn replicas_have_the_primarys_counters_whatever_their_names_and_values() {
+    let mut pair = pair();
+    pair.run(&[
+        &["CREATE TABLE users (k INTEGER PRIMARY KEY AUTOINCREMENT, v)"],
+        &[
+            "CREATE TABLE a (k INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+            "CREATE TABLE \"a'b\" (k INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+            "INSERT INTO \"a'b\" (v) VALUES (1), (2)",
+            "INSERT INTO a (v) VALUES (1)",
+        ],
+    ]);
+    for sql in [
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('users', 1000)",
+        "INSERT INTO users (v) VALUES (1)",
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('users', 5)",
+        "INSERT INTO users (v) VALUES (2)",
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('USERS', 7), ('Users', NULL), ('nowhere', 1.5)",
+        "UPDATE sqlite_sequence SET seq = 'abc' WHERE name = 'a'",
+        "INSERT INTO users (v) VALUES (3)",
+        "INSERT INTO sqlite_sequence VALUES (NULL, 1), (0.0, 2), (-0.0, 3), (x'00ff', x''), (cast(x'ff00' AS TEXT), 4)",
+        "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 0.0",
+        "DELETE FROM sqlite_sequence WHERE typeof(name) <> 'text'",
+        "UPDATE sqlite_sequence SET name = 'users''' WHERE name = 'users'",
+        "DELETE FROM sqlite_sequence",
+        "INSERT INTO \"a'b\" (v) VALUES (3)",
+    ] {
+        assert_eq!(pair.one(sql).error, None, "{sql}");
+    }
+    assert_eq!(pair.one("SELECT max(k) FROM users").rows.unwrap().json, b"[1003]");
+    assert_eq!(pair.one("DROP TABLE a").error, None);
+    assert_eq!(pair.one("ALTER TABLE \"a'b\" RENAME TO a").error, None);
+    assert_eq!(pair.one("INSERT INTO a (v) VALUES (4)").last_insert_id, Some(4));
+}
