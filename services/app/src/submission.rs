@@ -211,7 +211,7 @@ mod tests {
     fn the_wire_type_and_this_reader_know_the_same_fields() {
         let full = messages::job::Submit {
             kind: "digest".into(),
-            payload: serde_json::json!({"text": "x"}),
+            payload: serde_json::json!({"text": "x"}).into(),
             queue: Some("mail".into()),
             priority: Some(9),
             delay_ms: Some(5),

@@ -64,8 +64,12 @@ async fn a_command_gets_json_and_its_output_is_the_result() {
     let call =
         async |name: &str, input: Value| run(&stack, "command", json!({"name": name, "input": input})).await;
 
-    assert_eq!(call("cat", json!({"a": [1, "ü"]})).await.result, Some(json!({"a": [1, "ü"]})));
-    assert_eq!(call("text", json!(null)).await.result, Some(json!("1 hi nothing\n")), "nothing is inherited");
+    assert_eq!(call("cat", json!({"a": [1, "ü"]})).await.result(), Some(json!({"a": [1, "ü"]})));
+    assert_eq!(
+        call("text", json!(null)).await.result(),
+        Some(json!("1 hi nothing\n")),
+        "nothing is inherited"
+    );
     let fails = call("fails", json!(null)).await;
     assert_eq!(fails.errors[0].detail, "exit status: 3: to stderr");
     let floods = call("floods", json!(null)).await;
@@ -167,7 +171,7 @@ async fn http_calls_what_is_allowed_and_nothing_else() {
     let payload =
         json!({"method": "POST", "url": format!("{url}/echo"), "headers": {"x-mine": "1"}, "body": {"a": 1}});
     let done = run(&stack, "http", payload).await;
-    let result = done.result.unwrap();
+    let result = done.result().unwrap();
     assert_eq!(result["status"], 200);
     let body = &result["body"];
     assert_eq!(body["key"], format!("\"{}\"", done.id));
@@ -219,11 +223,11 @@ async fn digest_and_thumbnail_read_files_under_the_roots_only() {
     image::RgbImage::new(64, 32).save(&png).unwrap();
     let config = Config { roots: vec![root.clone()], ..config() };
     let stack = Stack::with(config, Handlers::new()).await;
-    let digest = run(&stack, "digest", json!({"path": text})).await.result.unwrap();
+    let digest = run(&stack, "digest", json!({"path": text})).await.result().unwrap();
     assert_eq!(digest["sha256"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     for key in ["image", "path"] {
         let small = run(&stack, "thumbnail", json!({key: png, "width": 16, "height": 16})).await;
-        let result = small.result.unwrap_or_else(|| panic!("{:#?}", small.errors));
+        let result = small.result().unwrap_or_else(|| panic!("{:#?}", small.errors));
         assert_eq!((&result["width"], &result["height"]), (&json!(16), &json!(8)));
     }
     for payload in [

@@ -52,7 +52,7 @@ async fn a_submitted_job_runs_once_and_has_its_result() {
     let done = stack.done(id).await;
     assert_eq!((done.state, done.attempt), (State::Completed, 1));
     let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    assert_eq!(done.result, Some(json!({"sha256": sha256, "bytes": 3})));
+    assert_eq!(done.result(), Some(json!({"sha256": sha256, "bytes": 3})));
     assert!(done.runner.unwrap().starts_with("test/jobs-1/"));
     assert_eq!(stack.store.attempts(id, Level::Strong, None).await.unwrap().len(), 1);
     stack.stop().await;
@@ -105,7 +105,7 @@ async fn injected_faults_on_the_whole_pool_never_discard_a_job() {
     }
     let done = stack.done(id).await;
     // One strike on all is one strike for the job, however fast it is rescued.
-    assert_eq!((done.state, done.attempt, done.result.clone()), (State::Completed, 9, Some(json!(9))));
+    assert_eq!((done.state, done.attempt, done.result()), (State::Completed, 9, Some(json!(9))));
     assert_eq!(reasons(&done), [Reason::FaultInjected; 8]);
     assert_eq!(done.max_attempts, 10);
     stack.stop().await;
@@ -140,7 +140,7 @@ async fn a_handler_that_blocks_its_thread_is_replaced_and_the_job_runs_again() {
     let stack = Stack::with(config(), handlers([("stuck", stuck)])).await;
     let id = stack.submit(job("stuck", json!(null))).await;
     let done = stack.done(id).await;
-    assert_eq!((done.state, done.attempt, done.result.clone()), (State::Completed, 2, Some(json!(2))));
+    assert_eq!((done.state, done.attempt, done.result()), (State::Completed, 2, Some(json!(2))));
     assert_eq!(reasons(&done), [Reason::WorkerCrashed]);
     stack.stop().await;
 }
@@ -157,7 +157,7 @@ async fn a_handler_that_blocks_beyond_its_time_out_is_timed_out_from_outside() {
     let stack = Stack::with(config(), handlers([("stuck", stuck)])).await;
     let id = stack.submit(NewJob { timeout_ms: 100, ..job("stuck", json!(null)) }).await;
     let done = stack.done(id).await;
-    assert_eq!((reasons(&done), done.result.clone()), (vec![Reason::TimedOut], Some(json!(2))));
+    assert_eq!((reasons(&done), done.result()), (vec![Reason::TimedOut], Some(json!(2))));
     stack.stop().await;
 }
 
@@ -277,7 +277,7 @@ async fn a_late_workers_result_is_refused() {
     assert_eq!(stack.store.end(&[ending], now).await.unwrap()[0].state, Some(State::Available));
     gate.notify_one(); // it does not know that it was replaced, and has a result
     let done = stack.done(id).await;
-    assert_eq!((done.attempt, done.result), (2, Some(json!(2))), "not the first attempt's 1");
+    assert_eq!((done.attempt, done.result()), (2, Some(json!(2))), "not the first attempt's 1");
     // Refused when it reported, or told before by a renewal. The registry is that of all tests of this process.
     let counted = |line: &str| {
         let known =
@@ -460,7 +460,7 @@ async fn progress_and_changes_are_told() {
     let stack = Stack::with(config(), handlers([("steps", handler)])).await;
     let mut changes = stack.bus.subscribe("jobs.changed", 64).await.unwrap();
     let id = stack.submit(job("steps", json!(null))).await;
-    stack.until(id, |job| job.progress == Some(json!({"percent": 50}))).await;
+    stack.until(id, |job| job.progress() == Some(json!({"percent": 50}))).await;
     stack.done(id).await;
     let mut states = Vec::new();
     while states.last() != Some(&State::Completed) {

@@ -8,7 +8,7 @@ use http_support::{Draining, Error, Prefer};
 use jobstore::{Cursor, DbError, Error as StoreError, Filter, Page};
 use messages::job::{Job, State};
 use messages::sql::Level;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -129,6 +129,13 @@ pub async fn dead(call: Call) -> Answer {
     page(&call.app, &filter, asked.limit, asked.cursor.as_deref(), &path).await
 }
 
+/// A page as it is sent; not by way of a `Value`, which would change payloads.
+#[derive(Serialize)]
+struct Listing<'a> {
+    jobs: &'a [Job],
+    next: Option<String>,
+}
+
 async fn page(app: &App, filter: &Filter, limit: Option<usize>, cursor: Option<&str>, path: &str) -> Answer {
     let limit = limit.unwrap_or(PAGE_DEFAULT);
     if !(1..=PAGE_MAX).contains(&limit) {
@@ -145,9 +152,7 @@ async fn page(app: &App, filter: &Filter, limit: Option<usize>, cursor: Option<&
             format!("<{path}?{}>; rel=\"next\"", next_query(filter, limit, cursor, path)),
         ));
     }
-    Ok(answer
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .json(json!({ "jobs": page.jobs, "next": next })))
+    Ok(answer.insert_header((header::CACHE_CONTROL, "no-cache")).json(Listing { jobs: &page.jobs, next }))
 }
 
 /// Jobs may be large, and a page must fit into one answer of the database: then it has fewer of them.

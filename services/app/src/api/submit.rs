@@ -8,6 +8,7 @@ use clock::WallMs;
 use http_support::{Draining, Error, Prefer, read_body, require_json, trace_of};
 use jobstore::{Keyed, NewJob};
 use messages::job::{Job, State};
+use messages::json::Raw;
 use uuid::Uuid;
 
 use super::wait::{self, Until};
@@ -117,7 +118,7 @@ async fn store_keyed(
             committed(app, &queue, 1, wakes);
             Ok(Accepted::new(&job, now))
         }
-        Keyed::Same { id, .. } => Ok(Accepted::of(&wait::read(app, id).await?)),
+        Keyed::Same { id, .. } => Ok(Accepted::of(wait::read(app, id).await?)),
         Keyed::Conflict => {
             let detail = "this `Idempotency-Key` was used for another body; take a new key for a new request";
             Err(Error::unprocessable("idempotency-key-reused", detail))
@@ -145,12 +146,10 @@ impl Accepted {
     }
 
     /// Of a job that an earlier request with the same key stored.
-    fn of(job: &Job) -> Self {
-        let mut value = serde_json::to_value(job).unwrap_or_default();
-        if let Some(members) = value.as_object_mut() {
-            members.remove("payload");
-        }
-        Self { id: job.id, body: value.to_string(), replayed: true }
+    fn of(job: Job) -> Self {
+        let id = job.id;
+        let body = serde_json::to_string(&Job { payload: Raw::default(), ..job }).unwrap_or_default();
+        Self { id, body, replayed: true }
     }
 
     fn answer(&self, applied: Option<String>) -> HttpResponse {

@@ -82,6 +82,18 @@ impl Fake {
             .unwrap()
     }
 
+    /// Writes a column of a job as nobody should.
+    pub fn corrupt(&self, id: Uuid, column: &str, value: String) {
+        let sql = format!("UPDATE jobs SET {column} = ?2, version = version + 1 WHERE id = ?1");
+        assert_eq!(self.connection.lock().unwrap().execute(&sql, (id.to_string(), value)).unwrap(), 1);
+    }
+
+    /// A column of a job.
+    pub fn text(&self, id: Uuid, column: &str) -> String {
+        let sql = format!("SELECT {column} FROM jobs WHERE id = ?1");
+        self.connection.lock().unwrap().query_row(&sql, [id.to_string()], |row| row.get(0)).unwrap()
+    }
+
     /// Sets a job's state as a runner would, and returns its new version.
     pub fn set_state(&self, id: Uuid, state: State) -> u64 {
         let connection = self.connection.lock().unwrap();

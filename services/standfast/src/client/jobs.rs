@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jobstore::Why;
 use messages::job::{Job, Reason, State, Submit as Body};
+use messages::json::Raw;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -80,7 +81,7 @@ async fn submit(submit: Submit) -> Outcome {
 }
 
 /// The argument itself, `-` for stdin, `@FILE` for a file.
-fn payload(argument: &str) -> Outcome<Value> {
+fn payload(argument: &str) -> Outcome<Raw> {
     let text = match argument.strip_prefix('@') {
         Some(file) => {
             std::fs::read_to_string(file).map_err(|error| Failure::failed(format!("{file}: {error}")))?
@@ -94,7 +95,7 @@ fn payload(argument: &str) -> Outcome<Value> {
         }
         None => argument.to_owned(),
     };
-    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("the payload is not JSON: {error}")))
+    Raw::parse(text).map_err(|fault| Failure::usage(format!("payload: {fault}")))
 }
 
 async fn bulk(file: &Path, at: &FrontDoor) -> Outcome {
@@ -121,6 +122,13 @@ async fn bulk(file: &Path, at: &FrontDoor) -> Outcome {
     }
 }
 
+/// Jobs stay as they were sent: a `Value` would change payloads.
+#[derive(serde::Deserialize)]
+struct Page {
+    jobs: Vec<Raw>,
+    next: Option<String>,
+}
+
 async fn list(list: List) -> Outcome {
     let server = server(&list.at)?;
     let filters = [("state", &list.state), ("queue", &list.queue), ("kind", &list.kind), ("tag", &list.tag)];
@@ -133,10 +141,9 @@ async fn list(list: List) -> Outcome {
         if let Some(cursor) = &cursor {
             request = request.query(&[("cursor", cursor)]);
         }
-        let page: Value = server.json(request).await?;
-        jobs.extend(page["jobs"].as_array().cloned().unwrap_or_default());
-        cursor =
-            ["next_cursor", "cursor", "next"].iter().find_map(|key| page[*key].as_str()).map(str::to_owned);
+        let page: Page = server.json(request).await?;
+        jobs.extend(page.jobs);
+        cursor = page.next;
         if cursor.is_none() {
             break;
         }
@@ -145,7 +152,7 @@ async fn list(list: List) -> Outcome {
         out::json(&jobs);
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(&job.value())).collect();
     out::table(&["ID", "STATE", "KIND", "QUEUE", "ATTEMPT", "INSERTED"], &rows);
     Ok(())
 }
