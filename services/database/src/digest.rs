@@ -33,10 +33,11 @@ fn rows(conn: &Connection, table: &str, hash: &mut Sha256) -> Result<()> {
     let mut keys = conn.prepare("SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk")?;
     let keys = keys.query_map([table], |row| row.get::<_, String>(0))?;
     let keys = keys.map(|key| key.map(|key| quoted(&key))).collect::<Result<Vec<_>>>()?.join(", ");
-    // SQLite's own sequence table has no key.
-    let order = if keys.is_empty() { "1" } else { keys.as_str() };
-    let mut all = conn.prepare(&format!("SELECT * FROM {} ORDER BY {order}", quoted(table)))?;
-    let width = all.column_count();
+    let width = conn.prepare(&format!("SELECT * FROM {}", quoted(table)))?.column_count();
+    // Without a key, by everything: rows that are equal may stand in any order.
+    let all = (1..=width).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let keys = if keys.is_empty() { all.clone() } else { format!("{keys}, {all}") };
+    let mut all = conn.prepare(&format!("SELECT * FROM {} ORDER BY {keys}", quoted(table)))?;
     let mut all = all.query([])?;
     while let Some(row) = all.next()? {
         for column in 0..width {

@@ -15,11 +15,11 @@
 //! - Who asks for it (`async_commit`) is answered before the disks are done, where the log is on this machine: the write
 //!   survives every crash of ours, and not a power cut in that moment. Nothing else is answered before it is durable.
 //! - Effects are replicated, not statements: `random()`, `datetime('now')`, triggers and foreign keys are safe.
-//! - What cannot be replicated is refused in words: tables without PRIMARY KEY, ATTACH, VACUUM, PRAGMA that changes …
+//! - What cannot be replicated is refused in words: ATTACH, VACUUM, PRAGMA that changes …
 //! - Without a primary, reads go on; writes get 503 and `Retry-After`. Every statement has a time limit, every result a
 //!   size limit, every queue a bound.
 //!
-//! Not promised: row ids of tables whose key is not INTEGER PRIMARY KEY (they differ between replicas); that a write
+//! Not promised: that a write
 //! whose outcome is unknown did not happen, or is not seen by reads before that is known; that entries which the log
 //! lost survive if the replica that has them comes back only after another became primary without it (its file is then
 //! kept aside, and the log says so).

@@ -37,7 +37,7 @@ impl Replicated {
         while let Some(item) = reader.next()? {
             match item {
                 Item::Table { name, key } => {
-                    let known = tables.get(name).filter(|table| table.matches(key));
+                    let known = tables.of_section(name, key);
                     let missing = || conflict(&String::from_utf8_lossy(name), Conflict::Schema);
                     table = Some(known.ok_or_else(missing)?);
                 }

@@ -5,13 +5,14 @@
 //!
 //! Promises:
 //! - [`Replicated`] records every row that is inserted, changed or deleted on its connection, also by triggers and
-//!   foreign key actions, in tables that have a PRIMARY KEY, in the order in which it happens; what the caller rolls back
-//!   and rewinds is not in the changeset.
+//!   foreign key actions, in the order in which it happens; what the caller rolls back and rewinds is not in the changeset.
+//! - A row is known by its rowid, or in tables that have none by its primary key. So tables without a PRIMARY KEY are
+//!   recorded, rows with NULL in their key too, and rowids are the same on all replicas.
 //! - [`Replicated::apply`] does the whole changeset or reports an error; a conflict is an error, never a guess.
 //! - Neither compiles any SQL that it has compiled before: a changeset of one row costs some microseconds.
 //!
-//! Not promised: tables without a PRIMARY KEY and virtual tables are not recorded, and a row with NULL in its key is
-//! recorded and not found again; the rowids of tables whose key is not `INTEGER PRIMARY KEY` are not carried over.
+//! Not promised: virtual tables are not recorded, nor are tables whose columns have all three names of the rowid and no
+//! primary key.
 
 #![allow(unsafe_code, reason = "SQLite's preupdate hook is a C interface; each block says why it is sound")]
 

@@ -10,7 +10,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
 use crate::format::{Op, put_field, put_op, put_table};
-use crate::tables::{self, Table, Tables};
+use crate::tables::{self, Column, ROWID, Table, Tables};
 use crate::{Error, check, sqlite};
 
 /// A connection whose changes can be recorded, and to which recorded changes can be applied.
@@ -71,6 +71,33 @@ impl Replicated {
         self.tables()?;
         self.with(|tape| tape.recording = true);
         Ok(())
+    }
+
+    /// Records the rows that a table has, as if they were inserted now.
+    ///
+    /// # Errors
+    /// SQLite's own, of reading them.
+    pub fn record_rows(&self, table: &str) -> Result<(), Error> {
+        let Some(table) = self.tables()?.get(table.as_bytes()).map(Rc::clone) else { return Ok(()) };
+        let read = sqlite("read the rows of a table");
+        let mut all = match self.conn.prepare(&table.all()) {
+            Ok(all) => all,
+            Err(error) => return Err(read(error)),
+        };
+        let mut rows = all.raw_query();
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(read(error)),
+            };
+            let new = (0..table.columns.len()).map(|i| row.get_ref(i)).collect::<Result<_, _>>();
+            let new = new.map_err(sqlite("read the rows of a table"))?;
+            self.with(|tape| {
+                tape.turn_to(&table);
+                Row { op: Op::Insert, old: Vec::new(), new }.put(&table, &mut tape.bytes);
+            });
+        }
     }
 
     /// Where the recording is.
@@ -149,8 +176,8 @@ unsafe extern "C" fn on_change(
     op: c_int,
     schema: *const c_char,
     table: *const c_char,
-    _: ffi::sqlite3_int64,
-    _: ffi::sqlite3_int64,
+    rowid_before: ffi::sqlite3_int64,
+    rowid_after: ffi::sqlite3_int64,
 ) {
     // SAFETY: `tape` is what `listen` gave, and nobody else looks at it while a statement runs. Both names are
     // NUL-terminated, and live during the call.
@@ -161,7 +188,7 @@ unsafe extern "C" fn on_change(
     }
     let Some(table) = tape.find(table.to_bytes()) else { return };
     // SAFETY: inside the hook, of this handle.
-    match unsafe { Row::read(db, op, &table) } {
+    match unsafe { Row::read(db, op, &table, (rowid_before, rowid_after)) } {
         Ok(row) if row.is_unchanged() => {}
         Ok(row) => {
             tape.turn_to(&table);
@@ -199,18 +226,27 @@ type Getter = unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqli
 impl Row<'_> {
     /// # Safety
     /// Only inside the hook; the row must not outlive the call.
-    unsafe fn read(db: *mut ffi::sqlite3, op: c_int, table: &Table) -> Result<Self, c_int> {
+    unsafe fn read(
+        db: *mut ffi::sqlite3,
+        op: c_int,
+        table: &Table,
+        (rowid_before, rowid_after): (i64, i64),
+    ) -> Result<Self, c_int> {
         let op = match op {
             ffi::SQLITE_INSERT => Op::Insert,
             ffi::SQLITE_DELETE => Op::Delete,
             _ => Op::Update,
         };
-        let all = |get: Getter| -> Result<Vec<_>, c_int> {
-            // SAFETY: as the caller promises.
-            table.columns.iter().map(|column| unsafe { value(db, get, column.at) }).collect()
+        let all = |get: Getter, rowid: i64| -> Result<Vec<_>, c_int> {
+            let one = |column: &Column| match column.at {
+                ROWID => Ok(ValueRef::Integer(rowid)),
+                // SAFETY: as the caller promises.
+                at => unsafe { value(db, get, at) },
+            };
+            table.columns.iter().map(one).collect()
         };
-        let old = if op == Op::Insert { Vec::new() } else { all(ffi::sqlite3_preupdate_old)? };
-        let new = if op == Op::Delete { Vec::new() } else { all(ffi::sqlite3_preupdate_new)? };
+        let old = if op == Op::Insert { Vec::new() } else { all(ffi::sqlite3_preupdate_old, rowid_before)? };
+        let new = if op == Op::Delete { Vec::new() } else { all(ffi::sqlite3_preupdate_new, rowid_after)? };
         Ok(Self { op, old, new })
     }
 

@@ -28,46 +28,122 @@ pub(crate) struct Table {
 /// A column that has a value of its own: one that is computed has none.
 #[derive(Debug)]
 pub(crate) struct Column {
+    /// As it stands in SQL.
     pub name: String,
-    /// Its number in the table, computed ones counted.
+    /// Its number in the table, computed ones counted; [`ROWID`] for the row's own number.
     pub at: i32,
 }
 
-/// By name.
-pub(crate) type Tables = HashMap<Vec<u8>, Rc<Table>>;
+/// Stands for the rowid among the numbers of columns.
+pub(crate) const ROWID: i32 = -1;
 
-/// Reads the schema.
+/// What SQLite calls the rowid, unless the table has columns of these names.
+const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
+/// By name: how rows are recorded, and how they are applied.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    by_name: HashMap<Vec<u8>, Rc<Table>>,
+    /// Tables that are recorded by rowid, as they were recorded by earlier versions: by their primary key.
+    by_key: HashMap<Vec<u8>, Rc<Table>>,
+}
+
+impl Tables {
+    /// The table of that name, as it is recorded.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&Rc<Table>> {
+        self.by_name.get(name)
+    }
+
+    /// The table that a changeset's section is about, read as the section has it.
+    pub(crate) fn of_section(&self, name: &[u8], key: &[u8]) -> Option<&Rc<Table>> {
+        let known = [self.by_name.get(name), self.by_key.get(name)];
+        known.into_iter().flatten().find(|table| table.matches(key))
+    }
+}
+
+/// Reads the schema. A row is known by its rowid where there is one: it finds rows of tables without a primary key and
+/// rows with NULL in theirs, and all replicas have the same. Otherwise it is known by its primary key.
 pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
+    // A primary key is the rowid itself unless it has an index.
     let mut columns = conn.prepare(
-        "SELECT t.name, c.name, c.cid, c.pk FROM pragma_table_list t, pragma_table_xinfo(t.name) c
-         WHERE t.schema = 'main' AND t.type = 'table' AND c.hidden = 0 ORDER BY t.name, c.cid",
+        "SELECT t.name, c.name, c.cid, c.pk,
+            t.wr OR (EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE pk > 0)
+                AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')),
+            c.hidden
+         FROM pragma_table_list t, pragma_table_xinfo(t.name) c
+         WHERE t.schema = 'main' AND t.type = 'table' ORDER BY t.name, c.cid",
     )?;
     let mut rows = columns.query([])?;
-    let mut found: Vec<(String, Vec<Column>, Vec<u8>)> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     while let Some(row) = rows.next()? {
-        let table: String = row.get(0)?;
-        if is_private(&table) || begins_with(&table, "sqlite_") {
+        let name: String = row.get(0)?;
+        if is_private(&name) || begins_with(&name, "sqlite_") {
             continue;
         }
-        if found.last().is_none_or(|(last, ..)| *last != table) {
-            found.push((table, Vec::new(), Vec::new()));
+        if found.last().is_none_or(|last| last.name != name) {
+            found.push(Found { name, by_key: row.get(4)?, ..Found::default() });
         }
-        if let Some((_, columns, key)) = found.last_mut() {
-            columns.push(Column { name: row.get(1)?, at: row.get(2)? });
-            key.push(u8::try_from(row.get::<_, i64>(3)?).unwrap_or(u8::MAX));
+        if let Some(table) = found.last_mut() {
+            let column: String = row.get(1)?;
+            table.rowid_names.retain(|name| !name.eq_ignore_ascii_case(&column));
+            if row.get::<_, i64>(5)? == 0 {
+                table.columns.push((column, row.get(2)?));
+                table.key.push(u8::try_from(row.get::<_, i64>(3)?).unwrap_or(u8::MAX));
+            }
         }
     }
-    // Without a key there is no telling which row is meant.
-    found.retain(|(.., key)| key.iter().any(|place| *place > 0));
-    let table = |(name, columns, key): (String, _, _)| {
-        (name.clone().into_bytes(), Rc::new(Table::new(name, columns, key)))
-    };
-    Ok(found.into_iter().map(table).collect())
+    let mut tables = Tables::default();
+    for table in found {
+        let name = table.name.clone().into_bytes();
+        let has_key = table.key.iter().any(|place| *place > 0);
+        match table.rowid_names.first().filter(|_| !table.by_key) {
+            Some(rowid) => {
+                if has_key {
+                    tables.by_key.insert(name.clone(), Rc::new(table.make(None)));
+                }
+                tables.by_name.insert(name, Rc::new(table.make(Some(rowid))));
+            }
+            // Neither a name for the rowid nor a key: there is no telling which row is meant.
+            None if !has_key => {}
+            None => drop(tables.by_name.insert(name, Rc::new(table.make(None)))),
+        }
+    }
+    Ok(tables)
+}
+
+/// What the schema says of a table.
+struct Found {
+    name: String,
+    columns: Vec<(String, i32)>,
+    key: Vec<u8>,
+    /// It has no rowid, or its key is the rowid.
+    by_key: bool,
+    /// Names that mean the rowid in this table.
+    rowid_names: Vec<&'static str>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        let (name, columns, key) = Default::default();
+        Self { name, columns, key, by_key: false, rowid_names: ROWID_NAMES.to_vec() }
+    }
+}
+
+impl Found {
+    fn make(&self, rowid: Option<&str>) -> Table {
+        let own = self.columns.iter().map(|(name, at)| Column { name: quoted(name), at: *at });
+        let first = rowid.map(|name| Column { name: name.to_owned(), at: ROWID });
+        let key = match rowid {
+            Some(_) => std::iter::once(1).chain(self.key.iter().map(|_| 0)).collect(),
+            None => self.key.clone(),
+        };
+        Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key)
+    }
 }
 
 impl Table {
     fn new(name: String, columns: Vec<Column>, key: Vec<u8>) -> Self {
-        let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
+        let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
         let insert = format!(
             "INSERT INTO main.{} ({}) VALUES ({})",
             quoted(&name),
@@ -79,6 +155,12 @@ impl Table {
         let all = vec![1; table.columns.len()];
         table.delete = format!("DELETE FROM main.{} WHERE {}", quoted(&table.name), table.is_as_before(&all));
         table
+    }
+
+    /// All rows, with what a change has of each.
+    pub(crate) fn all(&self) -> String {
+        let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        format!("SELECT {} FROM main.{}", names.join(", "), quoted(&self.name))
     }
 
     /// Takes all columns.
@@ -132,7 +214,7 @@ impl Table {
 
     fn chosen(&self, choice: impl Fn(usize) -> bool) -> impl Iterator<Item = String> {
         let named = self.columns.iter().enumerate();
-        named.filter(move |(i, _)| choice(*i)).map(|(_, column)| quoted(&column.name))
+        named.filter(move |(i, _)| choice(*i)).map(|(_, column)| column.name.clone())
     }
 
     /// Whether a changeset's section is about this table as it is now.

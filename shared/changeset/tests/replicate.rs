@@ -12,6 +12,9 @@ const SCHEMA: &str = r#"CREATE TABLE t (k INTEGER PRIMARY KEY, u INTEGER UNIQUE,
     CREATE TABLE wide (a TEXT COLLATE NOCASE, b INTEGER, r REAL, twice AS (b * 2) STORED, any, n NUMERIC, late AS (r),
         last DEFAULT 7, PRIMARY KEY (b, a)) WITHOUT ROWID;
     CREATE TABLE "odd ""name" ("a ""column" INTEGER PRIMARY KEY, "select" BLOB UNIQUE);
+    CREATE TABLE plain (a, b UNIQUE, oid AS (a));
+    CREATE TABLE keyed (a TEXT PRIMARY KEY, rowid TEXT, b);
+    CREATE TABLE pairs (a, b, PRIMARY KEY (a, b));
     CREATE TABLE _standfast_own (k INTEGER PRIMARY KEY, v);
     CREATE TRIGGER t_log AFTER INSERT ON t BEGIN INSERT INTO log (what) VALUES (new.v || random()); END;"#;
 
@@ -50,8 +53,10 @@ fn apply_all(conn: &Replicated, bytes: &[u8]) -> Result<(), Error> {
 /// As SQLite has it: text may be no UTF-8.
 fn content(conn: &Connection) -> Vec<Vec<String>> {
     let mut all = Vec::new();
-    for table in ["t", "log", "parent", "child", "wide", "\"odd \"\"name\""] {
-        let mut rows = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1")).unwrap();
+    let tables = ["t", "log", "parent", "child", "wide", "\"odd \"\"name\"", "plain", "keyed", "pairs"];
+    for table in tables {
+        let rowid = if ["parent", "wide"].contains(&table) { "1" } else { "_rowid_" };
+        let mut rows = conn.prepare(&format!("SELECT {rowid}, * FROM {table} ORDER BY 1, 2")).unwrap();
         let width = rows.column_count();
         let mut rows = rows.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
@@ -77,6 +82,43 @@ fn triggers_cascades_and_random_values_arrive_as_their_effects() {
         apply_all(&b, &record(&a, sql(work))).unwrap();
         assert_eq!(content(&a), content(&b), "{work}");
     }
+}
+
+/// Rows are known by rowid: tables without a primary key, NULL in a key, and rowids that were chosen or changed.
+#[test]
+fn rows_that_no_key_tells_apart_are_replicated_with_their_rowids() {
+    let (a, b) = (primary(), replica());
+    for work in [
+        "INSERT INTO plain VALUES (1, 1), (1, NULL), (1, NULL), (NULL, 2)",
+        "UPDATE plain SET a = 2 WHERE rowid IN (2, 4); DELETE FROM plain WHERE rowid = 3",
+        "INSERT INTO plain (rowid, a, b) VALUES (100, 'x', 3), (-5, 'y', 4); UPDATE plain SET rowid = rowid + 1000",
+        "INSERT OR REPLACE INTO plain (a, b) VALUES ('z', 3)",
+        "INSERT INTO keyed VALUES ('a', 'not the rowid', 1), (NULL, 'n', 2), (NULL, 'm', 3)",
+        "UPDATE keyed SET b = b + 1, rowid = 'changed' WHERE a IS NULL; UPDATE keyed SET _rowid_ = 77 WHERE b = 3",
+        "INSERT INTO pairs VALUES (1, NULL), (1, NULL), (NULL, NULL), (2, 2)",
+        "UPDATE pairs SET b = 3 WHERE rowid = 2; DELETE FROM pairs WHERE a IS NULL; UPDATE pairs SET a = a + 1",
+        "DELETE FROM plain; DELETE FROM keyed; INSERT INTO keyed VALUES ('b', 1, 1)",
+    ] {
+        apply_all(&b, &record(&a, sql(work))).unwrap();
+        assert_eq!(content(&a), content(&b), "{work}");
+    }
+}
+
+/// Earlier versions recorded the rows of `keyed` by its primary key; what they left in a log is still applied.
+#[test]
+fn a_changeset_by_primary_key_is_still_applied() {
+    let b = replica();
+    let fields = |values: &[&[u8]]| values.concat();
+    let text = |text: &str| [&[3, text.len() as u8], text.as_bytes()].concat();
+    let section = [b"T\x03\x01\x00\x00keyed\x00".as_slice(), &[18, 0]].concat();
+    let insert = fields(&[&section, &text("k"), &text("r"), &text("v")]);
+    apply_all(&b, &insert).unwrap();
+    let update =
+        fields(&[b"T\x03\x01\x00\x00keyed\x00", &[23, 0], &text("k"), &[0], &text("v"), &[0, 0], &text("w")]);
+    apply_all(&b, &update).unwrap();
+    let row: (String, String, String) =
+        b.query_row("SELECT * FROM keyed", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    assert_eq!(row, ("k".into(), "r".into(), "w".into()));
 }
 
 #[test]
@@ -177,6 +219,18 @@ fn statement() -> impl Strategy<Value = String> {
             .prop_map(|(b, to)| format!("UPDATE OR IGNORE wide SET b = {to}, last = {b} WHERE b = {b}")),
         (0..4_i64).prop_map(|b| format!("UPDATE OR REPLACE wide SET a = upper(a), n = n + 1 WHERE b >= {b}")),
         (0..4_i64).prop_map(|b| format!("DELETE FROM wide WHERE b = {b}")),
+        (0..4_i64, any_value())
+            .prop_map(|(b, any)| format!("INSERT OR REPLACE INTO plain VALUES ({any}, nullif({b}, 0))")),
+        (0..9_i64, 0..9_i64)
+            .prop_map(|(from, to)| format!("UPDATE OR REPLACE plain SET rowid = {to} WHERE rowid = {from}")),
+        (0..4_i64).prop_map(|b| format!("DELETE FROM plain WHERE b = {b}")),
+        (0..4_i64, any_value())
+            .prop_map(|(a, any)| format!("INSERT INTO pairs VALUES (nullif({a}, 2), {any}), (NULL, {a})")),
+        (0..4_i64)
+            .prop_map(|a| format!("UPDATE OR IGNORE pairs SET a = b, b = {a} WHERE a IS NULL OR a = {a}")),
+        (0..4_i64, any_value()).prop_map(|(a, any)| format!(
+            "INSERT INTO keyed VALUES (nullif({a}, 1), {any}, {a}) ON CONFLICT DO UPDATE SET b = {any}"
+        )),
         (0..4_i64, any_value())
             .prop_map(|(k, any)| format!("INSERT OR REPLACE INTO \"odd \"\"name\" VALUES ({k}, {any})")),
     ]

@@ -75,8 +75,8 @@ pub enum Voice {
 /// What the authorizer saw while a statement was prepared.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Tables whose rows it inserts or updates, also through triggers.
-    pub writes: Vec<String>,
+    /// A table that it creates.
+    pub creates: Option<String>,
     /// A table that it drops.
     pub drops: Option<String>,
     /// Why it was refused.
@@ -218,15 +218,16 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
         }
     };
     match action {
-        A::Insert { table_name } | A::Update { table_name, .. } => {
-            change(table_name)?;
-            if voice == Voice::Rows && !seen.writes.iter().any(|known| known == table_name) {
-                seen.writes.push((*table_name).to_owned());
-            }
-            Ok(())
-        }
+        A::Insert { table_name } | A::Update { table_name, .. } => change(table_name),
         A::Delete { table_name } => change(table_name),
-        A::CreateTable { table_name } | A::AlterTable { table_name, .. } => schema(table_name),
+        A::CreateTable { table_name } => {
+            // SQLite's own table of counters is made along with the first one that needs it.
+            if !table_name.starts_with("sqlite_") {
+                seen.creates = Some((*table_name).to_owned());
+            }
+            schema(table_name)
+        }
+        A::AlterTable { table_name, .. } => schema(table_name),
         A::DropTable { table_name } => {
             seen.drops = Some((*table_name).to_owned());
             schema(table_name)

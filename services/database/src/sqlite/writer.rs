@@ -10,7 +10,7 @@ use rusqlite::{Connection, backup::Backup};
 
 use super::guard::{Guard, Kind, Voice, kind};
 use super::run::{self, Failed, Limits};
-use super::schema::{self, Schema};
+use super::schema;
 use super::sequences::{self, Watch};
 use super::store::{self, Directory};
 use crate::config::Config;
@@ -74,7 +74,6 @@ pub struct Writer {
     instance: String,
     config: Config,
     limits: Limits,
-    schema: Schema,
     sequences: Watch,
     /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong.
     unsettled: Cell<bool>,
@@ -110,7 +109,6 @@ impl Writer {
             instance: config.instance.clone(),
             config: config.clone(),
             limits,
-            schema: Schema::default(),
             sequences: Watch::default(),
             unsettled: Cell::new(false),
         };
@@ -130,7 +128,6 @@ impl Writer {
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
         store::limit_clients(&self.conn, primary.then_some(&self.config))?;
         self.conn.listen(primary);
-        self.schema.learn(&self.conn, &self.guard)?;
         Ok(self.sequences.learn(&self.conn)?)
     }
 
@@ -248,8 +245,9 @@ impl Writer {
     }
 
     fn learn(&self) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
         self.conn.schema_changed();
-        self.schema.learn(&self.conn, &self.guard)?;
+        self.conn.flush_prepared_statement_cache();
         Ok(self.sequences.learn(&self.conn)?)
     }
 
@@ -343,12 +341,7 @@ impl Writer {
     fn change_rows(&self, statement: &Statement) -> Result<Outcome, Failed> {
         self.guard.speak(Voice::Rows);
         let mut prepared = self.conn.prepare_cached(&statement.sql)?;
-        let outcome = run::run(&self.conn, &mut prepared, statement, &self.limits)?;
-        drop(prepared);
-        if outcome.rows_affected.is_some() {
-            self.schema.refuse_null_keys(&self.conn, &self.guard, &statement.sql)?;
-        }
-        Ok(outcome)
+        run::run(&self.conn, &mut prepared, statement, &self.limits)
     }
 
     fn change_schema(&self, statement: &Statement, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
@@ -361,12 +354,22 @@ impl Writer {
             schema::refuse_referenced(&self.conn, &self.guard, &table)?;
             self.guard.speak(Voice::Schema);
         }
+        let find = |name: &String| schema::table(&self.conn, &self.guard, name).transpose();
+        let created = seen.creates.filter(|name| find(name).is_none());
+        self.guard.speak(Voice::Schema);
         run::run(&self.conn, &mut prepared, statement, &self.limits)?;
         drop(prepared);
         schema::refuse_unreplicable(&self.conn, &self.guard)?;
-        ops.push(Op::Ddl(statement.sql.clone()));
+        let created = created.as_ref().and_then(find).transpose()?;
         self.learn().map_err(failed)?;
         self.conn.record().map_err(|error| failed(error.into()))?;
+        if let Some((name, sql)) = created {
+            // `CREATE TABLE … AS SELECT` is replicated as what came of it: its text may give other rows elsewhere.
+            ops.push(Op::Ddl(sql));
+            self.conn.record_rows(&name).map_err(|error| failed(error.into()))?;
+        } else {
+            ops.push(Op::Ddl(statement.sql.clone()));
+        }
         Ok(Outcome::default())
     }
 
