@@ -9,6 +9,7 @@ use actix_web::error::PayloadError;
 use actix_web::http::header::{self, HeaderMap};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use messages::json::{Fault, What, fault};
 use serde::Deserialize;
 
 use crate::{Error, Limits, locate};
@@ -130,17 +131,33 @@ pub async fn read_body(
     }
 }
 
-/// Parses a JSON text. Values that `T` leaves raw are checked for syntax, and for depth.
+/// Parses a JSON text. Values that `T` leaves raw are checked too, so that whoever reads them later can.
 ///
 /// # Errors
-/// 400 for what is not JSON or nested deeper than `depth_max`; 422, naming the field, for JSON of another shape:
-/// unknown, missing, repeated or of the wrong type.
+/// 400 for what is not JSON, nested deeper than `depth_max`, or valid only by the letter ([`messages::json::fault`]), with
+/// its place; 422, naming the field, for JSON of another shape: unknown, missing, repeated or of the wrong type.
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a [u8], depth_max: usize) -> Result<T, Error> {
-    if !depth_within(text, depth_max) {
-        let detail = format!("the JSON is nested deeper than {depth_max} levels");
-        return Err(Error::bad_request("too-deep", detail).with("limit_depth", depth_max));
-    }
+    fault(text, depth_max).map_err(|fault| refuse(text, fault, depth_max))?;
     serde_json::from_slice(text).map_err(|error| explain(text, &error))
+}
+
+/// What is wrong with a text, and where: byte offset, line, column and field.
+fn refuse(text: &[u8], fault: Fault, depth_max: usize) -> Error {
+    let before = &text[..fault.offset.min(text.len())];
+    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|&&b| b != b'\n').count() + 1;
+    let deep = fault.what == What::TooDeep;
+    let field = if deep { String::new() } else { locate::path_at(text, fault.offset + 1) };
+    let error = match fault.what {
+        What::TooDeep => {
+            let detail = format!("the JSON is nested deeper than {depth_max} levels");
+            Error::bad_request("too-deep", detail).with("limit_depth", depth_max)
+        }
+        _ if field.is_empty() => Error::bad_request("malformed-json", fault.to_string()),
+        _ => Error::bad_request("malformed-json", format!("`{field}`: {fault}")),
+    };
+    let error = if field.is_empty() { error } else { error.with("field", field) };
+    error.with("offset", fault.offset).with("line", line).with("column", column)
 }
 
 /// [`parse`] for a text that must be an object: serde would read a struct from a list of its fields as well.
@@ -162,7 +179,9 @@ fn explain(text: &[u8], error: &serde_json::Error) -> Error {
     let offset = locate::offset_of(text, error.line(), error.column());
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
-    let place = |e: Error| e.with("line", error.line()).with("column", error.column());
+    let place = |e: Error| {
+        e.with("offset", offset.saturating_sub(1)).with("line", error.line()).with("column", error.column())
+    };
     match error.classify() {
         serde_json::error::Category::Data => {
             // An error about a key is quoted by serde itself: "unknown field `x`".
@@ -183,35 +202,6 @@ fn explain(text: &[u8], error: &serde_json::Error) -> Error {
             place(Error::bad_request("malformed-json", detail))
         }
     }
-}
-
-/// Whether no value of a JSON text is nested deeper than `depth_max`. One pass; the text need not be valid.
-#[must_use]
-pub fn depth_within(text: &[u8], depth_max: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > depth_max {
-                    return false;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    true
 }
 
 #[cfg(test)]
@@ -268,6 +258,24 @@ mod tests {
             assert_eq!((refused(text).0, refused(text).1.as_str()), (400, "malformed-json"), "{text}");
         }
         assert!(parse::<Order>(b"{\"name\":\"a\",\"raw\":\"\xff\"}", 8).is_err(), "not UTF-8");
+    }
+
+    /// `"\ud83d"` and `1e400` are JSON by the letter, and were accepted; whoever read them later failed.
+    #[test]
+    fn what_nobody_can_read_later_is_refused_with_its_place() {
+        let place = |text: &[u8]| {
+            let error = parse::<Order>(text, 8).unwrap_err();
+            let problem = error.problem();
+            let more = |key: &str| problem.more.get(key).cloned().unwrap_or_default();
+            (problem.status, problem.kind.clone(), more("field"), more("offset"), more("line"))
+        };
+        let malformed = |field: &str, offset: usize, line: usize| {
+            (400, "/problems/malformed-json".to_owned(), field.into(), offset.into(), line.into())
+        };
+        assert_eq!(place(br#"{"name":"a","raw":"\ud83d"}"#), malformed("raw", 19, 1));
+        assert_eq!(place(b"{\"name\":\"a\",\n\"raw\":{\"x\":[0,1e400]}}"), malformed("raw.x[1]", 27, 2));
+        assert_eq!(place(b"{\"name\":\"a\",\"raw\":\"\xff\"}"), malformed("raw", 19, 1));
+        assert_eq!(place(b"\xef\xbb\xbf{\"name\":\"a\"}").1, "/problems/malformed-json");
     }
 
     #[test]

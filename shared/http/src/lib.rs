@@ -26,7 +26,7 @@ pub mod wire;
 pub use departed::Departed;
 pub use draining::Draining;
 pub use error::Error;
-pub use json::{BodyReader, depth_within, parse, parse_object, read_body, require_json, require_media_type};
+pub use json::{BodyReader, parse, parse_object, read_body, require_json, require_media_type};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use observe::{RouteLabel, trace_of};

@@ -203,7 +203,9 @@ impl<D: Sql> Store<D> {
         if let Some(state) = filter.state {
             also(&format!(" AND state = '{}' AND ?n <> ''", state.as_str()), Some("state"));
         }
-        also(" AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?n)", filter.tag.as_deref());
+        // A row whose tags are not JSON has none, and is no error.
+        let tagged = " AND EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) WHERE value = ?n)";
+        also(tagged, filter.tag.as_deref());
         sql.push_str(&format!(" ORDER BY id DESC LIMIT {limit}"));
         let out = self.db.query(Statement::new(sql, params), level, None).await?;
         let jobs = out.values.iter().map(|values| rows::job(values)).collect::<Result<Vec<_>, _>>()?;

@@ -2,6 +2,7 @@
 
 use clock::WallMs;
 use messages::job::{AttemptError, Job, Reason, State};
+use messages::json::Raw;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -47,6 +48,24 @@ impl<'a> Row<'a> {
         Ok(self.next()?.as_i64())
     }
 
+    /// JSON as it was sent.
+    pub fn raw(&mut self) -> Result<Raw, Error> {
+        self.maybe_raw()?.ok_or_else(|| Error::Row("expected JSON, found nothing".to_owned()))
+    }
+
+    pub fn maybe_raw(&mut self) -> Result<Option<Raw>, Error> {
+        match self.next()? {
+            Value::Null => Ok(None),
+            Value::String(text) => Raw::parse(text.clone()).map(Some).map_err(|e| Error::Row(e.to_string())),
+            _ => Err(Error::Row("expected JSON as text".to_owned())),
+        }
+    }
+
+    pub fn tags(&mut self) -> Result<Vec<String>, Error> {
+        let read = |text: &str| serde_json::from_str(text).map_err(|e| Error::Row(e.to_string()));
+        self.maybe_text()?.map_or(Ok(Vec::new()), read)
+    }
+
     pub fn maybe_time(&mut self) -> Result<Option<String>, Error> {
         Ok(self.maybe_int()?.map(|ms| WallMs(ms).rfc3339()))
     }
@@ -64,10 +83,6 @@ impl<'a> Row<'a> {
         Ok(self.next()?.as_str())
     }
 
-    pub fn maybe_json(&mut self) -> Result<Option<Value>, Error> {
-        self.maybe_text()?.map(|t| serde_json::from_str(t).map_err(|e| Error::Row(e.to_string()))).transpose()
-    }
-
     pub fn uuid(&mut self) -> Result<Uuid, Error> {
         let text = self.text()?;
         Uuid::parse_str(text).map_err(|_| Error::Row(format!("{text} is not an id")))
@@ -81,47 +96,105 @@ impl<'a> Row<'a> {
 /// What [`job`] reads, in its order.
 pub(crate) const JOB_COLUMNS: &str = "id, kind, queue, state, attempt, max_attempts, priority, timeout_ms, payload, \
      inserted_at, run_at, started_at, finished_at, result, progress, tags, cancel_requested, runner, version, \
-     (SELECT json_group_array(json_array(attempt, ended_at, reason, detail)) FROM \
+     (SELECT json_group_array(json_array(attempt, ended_at, reason, CAST(detail AS TEXT))) FROM \
         (SELECT attempt, ended_at, reason, detail FROM jobs_attempts a WHERE a.job_id = jobs.id \
          ORDER BY token DESC LIMIT 25))";
 
+/// A job as far as its row can be read: what cannot be is named in [`Job::unreadable`], and spoils nothing else.
+///
+/// # Errors
+/// Its id cannot be read.
 pub(crate) fn job(values: &[Value]) -> Result<Job, Error> {
-    let mut r = Row::new(values);
+    let mut r = Lenient { row: Row::new(values), column: "", unreadable: Vec::new() };
     Ok(Job {
-        id: r.uuid()?,
-        kind: r.text()?.to_owned(),
-        queue: r.text()?.to_owned(),
-        state: r.state()?,
-        attempt: r.number()?,
-        max_attempts: r.number()?,
-        priority: r.number()?,
-        timeout_ms: r.number()?,
-        payload: r.maybe_json()?.unwrap_or_default(),
-        inserted_at: r.time()?,
-        run_at: r.time()?,
-        started_at: r.maybe_time()?,
-        finished_at: r.maybe_time()?,
-        result: r.maybe_json()?,
-        progress: r.maybe_json()?,
-        tags: r.maybe_json()?.and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default(),
-        cancel_requested: r.flag()?,
-        runner: r.maybe_text()?.map(str::to_owned),
-        version: r.number()?,
-        errors: errors(r.maybe_json()?)?,
+        id: r.row.uuid()?,
+        kind: r.text("kind"),
+        queue: r.text("queue"),
+        // Nobody claims a row whose state is not a word that the claim knows.
+        state: r.or("state", State::Discarded, Row::state),
+        attempt: r.or("attempt", 0, Row::number),
+        max_attempts: r.or("max_attempts", 0, Row::number),
+        priority: r.or("priority", 0, Row::number),
+        timeout_ms: r.or("timeout_ms", 0, Row::number),
+        payload: r.or("payload", Raw::from(Value::Null), Row::raw),
+        inserted_at: r.or("inserted_at", String::new(), Row::time),
+        run_at: r.or("run_at", String::new(), Row::time),
+        started_at: r.or("started_at", None, Row::maybe_time),
+        finished_at: r.or("finished_at", None, Row::maybe_time),
+        result: r.or("result", None, Row::maybe_raw),
+        progress: r.or("progress", None, Row::maybe_raw),
+        tags: r.or("tags", Vec::new(), Row::tags),
+        cancel_requested: r.or("cancel_requested", false, Row::flag),
+        runner: r.or("runner", None, |row| Ok(row.maybe_text()?.map(str::to_owned))),
+        version: r.or("version", 0, Row::number),
+        errors: r.errors(),
+        unreadable: r.unreadable,
     })
 }
 
-/// Newest first in, oldest first out.
-fn errors(list: Option<Value>) -> Result<Vec<AttemptError>, Error> {
-    let Some(Value::Array(list)) = list else { return Ok(Vec::new()) };
-    let read = |v: &Value| {
-        let mut r = Row::new(v.as_array().map_or(&[], Vec::as_slice));
-        Ok(AttemptError {
-            attempt: r.number()?,
-            at: r.time()?,
-            reason: parse_reason(r.text()?)?,
-            detail: r.text()?.to_owned(),
+/// Reads a row and notes the columns that cannot be read.
+struct Lenient<'a> {
+    row: Row<'a>,
+    column: &'static str,
+    unreadable: Vec<String>,
+}
+
+/// What is said of one unreadable column, bytes.
+const NOTE_MAX: usize = 200;
+
+impl<'a> Lenient<'a> {
+    fn or<T>(
+        &mut self,
+        column: &'static str,
+        otherwise: T,
+        read: impl FnOnce(&mut Row<'a>) -> Result<T, Error>,
+    ) -> T {
+        self.column = column;
+        read(&mut self.row).unwrap_or_else(|error| {
+            self.note(&error);
+            otherwise
         })
-    };
-    list.iter().rev().map(read).collect()
+    }
+
+    fn text(&mut self, column: &'static str) -> String {
+        self.or(column, String::new(), |row| row.text().map(str::to_owned))
+    }
+
+    fn note(&mut self, error: &Error) {
+        let mut note = match error {
+            Error::Row(what) => format!("{}: {what}", self.column),
+            error => format!("{}: {error}", self.column),
+        };
+        note.truncate(note.floor_char_boundary(NOTE_MAX));
+        self.unreadable.push(note);
+    }
+
+    /// Newest first in, oldest first out.
+    fn errors(&mut self) -> Vec<AttemptError> {
+        let read = |row: &mut Row<'a>| match row.maybe_text()? {
+            None => Ok(Vec::new()),
+            Some(text) => {
+                serde_json::from_str::<Vec<Vec<Value>>>(text).map_err(|e| Error::Row(e.to_string()))
+            }
+        };
+        let list = self.or("errors", Vec::new(), read);
+        let mut errors = Vec::with_capacity(list.len());
+        for values in list.iter().rev() {
+            match attempt_error(values) {
+                Ok(error) => errors.push(error),
+                Err(error) => self.note(&error),
+            }
+        }
+        errors
+    }
+}
+
+fn attempt_error(values: &[Value]) -> Result<AttemptError, Error> {
+    let mut r = Row::new(values);
+    Ok(AttemptError {
+        attempt: r.number()?,
+        at: r.time()?,
+        reason: parse_reason(r.text()?)?,
+        detail: r.text()?.to_owned(),
+    })
 }

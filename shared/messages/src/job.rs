@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::json::Raw;
+
 /// Where a job is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,8 +77,8 @@ pub struct Submit {
     /// What to run: `digest`, `thumbnail`, `command`, `http`, or a handler of the user's own.
     pub kind: String,
     /// The handler's input.
-    #[serde(default)]
-    pub payload: Value,
+    #[serde(default, skip_serializing_if = "Raw::is_left_out")]
+    pub payload: Raw,
     /// Queue; `default` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
@@ -187,9 +189,9 @@ pub struct Job {
     pub priority: u8,
     /// One attempt's time limit, milliseconds.
     pub timeout_ms: u64,
-    /// The handler's input; not repeated in the answer to a submit.
-    #[serde(default)]
-    pub payload: Value,
+    /// The handler's input, as it was sent; not repeated in the answer to a submit.
+    #[serde(default, skip_serializing_if = "Raw::is_left_out")]
+    pub payload: Raw,
     /// RFC 3339.
     pub inserted_at: String,
     /// RFC 3339: not before.
@@ -202,12 +204,12 @@ pub struct Job {
     pub finished_at: Option<String>,
     /// What the handler returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Value>,
+    pub result: Option<Raw>,
     /// Attempts that failed, oldest first; at most the last 25.
     pub errors: Vec<AttemptError>,
     /// What the handler last reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Value>,
+    pub progress: Option<Raw>,
     /// Labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -219,6 +221,23 @@ pub struct Job {
     pub runner: Option<String>,
     /// Counts changes of this row; the ETag.
     pub version: u64,
+    /// What of the row cannot be read, and is left out or shown as `null`: written by hand or by a faulty version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
+}
+
+impl Job {
+    /// [`Job::result`] as a value.
+    #[must_use]
+    pub fn result(&self) -> Option<Value> {
+        self.result.as_ref().map(Raw::value)
+    }
+
+    /// [`Job::progress`] as a value.
+    #[must_use]
+    pub fn progress(&self) -> Option<Value> {
+        self.progress.as_ref().map(Raw::value)
+    }
 }
 
 /// One of those in a `jobs.changed` hint.

@@ -4,6 +4,7 @@
 //! [`sql`] (the database tier's HTTP bodies), [`job`] (a job as its API shows it), [`problem`] (RFC 9457 errors).
 
 pub mod job;
+pub mod json;
 pub mod names;
 pub mod problem;
 pub mod service;
