@@ -6,4 +6,5 @@ pub mod run;
 mod schema;
 mod sequences;
 pub mod store;
+pub mod system;
 pub mod writer;

@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::system;
 use crate::config::Config;
 use crate::position::{Chain, Position};
 
@@ -35,6 +36,17 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// An older version let a client reference a system table; what to do about the client's rows is not ours to say.
+    #[error(
+        "{}: table {table} references a system table: drop it, or its foreign key, with the version that wrote it",
+        path.display()
+    )]
+    Depends {
+        /// The database file.
+        path: PathBuf,
+        /// The client's table.
+        table: String,
     },
     /// SQLite refused.
     #[error("cannot open {}: {source}", path.display())]
@@ -116,9 +128,14 @@ impl Directory {
                     id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, epoch INTEGER NOT NULL,
                     term INTEGER NOT NULL, primary_name TEXT NOT NULL, seq INTEGER NOT NULL, chain BLOB NOT NULL,
                     log_offset INTEGER, written_by TEXT NOT NULL);",
-            )
+            )?;
+            system::sweep(&conn)
         });
-        prepared.map_err(|source| OpenError::Sqlite { path, source })
+        match prepared {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(system::Depends { table })) => Err(OpenError::Depends { path, table }),
+            Err(source) => Err(OpenError::Sqlite { path, source }),
+        }
     }
 }
 

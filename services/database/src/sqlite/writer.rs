@@ -8,11 +8,12 @@ use changeset::Replicated;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, backup::Backup};
 
-use super::guard::{Guard, Kind, Voice, kind};
+use super::guard::{Guard, Kind, Voice, kind, mentions_system_table};
 use super::run::{self, Failed, Limits};
 use super::schema;
 use super::sequences::{self, Watch};
 use super::store::{self, Directory};
+use super::system;
 use crate::config::Config;
 use crate::entry::Op;
 use crate::position::Position;
@@ -191,6 +192,10 @@ impl Writer {
                 Op::Ddl(sql) => {
                     self.unsettled.set(true);
                     self.conn.execute_batch(sql)?;
+                    if mentions_system_table(sql) {
+                        // Logged by a version that let this through.
+                        self.sweep()?;
+                    }
                     self.conn.schema_changed();
                 }
                 Op::Sequences(all) => sequences::apply(&self.conn, all)?,
@@ -241,7 +246,16 @@ impl Writer {
         let mut to = Connection::open(self.conn.path().unwrap_or_default())?;
         Backup::new(&from, &mut to)?.step(-1)?;
         drop(to);
+        self.sweep()?;
         self.learn()
+    }
+
+    /// What an older version let clients make on system tables goes.
+    fn sweep(&self) -> Result<(), StoreError> {
+        if let Err(system::Depends { table }) = system::sweep(&self.conn)? {
+            tracing::error!(table, "a client's table references a system table: drop it, or its foreign key");
+        }
+        Ok(())
     }
 
     fn learn(&self) -> Result<(), StoreError> {

@@ -116,12 +116,12 @@ fn what_cannot_replicate_is_refused_in_words() {
     ]]);
     for (sql, says) in [
         ("CREATE TABLE t (rowid, _rowid_, oid)", "has columns rowid, _rowid_ and oid and no PRIMARY KEY"),
-        ("CREATE TABLE _standfast_x (k INTEGER PRIMARY KEY)", "belongs to Standfast"),
+        ("CREATE TABLE _standfast_x (k INTEGER PRIMARY KEY)", "belong to Standfast"),
         ("ALTER TABLE p RENAME TO _standfast_p", "belong to Standfast"),
         ("CREATE TEMP TABLE t (k INTEGER PRIMARY KEY)", "temporary"),
         ("CREATE VIRTUAL TABLE t USING fts5(a)", "virtual tables (fts5) are refused"),
         ("DELETE FROM _standfast_position", "belongs to Standfast"),
-        ("DROP TABLE _standfast_position", "belongs to Standfast"),
+        ("DROP TABLE _standfast_position", "belong to Standfast"),
         ("ATTACH 'x.db' AS x", "ATTACH and DETACH are refused"),
         ("DETACH x", "ATTACH and DETACH are refused"),
         ("VACUUM", "VACUUM is not replicated"),
