@@ -113,7 +113,7 @@ mod tests {
         let job = json!({"id": uuid::Uuid::nil(), "kind": "", "queue": "", "state": "running", "attempt": 1,
             "max_attempts": 1, "priority": 1, "timeout_ms": 1, "payload": 1, "inserted_at": "", "run_at": "",
             "started_at": "", "finished_at": "", "result": 1, "errors": [], "progress": 1, "tags": ["t"],
-            "cancel_requested": true, "runner": "", "version": 1, "unreadable": ["payload"]});
+            "cancel_requested": true, "runner": "", "version": 1, "postponed": 1, "unreadable": ["payload"]});
         let job: messages::job::Job = serde_json::from_value(job).expect("all fields");
         assert_eq!(members("Job"), keys(serde_json::to_value(&job).expect("JSON")));
     }

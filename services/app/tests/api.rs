@@ -341,3 +341,32 @@ async fn the_front_door_says_what_runs() {
     }
     stack.stop().await;
 }
+
+/// Skew: a runner that lacks a program is not the job's fault, and `why` says for whom the job waits.
+#[actix_web::test]
+async fn why_names_the_command_that_a_job_waits_for_and_which_runner_has_which() {
+    let stack = Stack::start().await;
+    let submit = async |name: &str| {
+        stack.post("/v1/jobs", json!({"kind": "command", "payload": {"name": name, "input": 1.5}})).await
+    };
+    let early = submit("resize").await.expect(202).id();
+    let runner = stack.announce_runner("jobs-1", "command,digest");
+    runner.set_fact("commands", "cut,paste");
+    let why = stack.get(&format!("/v1/jobs/{early}/why")).await.expect(200).json();
+    assert_eq!(
+        (&why["waiting_for"], &why["command"], &why["runners"]),
+        (&json!("worker"), &json!("resize"), &json!(0))
+    );
+    assert_eq!(why["other_commands"], json!([{"runner": "n/jobs-1", "commands": ["cut", "paste"]}]));
+    let problem = submit("resize").await.expect_problem(422, "unknown-command").json();
+    assert_eq!((&problem["field"], &problem["commands"]), (&json!("payload.name"), &json!(["cut", "paste"])));
+    let line = "{\"kind\":\"command\",\"payload\":{\"name\":\"shred\"}}\n";
+    assert!(stack.bulk(line).await.expect(200).text.contains("unknown-command"));
+    let id = submit("cut").await.expect(202).id();
+    let why = stack.get(&format!("/v1/jobs/{id}/why")).await.expect(200).json();
+    assert_eq!(
+        (&why["runners"], &why["runs_on"], why.get("other_commands")),
+        (&json!(1), &json!(["n/jobs-1"]), None)
+    );
+    stack.stop().await;
+}

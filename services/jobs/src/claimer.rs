@@ -109,7 +109,7 @@ impl Claimer {
         let runner = &self.runner;
         let claim = Claim {
             runner: &runner.name,
-            kinds: &runner.kinds,
+            kinds: &runner.takes,
             limit: free,
             lease: runner.config.lease(),
             patience: PATIENCE,

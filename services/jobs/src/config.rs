@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use jobstore::retry::Backoff;
+use jobstore::retry::{Backoff, Postponement};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+
+/// Programs of one runner: their names are part of what it announces, which has a bound.
+const COMMANDS_MAX: u64 = 256;
 
 /// Configuration of a runner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Config {
     pub keep_hours: u64,
     /// Delay before a failed job's next attempt.
     pub retry: Backoff,
+    /// How often, and for how long, a target may ask a job to come later at no cost.
+    pub postponement: Postponement,
     /// Seed of the jitter; from the operating system if absent. For reproducible runs.
     pub seed: Option<u64>,
     /// Directories whose files `digest` and `thumbnail` may read. Default none.
@@ -38,7 +43,8 @@ pub struct Config {
     pub thumbnail: Thumbnail,
     /// Limits of `http`.
     pub http: Http,
-    /// What the kind `command` may run, by name.
+    /// What the kind `command` may run, by name: `[A-Za-z0-9_.-]{1,64}`, at most 256. A job for another name waits for a
+    /// runner that has it.
     pub commands: BTreeMap<String, Command>,
 }
 
@@ -100,6 +106,7 @@ impl Default for Config {
             result_bytes_max: 1 << 20,
             keep_hours: 168,
             retry: Backoff::default(),
+            postponement: Postponement::DEFAULT,
             seed: None,
             roots: Vec::new(),
             thumbnail: Thumbnail::default(),
@@ -136,6 +143,11 @@ impl Config {
         range("jobs.keep_hours", self.keep_hours, 1, 87_600)?;
         range("jobs.retry.base_ms", self.retry.base_ms, 1, 3_600_000)?;
         range("jobs.retry.cap_ms", self.retry.cap_ms, self.retry.base_ms, 86_400_000)?;
+        let Postponement { count_max, span_max_ms, floor_ms, floor_cap_ms } = self.postponement;
+        range("jobs.postponement.count_max", count_max.into(), 0, 10_000)?;
+        range("jobs.postponement.span_max_ms", span_max_ms, 1_000, 2_592_000_000)?;
+        range("jobs.postponement.floor_ms", floor_ms, 1, 3_600_000)?;
+        range("jobs.postponement.floor_cap_ms", floor_cap_ms, floor_ms, 86_400_000)?;
         range("jobs.thumbnail.decode_bytes_max", self.thumbnail.decode_bytes_max, 1 << 20, 4 << 30)?;
         range("jobs.thumbnail.side_max", self.thumbnail.side_max.into(), 1, 65_535)?;
         range("jobs.http.redirects_max", self.http.redirects_max as u64, 0, 10)?;
@@ -148,7 +160,11 @@ impl Config {
             net.parse::<crate::kinds::guard::Net>()
                 .map_err(|_| invalid("jobs.http.allow", net, "as 10.1.0.0/16"))?;
         }
+        range("number of jobs.commands", self.commands.len() as u64, 0, COMMANDS_MAX)?;
         for (name, command) in &self.commands {
+            if !jobstore::is_command_name(name) {
+                return Err(invalid("a name in jobs.commands", format!("{name:?}"), "[A-Za-z0-9_.-]{1,64}"));
+            }
             let key = |field: &str| format!("jobs.commands.{name}.{field}");
             if command.argv.first().is_none_or(String::is_empty) {
                 return Err(invalid(key("argv"), "[]", "a program and its arguments"));
@@ -197,6 +213,11 @@ mod tests {
         assert!(text(Config { http, ..Config::default() }).starts_with("jobs.http.allow is 10.0.0.0/64"));
         let commands = [("x".to_owned(), Command::default())].into();
         assert!(text(Config { commands, ..Config::default() }).starts_with("jobs.commands.x.argv"));
+        let commands = [("a\"b".to_owned(), Command::default())].into();
+        assert!(text(Config { commands, ..Config::default() }).starts_with("a name in jobs.commands is"));
+        let postponement = Postponement { floor_ms: 9, floor_cap_ms: 8, ..Postponement::DEFAULT };
+        let text_of = text(Config { postponement, ..Config::default() });
+        assert!(text_of.starts_with("jobs.postponement.floor_cap_ms is 8, expected from 9"), "{text_of}");
         assert!(
             text(Config { roots: vec!["tmp".into()], ..Config::default() }).starts_with("jobs.roots is tmp")
         );

@@ -27,6 +27,11 @@ pub type Running = Pin<Box<dyn Future<Output = Result<Value, Failure>>>>;
 pub trait Handler: Send + Sync + 'static {
     /// Starts one attempt. The future is dropped when the attempt is over: timed out, cancelled for too long, lost.
     fn run(&self, job: JobContext) -> Running;
+
+    /// For the kind `command`: the programs that this runner has. Jobs of others wait for another runner. Nothing: all.
+    fn commands(&self) -> Option<Vec<String>> {
+        None
+    }
 }
 
 impl<F, R> Handler for F

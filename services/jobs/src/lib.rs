@@ -95,7 +95,7 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     handlers.extend(on.handlers);
     let announcer = on.registry.announce(Identity::new("jobs", &on.instance).over(on.bus.clone()));
     let workers = PoolSize("workers", config.concurrency);
-    let store = Store::new(on.database);
+    let store = Store::new(on.database).with_postponement(config.postponement);
     let runner =
         runner::Runner::new(on.registry.node(), &on.instance, config, store, on.bus, announcer, handlers);
     Ok(Env::new().with(runner).with(workers))

@@ -10,7 +10,7 @@ use bus::Bus;
 use clock::WallMs;
 use dbclient::Database;
 use discovery::Announcer;
-use jobstore::{Claimed, Store};
+use jobstore::{COMMAND, Claimed, Store};
 use messages::job::{Changed, State};
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::Notify;
@@ -33,6 +33,10 @@ pub struct Runner {
     pub(crate) handlers: HashMap<String, Arc<dyn Handler>>,
     /// Names of the handlers, sorted.
     pub(crate) kinds: Vec<String>,
+    /// Programs of the kind `command`; nothing if its handler takes all.
+    pub(crate) commands: Option<Vec<String>>,
+    /// What is claimed: kinds, and `command:NAME`.
+    pub(crate) takes: Vec<String>,
     pub(crate) board: Arc<Board>,
     pub(crate) changes: (async_channel::Sender<Changed>, async_channel::Receiver<Changed>),
     pub(crate) telemetry: Telemetry,
@@ -54,6 +58,10 @@ impl Runner {
     ) -> Self {
         let mut kinds: Vec<_> = handlers.keys().cloned().collect();
         kinds.sort();
+        let commands = handlers.get(COMMAND).map_or_else(|| Some(Vec::new()), |handler| handler.commands());
+        let names = commands.clone().unwrap_or_else(|| vec!["*".to_owned()]);
+        let takes =
+            kinds.iter().cloned().chain(names.iter().map(|name| format!("{COMMAND}:{name}"))).collect();
         let rng = config.seed.map_or_else(rand::make_rng, SmallRng::seed_from_u64);
         let life = uuid::Uuid::now_v7().simple().to_string();
         Self {
@@ -65,6 +73,8 @@ impl Runner {
             announcer,
             handlers,
             kinds,
+            commands,
+            takes,
             board: Arc::default(),
             changes: async_channel::bounded(CHANGES_MAX),
             telemetry: Telemetry::new(),

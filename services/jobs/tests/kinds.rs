@@ -80,7 +80,7 @@ async fn a_command_gets_json_and_its_output_is_the_result() {
     assert_eq!(call("hungry", json!(null)).await.errors[0].reason, Reason::Failed);
     assert!(call("slow", json!(null)).await.errors[0].detail.contains("100 ms of its configuration"));
     assert!(call("missing", json!(null)).await.errors[0].detail.starts_with("cannot start"));
-    assert_eq!(call("unknown", json!(null)).await.errors[0].reason, Reason::Refused);
+    assert_eq!(call("no name of a command", json!(null)).await.errors[0].reason, Reason::Refused);
     stack.stop().await;
 }
 

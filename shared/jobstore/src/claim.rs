@@ -14,7 +14,8 @@ use crate::{Error, Sql, Store, rows};
 pub struct Claim<'a> {
     /// Who asks: `node/instance/life`. Shown on the job.
     pub runner: &'a str,
-    /// What it can run: a job of another kind is left for a runner that knows it.
+    /// What it can run: a job of another kind is left for a runner that knows it. Kinds; `command:NAME` for each program
+    /// that it has, or `command:*` if it takes them all.
     pub kinds: &'a [String],
     /// At most so many: no more than there are free workers, because a claim is the start of an attempt.
     pub limit: usize,
@@ -110,7 +111,8 @@ const CLAIMED_COLUMNS: &str = "id, token, attempt, max_attempts, kills, kind, qu
 /// Each queue that is not paused and has room for more running jobs offers its first jobs by priority, then age.
 /// Of those the lowest priority number wins, and within it the queues take turns, so that one full queue does not
 /// starve the others. The names of the queues are found by hopping along the index, not by reading it all.
-/// The kinds are one JSON text that is searched, which costs less than a table of them: a kind's name has no quotes.
+/// The kinds are one JSON text that is searched, which costs less than a table of them: a kind's name has no quotes, and
+/// neither has that of a program.
 const CLAIM: &str = r#"
 WITH RECURSIVE
 clock (now) AS (SELECT coalesce(?3, CAST(unixepoch('subsec') * 1000 AS INTEGER))),
@@ -130,7 +132,8 @@ offered (id, priority, turn, room) AS (
     SELECT j.id, j.priority, row_number() OVER (PARTITION BY j.queue ORDER BY j.priority, j.id), o.room
     FROM open o JOIN jobs j ON j.id IN (
         SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = o.queue
-        AND instr(?2, '"' || a.kind || '"') ORDER BY a.priority, a.id LIMIT ?1)
+        AND (instr(?2, '"' || coalesce(a.needs, a.kind) || '"')
+            OR (a.needs IS NOT NULL AND instr(?2, '"' || a.kind || ':*"'))) ORDER BY a.priority, a.id LIMIT ?1)
 )
 UPDATE jobs SET state = 'running', attempt = attempt + 1, token = token + 1, version = version + 1,
     started_at = (SELECT now FROM clock), lease_until = (SELECT now + ?4 FROM clock), runner = ?5

@@ -52,7 +52,7 @@ impl<D: Sql> Store<D> {
     pub async fn retry(&self, id: Uuid, now: WallMs) -> Result<Job, Error> {
         let (changed, job) = self
             .change(
-                "UPDATE jobs SET state = 'available', run_at = ?2, kills = 0, cancel_requested = 0, finished_at = NULL,
+                "UPDATE jobs SET state = 'available', run_at = ?2, kills = 0, cancel_requested = 0, postponed = 0, postponed_at = NULL, finished_at = NULL,
                     max_attempts = CASE WHEN state IN ('cancelled', 'discarded')
                         THEN max(max_attempts, attempt + 1) ELSE max_attempts END,
                     version = version + 1
@@ -80,7 +80,7 @@ impl<D: Sql> Store<D> {
     /// What the database said.
     pub async fn redrive(&self, queue: &str, limit: usize, now: WallMs) -> Result<Vec<Uuid>, Error> {
         let statement = Statement::new(
-            "UPDATE jobs SET state = 'available', attempt = 0, kills = 0, cancel_requested = 0, run_at = ?2,
+            "UPDATE jobs SET state = 'available', attempt = 0, kills = 0, cancel_requested = 0, postponed = 0, postponed_at = NULL, run_at = ?2,
                 started_at = NULL, finished_at = NULL, result = NULL, progress = NULL, version = version + 1
              WHERE id IN (SELECT id FROM jobs WHERE state = 'discarded' AND queue = ?1 ORDER BY id LIMIT ?3)
              RETURNING id",
@@ -106,7 +106,7 @@ impl<D: Sql> Store<D> {
 }
 
 const REPLAY: &str =
-    "UPDATE jobs SET state = 'available', attempt = 0, kills = 0, cancel_requested = 0, run_at = ?2,
+    "UPDATE jobs SET state = 'available', attempt = 0, kills = 0, cancel_requested = 0, postponed = 0, postponed_at = NULL, run_at = ?2,
         started_at = NULL, finished_at = NULL, result = NULL, progress = NULL, version = version + 1
      WHERE id = ?1 AND state IN ('completed', 'cancelled', 'discarded')";
 

@@ -9,7 +9,11 @@ use messages::{
 };
 use serde_json::{Value, json};
 
-use crate::{Error, Lease, Sql, Store, machine, rows};
+use crate::{
+    Error, Lease, Sql, Store, machine,
+    retry::{self, Postponement},
+    rows,
+};
 
 /// An attempt that has a result.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,32 +66,80 @@ pub struct Finished {
 
 const DETAIL_MAX: usize = 4096;
 
+/// A postponement beyond what is free.
+macro_rules! overdrawn {
+    () => {
+        "(?3 = 'postponed' AND (postponed >= ?13 OR coalesce(?6 - postponed_at >= ?14, 0)))"
+    };
+}
+
+/// No further attempt.
+macro_rules! given_up {
+    () => {
+        concat!(
+            "(?9 OR (?7 AND kills + 1 >= ?11) OR (NOT (?8 AND NOT ",
+            overdrawn!(),
+            ") AND attempt >= max_attempts + ?12))"
+        )
+    };
+}
+
+/// When the next attempt may start. 30: [`retry::DOUBLINGS_MAX`].
+macro_rules! next_at {
+    () => {
+        "CASE WHEN ?3 = 'postponed' THEN max(?5, ?6 + min(?15 << min(postponed, 30), ?16)) ELSE ?5 END"
+    };
+}
+
+const _: () = assert!(retry::DOUBLINGS_MAX == 30);
+
 const COMPLETE: &str = "UPDATE jobs SET state = 'completed', result = ?3, finished_at = ?4, lease_until = NULL, \
      version = version + 1 WHERE id = ?1 AND token = ?2 AND state = 'running'";
 
 /// The rest of each row's parameters: 3 reason, 4 detail, 5 retry_at, 6 now, 7 counts as a kill, 8 gives the attempt
-/// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison, 12 attempts that it is given more.
-const RECORD: &str =
+/// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison, 12 attempts that it is given more; of
+/// postponements 13 the free number, 14 the free time, 15 the floor of the delay, 16 its cap.
+const RECORD: &str = concat!(
     "INSERT INTO jobs_attempts (job_id, token, attempt, started_at, ended_at, reason, detail, runner)
     SELECT id, token, attempt, coalesce(started_at, ?6), ?6,
-        CASE WHEN ?7 AND kills + 1 >= ?11 THEN 'poison' ELSE ?3 END, ?4, runner
+        CASE WHEN ?7 AND kills + 1 >= ?11 THEN 'poison' WHEN ",
+    overdrawn!(),
+    " THEN 'failed' ELSE ?3 END,
+        CASE WHEN ",
+    overdrawn!(),
+    " THEN substr(?4, 1, 3000) || '; postponed ' || postponed || ' times before, so this attempt counts' ELSE ?4 END, runner
     FROM jobs WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10
-        AND ?5 IS NOT NULL AND ?8 IS NOT NULL AND ?9 IS NOT NULL AND ?12 IS NOT NULL
-    ON CONFLICT (job_id, token) DO NOTHING";
+        AND ?5 IS NOT NULL AND ?8 IS NOT NULL AND ?9 IS NOT NULL AND ?12 IS NOT NULL AND ?15 + ?16 IS NOT NULL
+    ON CONFLICT (job_id, token) DO NOTHING"
+);
 
 /// `machine::end`, said in SQL.
-const END: &str = "UPDATE jobs SET
+const END: &str = concat!(
+    "UPDATE jobs SET
     state = CASE
         WHEN cancel_requested OR ?3 = 'cancelled' THEN 'cancelled'
-        WHEN ?9 OR (?7 AND kills + 1 >= ?11) OR (NOT ?8 AND attempt >= max_attempts + ?12) THEN 'discarded'
-        WHEN ?5 <= ?6 THEN 'available'
-        WHEN ?3 = 'postponed' THEN 'scheduled'
+        WHEN ",
+    given_up!(),
+    " THEN 'discarded'
+        WHEN ",
+    next_at!(),
+    " <= ?6 THEN 'available'
+        WHEN ?3 = 'postponed' AND NOT ",
+    overdrawn!(),
+    " THEN 'scheduled'
         ELSE 'retryable' END,
-    finished_at = CASE
-        WHEN cancel_requested OR ?3 = 'cancelled' OR ?9 OR (?7 AND kills + 1 >= ?11)
-            OR (NOT ?8 AND attempt >= max_attempts + ?12) THEN ?6 END,
-    attempt = attempt - ?8, max_attempts = max_attempts + ?12, kills = kills + ?7, run_at = ?5, lease_until = NULL, version = version + 1
-    WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10 AND ?4 IS NOT NULL";
+    finished_at = CASE WHEN cancel_requested OR ?3 = 'cancelled' OR ",
+    given_up!(),
+    " THEN ?6 END,
+    attempt = attempt - (?8 AND NOT ",
+    overdrawn!(),
+    "), max_attempts = max_attempts + ?12, kills = kills + ?7, run_at = ",
+    next_at!(),
+    ", postponed = postponed + (?3 = 'postponed'),
+    postponed_at = CASE WHEN ?3 = 'postponed' THEN coalesce(postponed_at, ?6) ELSE postponed_at END,
+    lease_until = NULL, version = version + 1
+    WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10 AND ?4 IS NOT NULL"
+);
 
 impl<D: Sql> Store<D> {
     /// Stores results. A stale token changes nothing and is told as such. A report that was stored by an earlier call
@@ -128,7 +180,7 @@ impl<D: Sql> Store<D> {
         if endings.is_empty() {
             return Ok(Vec::new());
         }
-        let params: Vec<Vec<Value>> = endings.iter().map(|e| ending(e, now)).collect();
+        let params: Vec<Vec<Value>> = endings.iter().map(|e| ending(e, &self.postponement, now)).collect();
         let leases: Vec<_> = endings.iter().map(|e| e.lease).collect();
         let statements = vec![
             Statement::many(RECORD, params.clone()),
@@ -178,7 +230,7 @@ fn list(leases: &[Lease]) -> String {
     Value::Array(leases.iter().map(|l| json!([rows::id(l.id), l.token])).collect()).to_string()
 }
 
-fn ending(e: &Ending, now: WallMs) -> Vec<Value> {
+fn ending(e: &Ending, postponement: &Postponement, now: WallMs) -> Vec<Value> {
     vec![
         rows::id(e.lease.id),
         e.lease.token.into(),
@@ -192,6 +244,10 @@ fn ending(e: &Ending, now: WallMs) -> Vec<Value> {
         e.lease_before.map_or(i64::MAX, |t| t.0).into(),
         machine::POISON_KILLS.into(),
         u8::from(machine::is_made_up_for(e.reason)).into(),
+        postponement.count_max.into(),
+        postponement.span_max_ms.into(),
+        postponement.floor_ms.into(),
+        postponement.floor_cap_ms.into(),
     ]
 }
 

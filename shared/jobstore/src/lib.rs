@@ -34,4 +34,4 @@ pub use finish::{Completion, Ending, Finished};
 pub use queues::{Counts, DEFAULT_QUEUE, Queue};
 pub use read::{Attempt, Cursor, Filter, Page, Why};
 pub use store::{Sql, Store};
-pub use submit::{Keyed, NewJob};
+pub use submit::{COMMAND, Keyed, NewJob, is_command_name, needs};

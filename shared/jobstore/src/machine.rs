@@ -10,10 +10,13 @@
 //!       └───────────────── due ────────────┴─ crashed, released
 //! ```
 //! `attempt` counts attempts that started; a job handed back (runner stopped, target asked to come later)
-//! gets its attempt back. `token` counts claims and never goes down: it is the fence against late workers.
+//! gets its attempt back. A target may ask so only as often, and for as long, as [`Postponement`] says; each further
+//! time is a failed attempt. `token` counts claims and never goes down: it is the fence against late workers.
 
 use clock::WallMs;
 use messages::job::{Reason, State};
+
+use crate::retry::Postponement;
 
 /// A job that ended so many workers is poison: it is discarded, whatever attempts it has left.
 pub const POISON_KILLS: u32 = 3;
@@ -37,6 +40,10 @@ pub struct Life {
     pub run_at: WallMs,
     /// Until when its worker has it.
     pub lease_until: Option<WallMs>,
+    /// Postponements since it was submitted, retried or replayed.
+    pub postponed: u32,
+    /// When the first of them was.
+    pub postponed_at: Option<WallMs>,
 }
 
 impl Life {
@@ -52,6 +59,8 @@ impl Life {
             cancel_requested: false,
             run_at,
             lease_until: None,
+            postponed: 0,
+            postponed_at: None,
         }
     }
 }
@@ -86,6 +95,8 @@ pub enum Event {
         reason: Reason,
         /// When the next attempt may start, if there is one.
         retry_at: WallMs,
+        /// Bounds of free postponements.
+        postponement: Postponement,
     },
     /// Its lease may have run out.
     Expire,
@@ -138,16 +149,16 @@ pub fn next(life: &Life, event: &Event, now: WallMs) -> Result<Life, Refusal> {
             l.state = State::Completed;
             l.lease_until = None;
         }
-        Event::End { token, reason, retry_at } => {
+        Event::End { token, reason, retry_at, postponement } => {
             fence(&l, token)?;
-            end(&mut l, reason, retry_at, now);
+            end(&mut l, reason, retry_at, &postponement, now);
         }
         Event::Expire => {
             expect(l.state == State::Running)?;
             if l.lease_until.is_some_and(|until| until >= now) {
                 return Err(Refusal::NotYet);
             }
-            end(&mut l, Reason::LeaseExpired, now, now);
+            end(&mut l, Reason::LeaseExpired, now, &Postponement::DEFAULT, now);
         }
         Event::Cancel => match l.state {
             State::Running => l.cancel_requested = true,
@@ -194,7 +205,15 @@ pub const fn is_last(reason: Reason) -> bool {
     matches!(reason, Reason::Refused | Reason::Poison)
 }
 
-fn end(l: &mut Life, reason: Reason, retry_at: WallMs, now: WallMs) {
+fn end(l: &mut Life, mut reason: Reason, mut retry_at: WallMs, postponement: &Postponement, now: WallMs) {
+    if reason == Reason::Postponed {
+        retry_at = retry_at.max(now.plus(postponement.floor(l.postponed)));
+        if !postponement.is_free(l.postponed, l.postponed_at, now) {
+            reason = Reason::Failed;
+        }
+        l.postponed += 1;
+        l.postponed_at = l.postponed_at.or(Some(now));
+    }
     l.lease_until = None;
     l.run_at = retry_at;
     l.kills += u32::from(kills_worker(reason));
@@ -222,6 +241,7 @@ fn again(l: &mut Life, now: WallMs) {
     l.run_at = now;
     l.kills = 0;
     l.cancel_requested = false;
+    (l.postponed, l.postponed_at) = (0, None);
 }
 
 fn expect(holds: bool) -> Result<(), Refusal> {

@@ -111,6 +111,9 @@ pub enum Why {
         /// Why its last attempt ended, if it is a retry.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_error: Option<Reason>,
+        /// How often its target asked it to come later.
+        #[serde(default)]
+        postponed: u32,
     },
     /// Its queue is paused.
     Resume {
@@ -126,10 +129,13 @@ pub enum Why {
         /// Jobs of its queue that go before it; counting stops at 10,000.
         ahead: u64,
     },
-    /// A free worker that knows its kind.
+    /// A free worker that knows its kind, and has what it needs.
     Worker {
         /// Its kind.
         kind: String,
+        /// The program that it needs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<String>,
         /// Jobs of its queue that go before it; counting stops at 10,000.
         ahead: u64,
     },
@@ -259,7 +265,8 @@ impl<D: Sql> Store<D> {
                 CASE j.state WHEN 'available' THEN (SELECT count(*) FROM (
                     SELECT 1 FROM jobs a WHERE a.state = 'available' AND a.queue = j.queue
                     AND (a.priority, a.id) < (j.priority, j.id) LIMIT 10000)) ELSE 0 END,
-                (SELECT reason FROM jobs_attempts WHERE job_id = j.id ORDER BY token DESC LIMIT 1)
+                (SELECT reason FROM jobs_attempts WHERE job_id = j.id ORDER BY token DESC LIMIT 1),
+                j.needs, j.postponed
              FROM jobs j LEFT JOIN jobs_queues q ON q.name = j.queue WHERE j.id = ?1",
             vec![rows::id(id)],
         );
@@ -310,15 +317,17 @@ fn why(values: &[Value]) -> Result<Why, Error> {
     let (runner, started_at, lease_until) = (r.maybe_text()?, r.maybe_time()?, r.maybe_time()?);
     let (cancel_requested, paused, concurrency) = (r.flag()?, r.flag()?, r.maybe_int()?);
     let (running, ahead): (u64, u64) = (r.number()?, r.number()?);
-    let last_error = r.maybe_text()?.map(rows::parse_reason).transpose()?;
+    let last_error = r.maybe_text()?.and_then(|text| rows::parse_reason(text).ok());
+    let command = r.maybe_text()?.and_then(|needs| needs.split_once(':')).map(|(_, name)| name.to_owned());
+    let postponed = r.number()?;
     let concurrency = concurrency.and_then(|n| u64::try_from(n).ok());
     Ok(match (state, concurrency) {
-        (State::Scheduled | State::Retryable, _) => Why::Time { run_at, last_error },
+        (State::Scheduled | State::Retryable, _) => Why::Time { run_at, last_error, postponed },
         (State::Available, _) if paused => Why::Resume { queue },
         (State::Available, Some(concurrency)) if running >= concurrency => {
             Why::QueueConcurrency { running, concurrency, ahead }
         }
-        (State::Available, _) => Why::Worker { kind, ahead },
+        (State::Available, _) => Why::Worker { kind, command, ahead },
         (State::Running, _) => Why::Handler {
             runner: runner.unwrap_or_default().to_owned(),
             started_at: started_at.unwrap_or_default(),

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use clock::WallMs;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,53 @@ impl Backoff {
     pub fn delay(&self, attempt: u32, rng: &mut impl Rng) -> Duration {
         let most = u64::try_from(self.ceiling(attempt).as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(rng.random_range(0..=most))
+    }
+}
+
+/// Bounds of free postponements: how often, and for how long, a target may ask a job to come later at no cost. Whatever
+/// comes on top is a failed attempt. Counted from the submit, or the last retry or replay by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Postponement {
+    /// So many cost nothing. Default 50, range 0 to 10,000.
+    pub count_max: u32,
+    /// None is free after so many milliseconds since the first. Default 259,200,000 (3 days), range 1,000 to
+    /// 2,592,000,000 (30 days).
+    pub span_max_ms: u64,
+    /// Least milliseconds until the job comes back after the first, whatever the target says; doubled by each further
+    /// one. Default 1,000, range 1 to 3,600,000.
+    pub floor_ms: u64,
+    /// The doubling ends here. Default 600,000 (10 minutes), range `floor_ms` to 86,400,000.
+    pub floor_cap_ms: u64,
+}
+
+impl Postponement {
+    /// The default.
+    pub const DEFAULT: Self =
+        Self { count_max: 50, span_max_ms: 259_200_000, floor_ms: 1_000, floor_cap_ms: 600_000 };
+
+    /// Whether a postponement at `now` is free, for a job that had `count` since `first`.
+    #[must_use]
+    pub fn is_free(&self, count: u32, first: Option<WallMs>, now: WallMs) -> bool {
+        let span_max = i64::try_from(self.span_max_ms).unwrap_or(i64::MAX);
+        count < self.count_max && first.is_none_or(|first| now.0 - first.0 < span_max)
+    }
+
+    /// The least delay after `count` earlier ones.
+    #[must_use]
+    pub fn floor(&self, count: u32) -> Duration {
+        Duration::from_millis(
+            self.floor_ms.saturating_mul(1 << count.min(DOUBLINGS_MAX)).min(self.floor_cap_ms),
+        )
+    }
+}
+
+/// More doublings than any range needs, and few enough for an integer of SQL.
+pub(crate) const DOUBLINGS_MAX: u32 = 30;
+
+impl Default for Postponement {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 

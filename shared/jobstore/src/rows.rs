@@ -95,7 +95,7 @@ impl<'a> Row<'a> {
 
 /// What [`job`] reads, in its order.
 pub(crate) const JOB_COLUMNS: &str = "id, kind, queue, state, attempt, max_attempts, priority, timeout_ms, payload, \
-     inserted_at, run_at, started_at, finished_at, result, progress, tags, cancel_requested, runner, version, \
+     inserted_at, run_at, started_at, finished_at, result, progress, tags, cancel_requested, runner, version, postponed, \
      (SELECT json_group_array(json_array(attempt, ended_at, reason, CAST(detail AS TEXT))) FROM \
         (SELECT attempt, ended_at, reason, detail FROM jobs_attempts a WHERE a.job_id = jobs.id \
          ORDER BY token DESC LIMIT 25))";
@@ -127,6 +127,7 @@ pub(crate) fn job(values: &[Value]) -> Result<Job, Error> {
         cancel_requested: r.or("cancel_requested", false, Row::flag),
         runner: r.or("runner", None, |row| Ok(row.maybe_text()?.map(str::to_owned))),
         version: r.or("version", 0, Row::number),
+        postponed: r.or("postponed", 0, Row::number),
         errors: r.errors(),
         unreadable: r.unreadable,
     })

@@ -4,9 +4,9 @@
 /// Newest version of the schema that this program knows.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Statement lists; the n-th takes a database from version n to n + 1. Each is safe to run twice, because two
-/// nodes may start at once.
-pub const MIGRATIONS: &[&[&str]] = &[V1];
+/// Statement lists; the n-th takes a database from version n to n + 1, in one transaction with the version. Two nodes may
+/// start at once: the later one fails or changes nothing, and finds the version there.
+pub const MIGRATIONS: &[&[&str]] = &[V1, V2];
 
 /// `WITHOUT ROWID`: the row lives in the tree of its key, one tree instead of two, and UUIDv7 keys append.
 const V1: &[&str] = &[
@@ -68,6 +68,17 @@ const V1: &[&str] = &[
         expires_at INTEGER NOT NULL
     ) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS jobs_keys_expiry ON jobs_keys (expires_at)",
+];
+
+/// What a job needs beyond its kind (`command:resize`), and how often it was postponed at no cost.
+const V2: &[&str] = &[
+    // Absent: any runner of the kind will do.
+    "ALTER TABLE jobs ADD COLUMN needs TEXT",
+    "ALTER TABLE jobs ADD COLUMN postponed INTEGER NOT NULL DEFAULT 0",
+    // Since when: the first of them.
+    "ALTER TABLE jobs ADD COLUMN postponed_at INTEGER",
+    "DROP INDEX IF EXISTS jobs_available",
+    "CREATE INDEX jobs_available ON jobs (queue, priority, id, kind, needs) WHERE state = 'available'",
 ];
 
 /// The table that says which version a database has.

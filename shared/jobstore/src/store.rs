@@ -6,7 +6,7 @@ use dbclient::{Database, DbError, Executed, Rows};
 use messages::sql::{Level, Statement};
 use serde_json::Value;
 
-use crate::{Error, schema};
+use crate::{Error, retry::Postponement, schema};
 
 /// Where the statements are run: the database tier, or SQLite in memory in tests.
 pub trait Sql: Clone + Send + Sync + 'static {
@@ -52,12 +52,19 @@ impl Sql for Database {
 #[derive(Clone, Debug)]
 pub struct Store<D = Database> {
     pub(crate) db: D,
+    pub(crate) postponement: Postponement,
 }
 
 impl<D: Sql> Store<D> {
     /// The jobs table in `db`. Call [`Store::migrate`] before anything else.
     pub const fn new(db: D) -> Self {
-        Self { db }
+        Self { db, postponement: Postponement::DEFAULT }
+    }
+
+    /// The same with another bound of free postponements.
+    #[must_use]
+    pub fn with_postponement(self, postponement: Postponement) -> Self {
+        Self { postponement, ..self }
     }
 
     /// Brings the schema to [`schema::VERSION`]. Safe to call from many nodes at once.
@@ -78,7 +85,13 @@ impl<D: Sql> Store<D> {
                  ON CONFLICT (id) DO UPDATE SET version = max(version, excluded.version)",
                 vec![found.into()],
             ));
-            self.db.execute(statements).await?;
+            if let Err(error) = self.db.execute(statements).await {
+                // Another node was faster: its columns are there already.
+                if matches!(error, DbError::Statement(_)) && self.version().await? >= found {
+                    continue;
+                }
+                return Err(error.into());
+            }
         }
         Ok(())
     }

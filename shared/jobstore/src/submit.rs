@@ -1,12 +1,13 @@
 //! Submitting: one row, many rows, or one row under an idempotency key.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use clock::WallMs;
 use messages::{
     job::State,
     sql::{Outcome, Statement},
 };
+use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -68,6 +69,7 @@ impl NewJob {
         } else {
             Value::Array(to_values(self.tags)).to_string().into()
         };
+        let needs = needs(&self.kind, &self.payload).map_or(Value::Null, Value::String);
         vec![
             rows::id(self.id),
             self.kind.into(),
@@ -81,12 +83,40 @@ impl NewJob {
             self.payload.into(),
             tags,
             self.traceparent.map_or(Value::Null, Value::String),
+            needs,
         ]
     }
 }
 
 fn to_values(tags: Vec<String>) -> Vec<Value> {
     tags.into_iter().map(Value::String).collect()
+}
+
+/// The kind whose jobs need more than a runner of their kind: one that has the program they name.
+pub const COMMAND: &str = "command";
+const COMMAND_NAME_MAX: usize = 64;
+
+/// Whether `name` may name a program: what goes through configuration, announcements and claims without quoting.
+#[must_use]
+pub fn is_command_name(name: &str) -> bool {
+    (1..=COMMAND_NAME_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// What a job needs besides a runner of its kind: `command:resize`. Nothing for other kinds, and for a payload that names
+/// no program: any runner of the kind will say what is wrong with it.
+#[must_use]
+pub fn needs(kind: &str, payload: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    }
+    if kind != COMMAND {
+        return None;
+    }
+    let Named { name } = serde_json::from_str(payload).ok()?;
+    is_command_name(&name).then(|| format!("{COMMAND}:{name}"))
 }
 
 /// What became of a submission under an idempotency key.
@@ -114,7 +144,7 @@ macro_rules! insert {
     ($source:literal) => {
         concat!(
             "INSERT INTO jobs (id, kind, queue, state, priority, run_at, max_attempts, timeout_ms, inserted_at, \
-             payload, tags, traceparent) ",
+             payload, tags, traceparent, needs) ",
             $source,
             " ON CONFLICT (id) DO NOTHING"
         )
@@ -127,7 +157,7 @@ impl<D: Sql> Store<D> {
     /// # Errors
     /// What the database said; after an unknown outcome call it again with the same ids.
     pub async fn submit(&self, jobs: Vec<NewJob>, now: WallMs) -> Result<String, Error> {
-        const SQL: &str = insert!("VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
+        const SQL: &str = insert!("VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)");
         let mut rows: Vec<_> = jobs.into_iter().map(|job| job.params(now)).collect();
         let statement = match (rows.len(), rows.pop()) {
             (1, Some(row)) => Statement::new(SQL, row),
@@ -164,8 +194,8 @@ impl<D: Sql> Store<D> {
         params.push(key.into());
         let insert = Statement::new(
             insert!(
-                "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 \
-                 WHERE EXISTS (SELECT 1 FROM jobs_keys WHERE key = ?13 AND job_id = ?1)"
+                "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
+                 WHERE EXISTS (SELECT 1 FROM jobs_keys WHERE key = ?14 AND job_id = ?1)"
             ),
             params,
         );

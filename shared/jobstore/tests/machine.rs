@@ -9,6 +9,7 @@ use clock::WallMs;
 use jobstore::{
     Claim, Completion, Ending, Lease, NewJob, Store,
     machine::{self, Event, Life},
+    retry::Postponement,
 };
 use memory::{Memory, now};
 use messages::job::{Reason, State};
@@ -65,9 +66,12 @@ fn event(step: &Step, life: &Life, at: WallMs) -> Event {
         Step::Claim => Event::Claim { lease_until },
         Step::Renew { stale } => Event::Renew { token: token(stale), lease_until },
         Step::Complete { stale } => Event::Complete { token: token(stale) },
-        Step::End { stale, reason, retry_in } => {
-            Event::End { token: token(stale), reason, retry_at: WallMs(at.0 + retry_in) }
-        }
+        Step::End { stale, reason, retry_in } => Event::End {
+            token: token(stale),
+            reason,
+            retry_at: WallMs(at.0 + retry_in),
+            postponement: POSTPONEMENT,
+        },
         Step::Expire => Event::Expire,
         Step::Cancel => Event::Cancel,
         Step::Retry => Event::Retry,
@@ -76,6 +80,10 @@ fn event(step: &Step, life: &Life, at: WallMs) -> Event {
 }
 
 const LEASE: Duration = Duration::from_millis(300);
+
+/// Small, so that random histories meet every bound.
+const POSTPONEMENT: Postponement =
+    Postponement { count_max: 2, span_max_ms: 700, floor_ms: 40, floor_cap_ms: 100 };
 
 /// Runs the event through the store, and says whether the store says that it happened.
 fn apply(store: &Store<Memory>, id: Uuid, event: &Event, at: WallMs) -> bool {
@@ -101,7 +109,7 @@ fn apply(store: &Store<Memory>, id: Uuid, event: &Event, at: WallMs) -> bool {
                 now(store.complete(&[Completion { lease: lease(token), result: "1".into() }], at)).unwrap();
             done[0].state.is_some()
         }
-        Event::End { token, reason, retry_at } => {
+        Event::End { token, reason, retry_at, .. } => {
             let ending =
                 Ending { lease: lease(token), reason, detail: "x".into(), retry_at, lease_before: None };
             now(store.end(&[ending], at)).unwrap()[0].state.is_some()
@@ -118,7 +126,7 @@ fn apply(store: &Store<Memory>, id: Uuid, event: &Event, at: WallMs) -> bool {
 }
 
 fn stored(memory: &Memory, id: Uuid) -> Life {
-    let sql = "SELECT state, attempt, max_attempts, token, kills, cancel_requested, run_at, lease_until
+    let sql = "SELECT state, attempt, max_attempts, token, kills, cancel_requested, run_at, lease_until, postponed, postponed_at
                FROM jobs WHERE id = ?1";
     let row = memory.rows(sql, vec![id.to_string().into()]).remove(0);
     let int = |i: usize| row[i].as_i64().unwrap();
@@ -131,6 +139,8 @@ fn stored(memory: &Memory, id: Uuid) -> Life {
         cancel_requested: int(5) != 0,
         run_at: WallMs(int(6)),
         lease_until: row[7].as_i64().map(WallMs),
+        postponed: int(8) as u32,
+        postponed_at: row[9].as_i64().map(WallMs),
     }
 }
 
@@ -144,6 +154,7 @@ proptest! {
         delay in 0..300i64,
     ) {
         let (store, memory) = memory::store();
+        let store = store.with_postponement(POSTPONEMENT);
         let mut at = WallMs(1_800_000_000_000);
         let run_at = WallMs(at.0 + delay);
         let job = NewJob { run_at, max_attempts, ..NewJob::new("noop", "{}") };
@@ -182,6 +193,11 @@ proptest! {
             prop_assert_eq!(next.lease_until.is_some(), next.state == State::Running);
             prop_assert!(next.state == State::Discarded || next.kills < machine::POISON_KILLS
                 || next.state == State::Cancelled);
+            if let Event::End { reason: Reason::Postponed, .. } = event {
+                let free = next.attempt < life.attempt;
+                prop_assert!(!free || life.postponed < POSTPONEMENT.count_max, "free postponements have a bound");
+                prop_assert!(next.run_at.0 >= at.0 + 40, "and a floor");
+            }
             let by_hand = matches!(event, Event::Retry | Event::Replay);
             prop_assert!(!life.state.is_final() || by_hand, "a final state is left only by hand");
             life = next;
@@ -212,4 +228,50 @@ fn a_job_that_kills_its_worker_three_times_is_poison_and_replay_starts_its_count
     assert_eq!(reasons, [Reason::WorkerCrashed, Reason::WorkerCrashed, Reason::Poison]);
     assert_eq!(now(store.replay(id, at)).unwrap().attempt, 0);
     assert_eq!([kill(), kill(), kill()], [State::Available, State::Available, State::Discarded]);
+}
+
+/// A target that answered 503 with `Retry-After: 0` was called 24 times in 15 s, for ever, at no cost.
+#[test]
+fn a_target_that_always_says_later_costs_attempts_in_the_end() {
+    let kinds = ["noop".to_owned()];
+    for (retry_in, count_max, free) in [(0, 3, 3), (0, 0, 0), (86_400_000, 50, 3), (5_000, 4, 4)] {
+        let (store, _) = memory::store();
+        let store = store.with_postponement(Postponement { count_max, ..Postponement::DEFAULT });
+        let mut at = WallMs(1_800_000_000_000);
+        let job = NewJob { max_attempts: 2, ..NewJob::new("noop", "{}") };
+        let id = job.id;
+        now(store.submit(vec![job], at)).unwrap();
+        let claim =
+            Claim { runner: "n/jobs-1/a", kinds: &kinds, limit: 1, lease: LEASE, patience: Duration::ZERO };
+        let (mut calls, mut last_delay) = (0, 0);
+        loop {
+            let claimed = now(store.claim(&claim, at)).unwrap().remove(0);
+            calls += 1;
+            let lease = Lease { id, token: claimed.token };
+            let retry_at = WallMs(at.0 + retry_in);
+            let reason = Reason::Postponed;
+            let ending = Ending { lease, reason, detail: "503".into(), retry_at, lease_before: None };
+            let state = now(store.end(&[ending], at)).unwrap()[0].state.unwrap();
+            if state == State::Discarded {
+                break;
+            }
+            let due = memory_run_at(&store, id);
+            assert!(due.0 - at.0 >= last_delay.max(1_000), "each waits at least as long as the one before");
+            last_delay = due.0 - at.0;
+            assert_eq!(state, if calls <= free { State::Scheduled } else { State::Retryable });
+            at = due;
+            assert_eq!(now(store.make_due(1, at)).unwrap().len(), 1);
+        }
+        assert_eq!(calls, free + 2, "then its two attempts");
+        let job = now(store.get(id, messages::sql::Level::Strong, None)).unwrap();
+        let failed = job.errors.iter().filter(|e| e.reason == Reason::Failed).count();
+        assert_eq!((job.postponed, failed), (calls, 2));
+        assert!(job.errors.last().unwrap().detail.contains("so this attempt counts"));
+        assert_eq!(now(store.replay(id, at)).unwrap().postponed, 0, "a person may start it all again");
+    }
+}
+
+fn memory_run_at(store: &Store<Memory>, id: Uuid) -> WallMs {
+    let job = now(store.get(id, messages::sql::Level::Strong, None)).unwrap();
+    WallMs::parse_rfc3339(&job.run_at).unwrap()
 }

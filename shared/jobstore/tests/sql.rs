@@ -229,7 +229,7 @@ fn why_names_what_the_job_waits_for() {
     now(store.submit(vec![later, first, second], AT)).unwrap();
     let why = |i: usize| now(store.why(ids[i], Level::Strong, None)).unwrap();
     assert!(matches!(why(0), Why::Time { last_error: None, .. }));
-    assert_eq!(why(2), Why::Worker { kind: "noop".into(), ahead: 1 });
+    assert_eq!(why(2), Why::Worker { kind: "noop".into(), command: None, ahead: 1 });
     claim(&store, 1);
     assert!(matches!(why(1), Why::Handler { runner, .. } if runner == "n/jobs-1/a"));
     now(store.put_queue(&Queue { name: "default".into(), concurrency: Some(1), ..Queue::default() }, AT))
@@ -303,4 +303,62 @@ fn a_newer_schema_is_refused() {
     now(store.migrate()).unwrap();
     memory.rows("UPDATE jobs_schema SET version = 99", vec![]);
     assert!(matches!(now(store.migrate()), Err(Error::SchemaTooNew { found: 99, .. })));
+}
+
+/// Jobs of a command that a runner does not have were discarded at their first attempt.
+#[test]
+fn a_job_for_a_command_waits_for_a_runner_that_has_it() {
+    let (store, memory) = store();
+    let command = |payload: &str| NewJob::new("command", payload);
+    let jobs = [
+        command(r#"{"name":"resize","input":1}"#),
+        command(r#"{"input":{"name":"resize"},"name":"co\u006dpile"}"#),
+        command(r#"{"name":"resize-2"}"#),
+        command(r#"{"name":"a\",\"noop"}"#),
+        command(r#"{"name":7}"#),
+        command("null"),
+        command(r#"{"name":"resize","name":"compile"}"#),
+        NewJob::new("noop", r#"{"name":"resize"}"#),
+    ];
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    now(store.submit(jobs.to_vec(), AT)).unwrap();
+    let key = command(r#"{"name":"resize"}"#);
+    now(store.submit_keyed(key.clone(), "k", "f", Duration::from_secs(9), AT)).unwrap();
+    let take = |kinds: &[&str]| {
+        let kinds: Vec<_> = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        let claim =
+            Claim { runner: "n/r/a", kinds: &kinds, limit: 50, lease: LEASE, patience: Duration::ZERO };
+        let mut ids: Vec<_> = now(store.claim(&claim, AT)).unwrap().iter().map(|c| c.id).collect();
+        ids.sort();
+        ids
+    };
+    assert!(take(&["digest", "command:size", "command:resize-", "command:2"]).is_empty());
+    assert_eq!(take(&["command:compile"]), [ids[1]]);
+    assert_eq!(
+        take(&["command", "command:other"]),
+        [ids[3], ids[4], ids[5], ids[6]],
+        "any runner says what is wrong"
+    );
+    assert_eq!(take(&["noop", "command:resize"]), [ids[0], ids[7], key.id]);
+    let why = now(store.why(ids[2], Level::Strong, None)).unwrap();
+    assert_eq!(why, Why::Worker { kind: "command".into(), command: Some("resize-2".into()), ahead: 0 });
+    assert_eq!(take(&["command:*"]), [ids[2]], "a handler that takes them all");
+    let needs = "SELECT DISTINCT needs FROM jobs WHERE needs IS NOT NULL ORDER BY 1";
+    let stored: Vec<_> =
+        memory.rows(needs, vec![]).into_iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
+    assert_eq!(stored, ["command:compile", "command:resize", "command:resize-2"]);
+}
+
+/// Two nodes may bring the schema up to date at the same time: whoever is later finds it done.
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date_and_its_jobs_stay() {
+    let (store, memory) = memory::of_version(1);
+    memory.rows(
+        "INSERT INTO jobs (id, kind, queue, state, priority, max_attempts, timeout_ms, inserted_at, run_at, payload)
+         VALUES ('01890000-0000-7000-8000-000000000001', 'noop', 'q', 'available', 4, 5, 1, 1, 1, '{}')",
+        vec![],
+    );
+    now(store.migrate()).unwrap();
+    now(store.migrate()).unwrap();
+    assert_eq!(claim(&store, 1).len(), 1);
 }

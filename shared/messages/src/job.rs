@@ -143,7 +143,8 @@ pub enum Reason {
     LeaseExpired,
     /// It killed its worker three times.
     Poison,
-    /// The target asked to come later (429, 503). Costs no attempt.
+    /// The target asked to come later (429, 503). Costs no attempt, up to a bound of count and time; beyond it the attempt
+    /// is `failed`.
     Postponed,
     /// Somebody asked for it.
     Cancelled,
@@ -221,9 +222,17 @@ pub struct Job {
     pub runner: Option<String>,
     /// Counts changes of this row; the ETag.
     pub version: u64,
+    /// How often a target asked it to come later, since it was submitted, retried or replayed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub postponed: u32,
     /// What of the row cannot be read, and is left out or shown as `null`: written by hand or by a faulty version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Job {

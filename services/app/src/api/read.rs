@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::wait::{self, Until};
 use super::{Answer, etag, job_answer, job_id, query, queue_name};
 use crate::error::to_http;
+use crate::kinds::Kinds;
 use crate::state::{App, Call};
 
 const PAGE_DEFAULT: usize = 50;
@@ -83,9 +84,10 @@ pub async fn why(call: Call) -> Answer {
     };
     let why = why.map_err(|error| of_job(&error, id))?;
     let mut answer = serde_json::to_value(&why).map_err(|_| Error::internal())?;
-    if let (jobstore::Why::Worker { kind, .. }, Some(members)) = (&why, answer.as_object_mut()) {
-        // What the table cannot know: whether anyone is there who would take it.
-        members.insert("runners".into(), app.kinds.runners_of(kind, &app.registry).into());
+    if let (jobstore::Why::Worker { kind, command, .. }, Some(members)) = (&why, answer.as_object_mut())
+        && let serde_json::Value::Object(takers) = Kinds::takers(kind, command.as_deref(), &app.registry)
+    {
+        members.extend(takers); // what the table cannot know: whether anyone is there who would take it
     }
     Ok(HttpResponse::Ok().json(answer))
 }

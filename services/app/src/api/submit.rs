@@ -59,7 +59,8 @@ pub async fn one(call: Call) -> Answer {
 
 /// Whether the job may come in at all: a known kind, a queue that is not full.
 pub fn admit(app: &App, job: &NewJob) -> Result<(), Error> {
-    app.kinds.check(&job.kind, &app.registry)?;
+    let needs = jobstore::needs(&job.kind, &job.payload);
+    app.kinds.check(&job.kind, needs.as_deref(), &app.registry)?;
     app.backlog.admit(&job.queue, 1)
 }
 

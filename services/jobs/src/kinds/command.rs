@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a cancelled program has between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_millis(500);
+/// When a job for a program that this runner does not have is offered again.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 /// Bytes of the error output's end that are shown with a failure.
 const STDERR_MAX: usize = 2_048;
 
@@ -46,9 +48,13 @@ impl Commands {
 }
 
 impl Handler for Commands {
+    fn commands(&self) -> Option<Vec<String>> {
+        Some(self.0.keys().cloned().collect())
+    }
+
     fn run(&self, job: JobContext) -> Running {
         let found = job.payload().and_then(|payload: Payload| {
-            let unknown = || Failure::Refused(format!("no command {:?} is configured", payload.name));
+            let unknown = || unknown(&payload.name);
             Ok((self.0.get(&payload.name).cloned().ok_or_else(unknown)?, payload.input))
         });
         Box::pin(async move {
@@ -62,6 +68,17 @@ impl Handler for Commands {
                 ))),
             }
         })
+    }
+}
+
+/// A program that this runner does not have. Jobs are claimed by what they need, so this one was stored by an earlier
+/// version, or names what no configuration can.
+fn unknown(name: &str) -> Failure {
+    let detail = format!("no command {name:?} is configured");
+    if jobstore::is_command_name(name) {
+        Failure::Postponed { after: UNKNOWN_AFTER, detail: detail + " at this runner" }
+    } else {
+        Failure::Refused(detail)
     }
 }
 

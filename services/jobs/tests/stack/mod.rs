@@ -33,6 +33,11 @@ pub struct Stack {
 /// Short times, so that tests are short; the relations between them are those of the defaults.
 pub fn config() -> Config {
     let retry = jobstore::retry::Backoff { base_ms: 20, cap_ms: 100 };
+    let postponement = jobstore::retry::Postponement {
+        floor_ms: 10,
+        floor_cap_ms: 40,
+        ..jobstore::retry::Postponement::DEFAULT
+    };
     Config {
         concurrency: 4,
         lease_ms: 3_000,
@@ -41,6 +46,7 @@ pub fn config() -> Config {
         cancel_grace_ms: 100,
         seed: Some(1),
         retry,
+        postponement,
         ..Config::default()
     }
 }

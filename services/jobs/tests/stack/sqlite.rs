@@ -71,6 +71,11 @@ impl Sqlite {
         self.state.forgetful.store(true, SeqCst);
     }
 
+    /// Changes rows as nobody should.
+    pub fn execute(&self, sql: &str) {
+        self.state.conn.lock().unwrap().execute_batch(sql).unwrap();
+    }
+
     /// Transactions so far.
     pub fn writes(&self) -> u64 {
         self.state.writes.load(SeqCst)

@@ -209,12 +209,17 @@ fn reason(why: &Why) -> String {
         Why::Nothing { state, last_error } => {
             format!("nothing: it is {}{}", state.as_str(), after(last_error))
         }
-        Why::Time { run_at, last_error } => format!("its time, {run_at}{}", after(last_error)),
+        Why::Time { run_at, last_error, .. } => format!("its time, {run_at}{}", after(last_error)),
         Why::Resume { queue } => format!("queue {queue} is paused"),
         Why::QueueConcurrency { running, concurrency, ahead } => {
             format!("a place in its queue: {running} of {concurrency} run, {ahead} go before it")
         }
-        Why::Worker { kind, ahead } => format!("a free worker that knows {kind}; {ahead} go before it"),
+        Why::Worker { kind, command: None, ahead } => {
+            format!("a free worker that knows {kind}; {ahead} go before it")
+        }
+        Why::Worker { command: Some(command), ahead, .. } => {
+            format!("a free worker that has the command {command}; {ahead} go before it")
+        }
         Why::Handler { runner, started_at, lease_until, cancel_requested } => {
             let cancel = if *cancel_requested { "; it was asked to stop" } else { "" };
             format!("its handler, on {runner} since {started_at}, under a lease until {lease_until}{cancel}")

@@ -23,6 +23,21 @@ pub fn store() -> (Store<Memory>, Memory) {
     (store, memory)
 }
 
+/// A store over a database of an earlier version.
+pub fn of_version(version: usize) -> (Store<Memory>, Memory) {
+    let conn = Connection::open_in_memory().unwrap();
+    conn.execute_batch(
+        "CREATE TABLE jobs_schema (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL)",
+    )
+    .unwrap();
+    for sql in jobstore::schema::MIGRATIONS.iter().take(version).flat_map(|step| step.iter()) {
+        conn.execute_batch(sql).unwrap();
+    }
+    conn.execute("INSERT INTO jobs_schema VALUES (1, ?1)", [version as i64]).unwrap();
+    let memory = Memory(Arc::new(Mutex::new(conn)));
+    (Store::new(memory.clone()), memory)
+}
+
 /// The result of a future that never waits.
 pub fn now<F: Future>(future: F) -> F::Output {
     match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
