@@ -91,16 +91,31 @@ impl TestStack {
         Ok(matched.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
-    /// Instance that is the database's primary, as discovery knows it.
+    /// Instance that is the primary of the clients' database, as discovery knows it.
     ///
     /// # Errors
     /// What the operating API answered instead.
     pub async fn primary(&self) -> Result<String, String> {
+        self.primary_of("database").await
+    }
+
+    /// Instance that is the primary of the jobs' database, as discovery knows it.
+    ///
+    /// # Errors
+    /// What the operating API answered instead.
+    pub async fn jobs_primary(&self) -> Result<String, String> {
+        self.primary_of("jobstore").await
+    }
+
+    async fn primary_of(&self, tier: &str) -> Result<String, String> {
         let answer = self.operating().limit(Duration::from_secs(5)).get("/v1/services").await;
         let answer = answer.map_err(|e| e.to_string())?;
         let services: Value = answer.json().map_err(|e| e.to_string())?;
         let list = services.as_array().or(services["services"].as_array()).ok_or_else(|| answer.brief())?;
-        let primary = list.iter().find(|s| s["facts"]["role"] == "primary").ok_or_else(|| answer.brief())?;
+        let primary = list
+            .iter()
+            .find(|s| s["tier"] == tier && s["facts"]["role"] == "primary")
+            .ok_or_else(|| answer.brief())?;
         primary["instance"].as_str().map(str::to_owned).ok_or_else(|| answer.brief())
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// What the name of a replica of the jobs' database has behind the name of its neighbour.
+pub const JOBS_SUFFIX: &str = "-jobs";
+
 /// The `[database]` section. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -107,10 +110,25 @@ impl Config {
         within("log_margin", self.log_margin, 0, 100_000_000)?;
         let name = &self.instance;
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        if plain && (1..=64).contains(&name.len()) {
+        if plain && (1..=72).contains(&name.len()) {
             return Ok(());
         }
-        Err(format!("database.instance = {name:?}: allowed is 1 to 64 of a-z A-Z 0-9 - _"))
+        Err(format!("database.instance = {name:?}: allowed is 1 to 72 of a-z A-Z 0-9 - _"))
+    }
+
+    /// The configuration of the replica of the jobs' database that runs beside this one. Its limits are the defaults: they
+    /// fit what our own tiers send, and what an operator allows to clients is none of its business.
+    #[must_use]
+    pub fn for_jobs(&self) -> Self {
+        let host = self.listen.rsplit_once(':').map_or(self.listen.as_str(), |(host, _)| host);
+        Self {
+            instance: format!("{}{JOBS_SUFFIX}", self.instance),
+            data_dir: PathBuf::new(),
+            listen: format!("{host}:0"),
+            electable: self.electable,
+            log_margin: self.log_margin,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn wait(&self) -> Duration {

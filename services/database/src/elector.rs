@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Lease;
-use messages::names::DATABASE_LEASE;
 use supervision::{BoxError, Life, StartError, Started};
 use tokio::sync::oneshot;
 
@@ -57,7 +56,7 @@ async fn elect(shared: &Arc<Shared>) {
     let mut soon = TRIES;
     loop {
         if may_campaign(shared)
-            && let Ok(lease) = shared.bus.acquire(DATABASE_LEASE).await
+            && let Ok(lease) = shared.bus.acquire(shared.group.lease).await
         {
             reign(shared, &lease).await;
             // Also when the lease is lost: the replica must not go on as if it were held.

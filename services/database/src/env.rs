@@ -8,6 +8,7 @@ use http_support::{BindError, Listener};
 use supervision::{Env, PoolSize};
 
 use crate::config::Config;
+use crate::group::{CLIENTS, Group};
 use crate::sqlite::store::{Directory, OpenError};
 use crate::state::Shared;
 
@@ -25,17 +26,30 @@ pub enum EnvError {
     Open(#[from] OpenError),
 }
 
+/// The environment of a replica of the clients' database: see [`env_of`].
+///
+/// # Errors
+/// See [`EnvError`].
+pub fn env(config: Config, bus: Bus, registry: Registry) -> Result<(Env, Listener), EnvError> {
+    env_of(&CLIENTS, config, bus, registry)
+}
+
 /// Checks the configuration, binds the socket, locks the data directory and builds the environment of [`crate::TREE`].
 /// `bus` is the replica's own link. The replica announces itself.
 ///
 /// # Errors
 /// See [`EnvError`].
-pub fn env(config: Config, bus: Bus, registry: Registry) -> Result<(Env, Listener), EnvError> {
+pub fn env_of(
+    group: &'static Group,
+    config: Config,
+    bus: Bus,
+    registry: Registry,
+) -> Result<(Env, Listener), EnvError> {
     config.validate().map_err(EnvError::Config)?;
     let listener = Listener::bind(resolve(&config.listen)?)?;
     let directory = Directory::open(&config.data_dir)?;
     let workers = PoolSize("http", config.http_workers);
-    let shared = Shared::new(config, bus, registry, listener.clone(), directory);
+    let shared = Shared::new(group, config, bus, registry, listener.clone(), directory);
     Ok((Env::new().with(shared).with(workers), listener))
 }
 

@@ -7,7 +7,7 @@ use discovery::{Announcer, Identity};
 use messages::service::Health;
 use supervision::{BoxError, Life, StartError, Started};
 
-use crate::peers::{self, TIER};
+use crate::peers;
 use crate::state::{Role, Shared, Status};
 
 /// How often numbers that always change are told. A change of role is told at once.
@@ -23,7 +23,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     let shared = life.env::<Shared>();
     Ok(Started::task(async move {
         let announcer = shared.registry.announce(
-            Identity::new(TIER, &shared.config.instance)
+            Identity::new(shared.group.tier, &shared.config.instance)
                 .at(shared.listener.bound_url())
                 .over(shared.bus.clone()),
         );
@@ -76,7 +76,7 @@ async fn cut(shared: &Shared, status: &Status) {
     if before == 0 {
         return;
     }
-    let log = shared.bus.log(&crate::replica::log_name(status.token.generation));
+    let log = shared.log(status.token.generation);
     if let Err(error) = log.truncate_before(before).await {
         tracing::warn!(instance = shared.config.instance, %error, "the log cannot be cut; it grows");
     }

@@ -36,6 +36,7 @@ mod elector;
 pub mod entry;
 mod env;
 pub mod fold;
+mod group;
 mod http;
 mod keeper;
 mod op;
@@ -48,9 +49,9 @@ pub mod succession;
 mod telemetry;
 pub mod wire;
 
-pub use config::Config;
-pub use env::{EnvError, env};
-pub use peers::TIER;
+pub use config::{Config, JOBS_SUFFIX};
+pub use env::{EnvError, env, env_of};
+pub use group::{CLIENTS, Group, JOBS};
 pub use state::Role;
 
 const fn secs(n: u64) -> Shutdown {

@@ -12,9 +12,6 @@ use crate::sqlite::store;
 use crate::state::Shared;
 use crate::succession::Peer;
 
-/// Tier's name in discovery.
-pub const TIER: &str = "database";
-
 pub(crate) fn client() -> reqwest::Client {
     // Several crates of one process may do this; the first wins and all want the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -28,7 +25,7 @@ pub(crate) fn client() -> reqwest::Client {
 
 /// The other replicas that discovery knows and that have an address.
 pub(crate) fn others(shared: &Shared) -> Vec<Announcement> {
-    let mut all = shared.registry.of_tier(TIER);
+    let mut all = shared.registry.of_tier(shared.group.tier);
     all.retain(|it| {
         it.instance != shared.config.instance && it.address.is_some() && it.health != Health::Gone
     });

@@ -24,7 +24,6 @@ use crate::fold::{Divergence, Fold};
 use crate::sqlite::writer::{StoreError, Writer};
 use crate::state::{Command, Role, Shared, Write};
 
-pub(crate) use append::log_name;
 use append::{Barrier, Pending, What};
 use standing::Standing;
 

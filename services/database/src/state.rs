@@ -11,6 +11,7 @@ use http_support::{Limits, Listener};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
+use crate::group::Group;
 use crate::position::Token;
 use crate::sqlite::reader::Readers;
 use crate::sqlite::store::Directory;
@@ -159,6 +160,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// See the module.
 pub struct Shared {
+    /// The database whose replica this is.
+    pub group: &'static Group,
     /// As configured.
     pub config: Config,
     /// This replica's link.
@@ -191,6 +194,7 @@ pub struct Shared {
 
 impl Shared {
     pub(crate) fn new(
+        group: &'static Group,
         config: Config,
         bus: Bus,
         registry: Registry,
@@ -220,6 +224,7 @@ impl Shared {
             token,
             beat: AtomicU64::new(0),
             base: clock::now(),
+            group,
             config,
             bus,
             registry,
@@ -227,6 +232,11 @@ impl Shared {
             limits,
             directory,
         }
+    }
+
+    /// The log of a generation.
+    pub(crate) fn log(&self, generation: u64) -> bus::Log {
+        self.bus.log(&self.group.log_name(generation))
     }
 
     /// What the replica does now, and every change of it; that it has come further is none, though it can be seen here.

@@ -20,6 +20,7 @@ const TIERS: &[(&str, &str)] = &[
     ("jobs",      "runs what was submitted, exactly once"),
     ("cache",     "speaks the Redis protocol"),
     ("database",  "SQLite, replicated by one ordered log"),
+    ("jobstore",  "a database of its own for the jobs"),
     ("console",   "shows the supervision tree, and breaks it on purpose"),
 ];
 

@@ -1,5 +1,8 @@
 //! Where the replicas are.
 
+use discovery::Registry;
+use messages::service::{self, Announcement, Health};
+
 /// One replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -15,22 +18,57 @@ pub trait Endpoints: Send + Sync + 'static {
     fn endpoints(&self) -> Vec<Endpoint>;
 }
 
-/// Whoever discovery knows in tier `database`, in the role that each says it has.
-impl Endpoints for discovery::Registry {
+/// The replicas of one database that discovery knows, in the role that each says it has. One that drains is named only
+/// if there is no other.
+#[derive(Clone)]
+pub struct Replicas {
+    registry: Registry,
+    tier: &'static str,
+}
+
+impl Replicas {
+    /// Of the clients' database.
+    #[must_use]
+    pub fn of_clients(registry: Registry) -> Self {
+        Self { registry, tier: service::DATABASE }
+    }
+
+    /// Of the jobs' database.
+    #[must_use]
+    pub fn of_jobs(registry: Registry) -> Self {
+        Self { registry, tier: service::JOBSTORE }
+    }
+}
+
+impl Endpoints for Replicas {
     fn endpoints(&self) -> Vec<Endpoint> {
-        let all = self.snapshot();
-        let of_tier = all.iter().filter(|it| it.tier == "database");
-        let primary =
-            |it: &messages::service::Announcement| it.facts.get("role").is_some_and(|role| role == "primary");
-        // Of two that both say so, the one of the later epoch is.
-        let epoch =
-            |it: &messages::service::Announcement| it.facts.get("epoch").and_then(|e| e.parse::<u64>().ok());
-        let latest = of_tier.clone().filter(|it| primary(it)).map(epoch).max().flatten();
-        of_tier
-            .filter_map(|it| {
-                Some(Endpoint { url: it.address.clone()?, primary: primary(it) && epoch(it) == latest })
+        let all = self.registry.snapshot();
+        let of_tier = || all.iter().filter(|it| it.tier == self.tier && it.address.is_some());
+        let staying = of_tier().any(|it| it.health != Health::Draining);
+        // Of two that both say that they are primary, the one of the later epoch is.
+        let latest = of_tier().filter(|it| says_primary(it)).map(epoch).max().flatten();
+        of_tier()
+            .filter(|it| !staying || it.health != Health::Draining)
+            .map(|it| Endpoint {
+                url: it.address.clone().unwrap_or_default(),
+                primary: says_primary(it) && epoch(it) == latest,
             })
             .collect()
+    }
+}
+
+fn says_primary(it: &Announcement) -> bool {
+    it.facts.get("role").is_some_and(|role| role == "primary")
+}
+
+fn epoch(it: &Announcement) -> Option<u64> {
+    it.facts.get("epoch")?.parse().ok()
+}
+
+/// The replicas of the clients' database.
+impl Endpoints for Registry {
+    fn endpoints(&self) -> Vec<Endpoint> {
+        Replicas::of_clients(self.clone()).endpoints()
     }
 }
 

@@ -27,7 +27,7 @@ use messages::sql::{Level, Outcome, Statement};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-pub use endpoints::{Endpoint, Endpoints};
+pub use endpoints::{Endpoint, Endpoints, Replicas};
 pub use error::DbError;
 
 use dispatch::{Dispatcher, Read, Write};

@@ -20,6 +20,10 @@ pub const FAULTS: &str = "faults.set";
 pub const DATABASE_LOG: &str = "database.log";
 /// Lease: who may try to be the database's primary.
 pub const DATABASE_LEASE: &str = "database.primary";
+/// Log: the jobs database's ordered entries; the generation follows: `jobstore.log.<generation>`.
+pub const JOBSTORE_LOG: &str = "jobstore.log";
+/// Lease: who may try to be the jobs database's primary.
+pub const JOBSTORE_LEASE: &str = "jobstore.primary";
 /// Topic: a certificate was issued; body: the name it is kept under. A hint: the store is the truth.
 pub const CERTIFICATES: &str = "certificates.changed";
 /// Lease: who may order certificates.

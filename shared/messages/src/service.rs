@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Tier of the replicas of the clients' database.
+pub const DATABASE: &str = "database";
+/// Tier of the replicas of the jobs' database.
+pub const JOBSTORE: &str = "jobstore";
+
 /// How an instance is doing, in its own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -51,39 +51,48 @@ use Sees::{Nothing, Retries};
 #[rustfmt::skip]
 static MATRIX: &[Cell] = &[
     //   fault         hits tier   and then
-    cell("panic",      "database", Restart(Retries)), // the primary, all its children at once
+    cell("panic",      "jobstore", Restart(Retries)), // the primary of the jobs' database, all its children at once
+    cell("panic",      "database", Restart(Nothing)), // the clients' database: jobs do not notice
     cell("panic",      "app",      Restart(Retries)), // a request in hand loses its connection
     cell("panic",      "jobs",     Restart(Nothing)), // its job is rescued
     cell("panic",      "console",  Restart(Nothing)),
-    cell("exit",       "database", Restart(Retries)),
+    cell("exit",       "jobstore", Restart(Retries)),
+    cell("exit",       "database", Restart(Nothing)),
     cell("exit",       "app",      Restart(Retries)),
     cell("exit",       "jobs",     Restart(Nothing)),
     cell("exit",       "console",  Restart(Nothing)),
-    cell("hang",       "database", Restart(Retries)), // found by its liveness deadline; fenced when it wakes up
+    cell("hang",       "database", Restart(Nothing)),
+    cell("hang",       "jobstore", Restart(Retries)), // found by its liveness deadline; fenced when it wakes up
     cell("hang",       "app",      Restart(Retries)),
     cell("hang",       "jobs",     Restart(Nothing)),
     cell("hang",       "console",  Restart(Nothing)),
+    cell("slow",       "jobstore", Endure(Nothing)),
     cell("slow",       "database", Endure(Nothing)),
     cell("slow",       "app",      Endure(Nothing)),
     cell("slow",       "jobs",     Endure(Nothing)),
     cell("slow",       "console",  Endure(Nothing)),
-    cell("drop",       "database", Endure(Retries)), // half of what it says is lost; the log tells it what was
+    cell("drop",       "database", Endure(Nothing)),
+    cell("drop",       "jobstore", Endure(Retries)), // half of what it says is lost; the log tells it what was
     cell("drop",       "app",      Endure(Nothing)),  // wake-ups are hints: the sweeper finds the job
     cell("drop",       "jobs",     Endure(Nothing)),
     cell("drop",       "console",  Endure(Nothing)),
+    cell("duplicate",  "jobstore", Endure(Nothing)),
     cell("duplicate",  "database", Endure(Nothing)),
     cell("duplicate",  "app",      Endure(Nothing)),
     cell("duplicate",  "jobs",     Endure(Nothing)),
     cell("duplicate",  "console",  Endure(Nothing)),
+    cell("delay",      "jobstore", Endure(Nothing)),
     cell("delay",      "database", Endure(Nothing)),
     cell("delay",      "app",      Endure(Nothing)),
     cell("delay",      "jobs",     Endure(Nothing)),
     cell("delay",      "console",  Endure(Nothing)),
-    cell("disconnect", "database", Endure(Retries)),
+    cell("disconnect", "jobstore", Endure(Retries)),
+    cell("disconnect", "database", Endure(Nothing)),
     cell("disconnect", "app",      Endure(Nothing)),
     cell("disconnect", "jobs",     Endure(Nothing)),
     cell("disconnect", "console",  Endure(Nothing)),
-    cell("partition",  "database", Endure(Retries)), // another replica takes the lease; the old epoch is fenced
+    cell("partition",  "database", Endure(Nothing)),
+    cell("partition",  "jobstore", Endure(Retries)), // another replica takes the lease; the old epoch is fenced
     cell("partition",  "app",      Endure(Nothing)),
     cell("partition",  "jobs",     Endure(Nothing)),
     cell("partition",  "console",  Endure(Nothing)),
@@ -114,6 +123,7 @@ static MATRIX: &[Cell] = &[
     cell("partition",  "edge",     Endure(Nothing)),
     cell("partition",  "balancer", Endure(Nothing)),
     cell("partition",  "web",      Endure(Nothing)),
+    cell("kill",       "jobstore", No("as below: it goes with the node of the clients' replica")),
     cell("kill",       "database", No("a process of its own: scenarios/real_input kills each with -9")),
     cell("kill",       "app",      No("as above")),
     cell("kill",       "jobs",     No("as above")),
@@ -126,18 +136,20 @@ static MATRIX: &[Cell] = &[
 /// The same with RabbitMQ and each instance a process of its own: what differs there is the bus, so mostly its faults.
 #[rustfmt::skip]
 static ON_RABBITMQ: &[Cell] = &[
-    cell("panic",      "database", Restart(Retries)),
+    cell("panic",      "jobstore", Restart(Retries)),
+    cell("panic",      "database", Restart(Nothing)),
     cell("panic",      "jobs",     Restart(Nothing)),
     cell("panic",      "edge",     Restart(Retries)),
-    cell("drop",       "database", Endure(Retries)),
+    cell("drop",       "jobstore", Endure(Retries)),
     cell("drop",       "jobs",     Endure(Nothing)),
-    cell("duplicate",  "database", Endure(Nothing)),
-    cell("delay",      "database", Endure(Nothing)),
-    cell("disconnect", "database", Endure(Retries)), // the broker gives its lease to another
+    cell("duplicate",  "jobstore", Endure(Nothing)),
+    cell("delay",      "jobstore", Endure(Nothing)),
+    cell("disconnect", "jobstore", Endure(Retries)), // the broker gives its lease to another
     cell("disconnect", "app",      Endure(Nothing)),
     cell("disconnect", "jobs",     Endure(Nothing)),
     cell("disconnect", "balancer", Endure(Nothing)), // its partner and the edges hear nothing of it for a moment
-    cell("partition",  "database", Endure(Retries)),
+    cell("partition",  "jobstore", Endure(Retries)),
+    cell("partition",  "database", Endure(Nothing)),
     cell("partition",  "app",      Endure(Nothing)),
     cell("partition",  "jobs",     Endure(Nothing)),
     cell("partition",  "edge",     Endure(Nothing)),
@@ -224,8 +236,12 @@ async fn run(stack: &TestStack, cell: &Cell, restarts: bool, sees: Sees) -> Opti
 /// What serves the clients of a tier: the primary database whole, one child of a pool elsewhere; links by instance.
 async fn target(stack: &TestStack, cell: &Cell, tree: &Node) -> String {
     let link = matches!(cell.fault, "drop" | "duplicate" | "delay" | "disconnect" | "partition");
-    if cell.tier == "database" {
-        let primary = until("a database is primary", RECOVERS, async || stack.primary().await).await;
+    if matches!(cell.tier, "database" | "jobstore") {
+        let primary = until("a database is primary", RECOVERS, async || match cell.tier {
+            "database" => stack.primary().await,
+            _ => stack.jobs_primary().await,
+        });
+        let primary = primary.await;
         return format!("/*/database/{primary}{}", if link { "" } else { "/**" });
     }
     if link {

@@ -5,7 +5,8 @@ use http_support::Error;
 use serde_json::json;
 
 use super::{State, shared};
-use crate::peers::{self, TIER};
+use crate::group::{CLIENTS, Group, JOBS};
+use crate::peers;
 use crate::state::Role;
 
 /// How this replica is doing.
@@ -27,14 +28,17 @@ pub async fn status(state: State) -> HttpResponse {
     }))
 }
 
-/// All replicas that discovery knows.
+/// All replicas that discovery knows, of both databases: this API's first.
 pub async fn nodes(state: State) -> HttpResponse {
-    let all = state.registry.of_tier(TIER);
-    let nodes: Vec<_> = all
-        .iter()
-        .map(|it| {
+    let of = |group: &'static Group| {
+        state.registry.of_tier(group.tier).into_iter().map(move |it| (group.title, it))
+    };
+    let nodes: Vec<_> = of(&CLIENTS)
+        .chain(of(&JOBS))
+        .map(|(database, it)| {
+            let it = &it;
             json!({
-                "instance": it.instance, "node": it.node, "address": it.address, "health": it.health,
+                "instance": it.instance, "database": database, "node": it.node, "address": it.address, "health": it.health,
                 "role": it.facts.get("role"), "epoch": peers::fact(it, "epoch"), "sequence": peers::fact(it, "seq"),
                 "generation": peers::fact(it, "generation"),
             })

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use bus::{Log, Message, PublishError, Refusal as BusRefusal};
 use bytes::Bytes;
-use messages::names::DATABASE_LOG;
 use tokio::sync::oneshot;
 
 use super::{Left, Replica};
@@ -77,15 +76,10 @@ impl Waiter {
     }
 }
 
-/// The log of a generation.
-pub(crate) fn log_name(generation: u64) -> String {
-    format!("{DATABASE_LOG}.{generation}")
-}
-
 impl Replica {
     /// The log that is followed.
     pub(super) fn log(&self) -> Log {
-        self.shared.bus.log(&log_name(self.fold.position().generation))
+        self.shared.log(self.fold.position().generation)
     }
 
     /// Sends an entry off; [`Replica::appended`] hears how it went.

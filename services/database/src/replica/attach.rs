@@ -5,7 +5,6 @@ use std::time::Duration;
 use bus::{From, LogReader};
 use supervision::BoxError;
 
-use super::append::log_name;
 use super::{Left, Replica};
 use crate::entry::chain_of;
 use crate::peers;
@@ -19,7 +18,7 @@ impl Replica {
     /// Opens a reader at the stored position and looks whether the log is still the one that was followed.
     pub(super) async fn attach(&mut self) -> Result<LogReader, Left> {
         loop {
-            let log = self.shared.bus.log(&log_name(self.fold.position().generation));
+            let log = self.shared.log(self.fold.position().generation);
             let offset = self.fold.settled().offset;
             let from = offset.map_or(From::First, From::Offset);
             let Ok(bounds) = log.bounds().await else {

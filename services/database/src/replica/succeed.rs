@@ -5,7 +5,6 @@ use std::time::Duration;
 use bus::{From, Message};
 use supervision::BoxError;
 
-use super::append::log_name;
 use super::{Left, Replica};
 use crate::entry::Entry;
 use crate::fold::{Divergence, Fold};
@@ -69,7 +68,7 @@ impl Replica {
     async fn begin_generation(&mut self, mine: &Position) -> Result<bool, BoxError> {
         let generation = mine.generation + 1;
         let genesis = Entry::Genesis { generation, seq: mine.seq, chain: mine.chain };
-        let log = self.shared.bus.log(&log_name(generation));
+        let log = self.shared.log(generation);
         log.append(vec![Message::new(genesis.encode())]).await?;
         tracing::warn!(
             instance = self.instance(),
@@ -82,7 +81,7 @@ impl Replica {
 
     /// Goes over to a generation; its first entry says where it begins.
     async fn join(&mut self, mine: &Position, generation: u64) -> Result<bool, BoxError> {
-        let log = self.shared.bus.log(&log_name(generation));
+        let log = self.shared.log(generation);
         let bounds = log.bounds().await?;
         let mut entrance = Entrance::Snapshot;
         if bounds.first < bounds.next {

@@ -78,10 +78,10 @@ async fn status(at: &DatabaseAt) -> Outcome {
         let value = node.get("facts").and_then(|facts| facts.get(key)).or_else(|| node.get(key));
         value.map(cell).unwrap_or_else(|| "-".to_owned())
     };
-    let keys = ["instance", "node", "role", "health", "epoch", "sequence", "address"];
+    let keys = ["instance", "database", "node", "role", "health", "epoch", "sequence", "address"];
     let rows: Vec<Vec<String>> =
         list.iter().map(|node| keys.iter().map(|key| fact(node, key)).collect()).collect();
-    out::table(&["INSTANCE", "NODE", "ROLE", "HEALTH", "EPOCH", "SEQ", "ADDRESS"], &rows);
+    out::table(&["INSTANCE", "DATABASE", "NODE", "ROLE", "HEALTH", "EPOCH", "SEQ", "ADDRESS"], &rows);
     Ok(())
 }
 

@@ -62,6 +62,12 @@ pub fn run(args: &cli::Run) -> Outcome {
     }
     let instance = args.instance.clone().unwrap_or_else(|| format!("{tier}-1"));
     check_name("--instance", &instance).map_err(Failure::config)?;
+    if matches!(args.tier, cli::Tier::Database) && instance.ends_with(database::JOBS_SUFFIX) {
+        let beside = format!("--instance = {instance:?}: names that end in {:?} are", database::JOBS_SUFFIX);
+        return Err(Failure::config(format!(
+            "{beside} those of the jobs' replicas, which start with the others"
+        )));
+    }
     let keeps_data = matches!(args.tier, cli::Tier::Database | cli::Tier::Web | cli::Tier::Edge);
     let data = keeps_data.then(|| DataDir::own_instance(&settings.data, &instance)).transpose()?;
     serve::run(settings, &tiers::Plan::one(args.tier, instance), data, &source)

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use dbclient::{Database, Endpoint};
-use discovery::{Identity, Registry};
+use dbclient::{Database, Replicas};
+use discovery::Identity;
 use futures_util::future::try_join_all;
-use messages::service::{Announcement, Health};
 
 use crate::cli::Tier;
 use crate::data_dir::DataDir;
@@ -99,6 +98,7 @@ impl Node {
         }
     }
 
+    /// A replica of the clients' database, and one of the jobs' database beside it.
     async fn start_database(&self, instance: &str, own_port: bool) -> Outcome {
         let mut config = self.settings.database.clone();
         instance.clone_into(&mut config.instance);
@@ -106,9 +106,18 @@ impl Node {
         if !own_port {
             config.listen = port_zero(&config.listen);
         }
-        let built = database::env(config, self.link("database", instance), self.registry.clone());
-        let (env, _listener) = built.map_err(|error| refused(instance, &error))?;
-        self.add("database", instance, &database::TREE, env).await
+        let mut jobs = config.for_jobs();
+        jobs.data_dir = self.directory(&jobs.instance);
+        let both = [(&database::CLIENTS, config), (&database::JOBS, jobs)];
+        try_join_all(both.map(|(group, config)| self.start_replica(group, config))).await.map(drop)
+    }
+
+    async fn start_replica(&self, group: &'static database::Group, config: database::Config) -> Outcome {
+        let instance = config.instance.clone();
+        let link = self.link("database", &instance);
+        let built = database::env_of(group, config, link, self.registry.clone());
+        let (env, _listener) = built.map_err(|error| refused(&instance, &error))?;
+        self.add("database", &instance, &database::TREE, env).await
     }
 
     async fn start_app(&self, instance: &str, own_port: bool) -> Outcome {
@@ -214,23 +223,11 @@ impl Node {
         self.data.as_ref().map_or(self.settings.data.as_path(), DataDir::path).join(instance)
     }
 
-    /// The client of the database tier that all instances of this node share.
+    /// The client of the jobs' database that all instances of this node share.
     fn database(&self) -> Database {
-        let registry = self.registry.clone();
-        self.database.get_or_init(|| Database::new(move || replicas(&registry))).clone()
+        let replicas = || Replicas::of_jobs(self.registry.clone());
+        self.database.get_or_init(|| Database::new(replicas())).clone()
     }
-}
-
-/// The replicas that discovery knows; one that drains only if there is no other.
-fn replicas(registry: &Registry) -> Vec<Endpoint> {
-    let picture = registry.snapshot();
-    let replicas = || picture.iter().filter(|it| it.tier == Tier::Database.as_str() && it.address.is_some());
-    let staying = replicas().any(|it| it.health != Health::Draining);
-    let endpoint = |it: &Announcement| Endpoint {
-        url: it.address.clone().unwrap_or_default(),
-        primary: it.facts.get("role").is_some_and(|role| role == "primary"),
-    };
-    replicas().filter(|it| !staying || it.health != Health::Draining).map(endpoint).collect()
 }
 
 /// An instance that may not have the configured ports takes free ones.

@@ -203,6 +203,11 @@ fn the_database_is_queried_and_changed_by_hand() {
     let text = one_line(&db(&["query", "SELEC"]), 1);
     assert!(text.contains("syntax error"), "{text}");
     let status = text_of(&db(&["status"]));
-    assert!(status.contains("primary") && status.lines().count() == 4, "{status}");
+    assert_eq!(
+        status.lines().count(),
+        7,
+        "three replicas of the clients' database, three of the jobs': {status}"
+    );
+    assert!(status.contains("primary") && status.contains("database-2-jobs  jobs"), "{status}");
     assert!(!status.contains(" - "), "how far each has come is told: {status}");
 }
