@@ -33,8 +33,15 @@ pub struct Config {
     /// takes messages of 16 MiB.
     pub entry_bytes_max: usize,
     /// How long a statement that writes may run, milliseconds. Default 1,500, 10 to 3,000. It holds up every other
-    /// write; the supervisor replaces a writer that was silent for 5 s.
+    /// write.
     pub write_time_ms: u64,
+    /// How long a transaction may run, milliseconds. Default 3,000, from `write_time_ms` to 10,000. Transactions run
+    /// one after the other: each waits for those before it.
+    pub transaction_time_ms: u64,
+    /// How long a transaction that changes the schema may run, milliseconds: an index over millions of rows takes
+    /// minutes. Default 600,000, 1,000 to 3,600,000, at least `transaction_time_ms`. Other writes are answered `busy`
+    /// meanwhile, and every replica needs as long again.
+    pub schema_time_ms: u64,
     /// How long a read may run, milliseconds. Default 5,000, 10 to 600,000.
     pub read_time_ms: u64,
     /// How long a request waits for the writer, for a session offset or for the primary, milliseconds. Default 5,000,
@@ -70,6 +77,8 @@ impl Default for Config {
             group_max: 512,
             entry_bytes_max: 12 << 20,
             write_time_ms: 1500,
+            transaction_time_ms: 3000,
+            schema_time_ms: 600_000,
             read_time_ms: 5000,
             wait_ms: 5000,
             body_bytes_max: 16 << 20,
@@ -99,6 +108,8 @@ impl Config {
         within("group_max", self.group_max as u64, 1, 10_000)?;
         within("entry_bytes_max", self.entry_bytes_max as u64, 64 << 10, 15 << 20)?;
         within("write_time_ms", self.write_time_ms, 10, 3000)?;
+        within("transaction_time_ms", self.transaction_time_ms, self.write_time_ms, 10_000)?;
+        within("schema_time_ms", self.schema_time_ms, self.transaction_time_ms.max(1000), 3_600_000)?;
         within("read_time_ms", self.read_time_ms, 10, 600_000)?;
         within("wait_ms", self.wait_ms, 100, 60_000)?;
         within("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 256 << 20)?;
@@ -133,6 +144,11 @@ impl Config {
 
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(self.wait_ms)
+    }
+
+    /// How long a request waits that changes the schema, or may do so.
+    pub(crate) fn schema_wait(&self) -> Duration {
+        self.wait() + Duration::from_millis(self.schema_time_ms)
     }
 }
 

@@ -21,6 +21,7 @@ use supervision::{BoxError, Life, StartError, Started};
 use tokio::sync::oneshot;
 
 use crate::fold::{Divergence, Fold};
+use crate::sqlite::ticker::Work;
 use crate::sqlite::writer::{StoreError, Writer};
 use crate::state::{Command, Role, Shared, Write};
 
@@ -46,11 +47,18 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
     let writer = open(&life, &shared).await?;
     let (alive, busy) = (life.clone(), shared.clone());
-    // A statement that runs up to its limit is no silence: one client's slow write must not depose the primary.
-    writer.pulse(move || {
-        if !alive.is_revoked() {
+    // Work with a known end is no silence: one client's slow write, or a schema change, must not depose the primary.
+    writer.pulse(move |work| {
+        let wanted = match work {
+            // A command is news of the role: whatever clients want here may be over.
+            Work::Clients => busy.commands.take.is_empty(),
+            Work::Log => true,
+        };
+        if !alive.is_stopping() {
+            alive.still_at_work();
             busy.beat();
         }
+        wanted && !alive.is_stopping()
     });
     let position = writer.position()?;
     let _down = Down(life.clone(), shared.clone());
@@ -65,7 +73,6 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         barrier: None,
         backlog: VecDeque::new(),
         standing: Standing::default(),
-        requests_max: usize::MAX,
         barriers: 0,
         end: None,
         read: 0,
@@ -143,8 +150,6 @@ struct Replica {
     backlog: VecDeque<Write>,
     /// Writes that wait until they can change something.
     standing: Standing,
-    /// Requests in the next group at most: fewer after a group that was too large for an entry.
-    requests_max: usize,
     barriers: u64,
     /// Where the log ended when this replica attached to it, until that is reached.
     end: Option<u64>,

@@ -1,11 +1,13 @@
 //! What the children of one replica share; it outlives each of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use bus::Bus;
+use changeset::Memory;
 use discovery::Registry;
 use http_support::{Limits, Listener};
 use tokio::sync::{oneshot, watch};
@@ -13,9 +15,10 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Config;
 use crate::group::Group;
 use crate::position::Token;
+use crate::sqlite::cause::Cause;
+use crate::sqlite::group::Transaction;
 use crate::sqlite::reader::Readers;
 use crate::sqlite::store::Directory;
-use crate::sqlite::writer::Transaction;
 use crate::telemetry::Telemetry;
 use crate::wire::Outcome;
 
@@ -75,9 +78,17 @@ pub struct Status {
 
 /// A write on its way to the writer.
 pub struct Write {
-    /// Each all-or-nothing.
+    /// Each all-or-nothing; those that ran in earlier groups are gone.
     pub transactions: Vec<Transaction>,
-    /// When nobody waits for it any more.
+    /// What those answered that ran in earlier groups.
+    pub done: Vec<Vec<Outcome>>,
+    /// What the last of them left for the next.
+    pub memory: Memory,
+    /// Whether some of them are committed.
+    pub begun: bool,
+    /// Whether the writer has it.
+    pub claim: Claim,
+    /// When it must have begun: afterwards nobody waits for it.
     pub due: Instant,
     /// If it changes nothing, it is run again after whatever changes something, until then.
     pub patience: Option<Instant>,
@@ -86,6 +97,42 @@ pub struct Write {
     pub async_commit: bool,
     /// Where its answer goes.
     pub reply: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+impl Write {
+    /// Answers that it was not done. What is committed of it already makes every error "unknown".
+    pub fn refuse(self, error: WriteError) {
+        let error = if self.begun { WriteError::Unknown } else { error };
+        drop(self.reply.send(Err(error)));
+    }
+}
+
+/// Who decides over a write that waits: the writer, which takes it, or its sender, who withdraws it. So a sender whose time
+/// is over knows whether it may still be done.
+#[derive(Clone, Default)]
+pub struct Claim(Arc<AtomicU8>);
+
+const WAITS: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Claim {
+    /// The writer takes it; not if it was withdrawn.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        self.0.compare_exchange(WAITS, TAKEN, SeqCst, SeqCst).is_ok()
+    }
+
+    /// The writer puts it back as it was.
+    pub fn put_back(&self) {
+        self.0.store(WAITS, SeqCst);
+    }
+
+    /// Its sender gives it up; too late if it was taken.
+    #[must_use]
+    pub fn withdraw(&self) -> bool {
+        self.0.compare_exchange(WAITS, WITHDRAWN, SeqCst, SeqCst).is_ok()
+    }
 }
 
 /// What a write did.
@@ -107,7 +154,7 @@ pub enum WriteError {
     #[error("{0}")]
     Refused(Refusal),
     /// Surely not: it waited for too long.
-    #[error("the primary is too busy")]
+    #[error("the primary is busy with earlier writes or a schema change")]
     TooLate,
     /// Surely not: it changes more than one log entry holds.
     #[error("the transaction changes more than {0} bytes: do it in parts")]
@@ -120,12 +167,33 @@ pub enum WriteError {
 /// What refused a write. Closed: shared by log, metric and test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The disk of this replica's file.
-    #[error("the database's disk is full or cannot be written")]
-    Disk,
+    /// The disk of this replica's file has no space left.
+    #[error("the database's disk is full")]
+    DiskFull,
+    /// The disk of this replica's file cannot be read or written.
+    #[error("the database's disk cannot be read or written")]
+    Io,
+    /// This replica's file is damaged.
+    #[error("the database file of this replica is damaged")]
+    Corrupt,
+    /// Something else holds the write lock of this replica's file.
+    #[error("the database file of this replica is locked by another program")]
+    Locked,
     /// The log.
     #[error("the log takes no entries: its disk is full or the bus is down")]
     Log,
+}
+
+impl From<Cause> for Refusal {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::DiskFull => Self::DiskFull,
+            Cause::Corrupt => Self::Corrupt,
+            Cause::Busy => Self::Locked,
+            // What is the sender's own doing is an answer, and never gets here.
+            Cause::Io | Cause::Sender => Self::Io,
+        }
+    }
 }
 
 /// A strong read that waits until the primary knows that it still is one.
@@ -272,18 +340,20 @@ impl Shared {
     /// Tells everybody who waits for the primary that there is none here.
     pub(crate) fn refuse_waiting(&self) {
         while let Ok(write) = self.writes.take.try_recv() {
-            drop(write.reply.send(Err(WriteError::NotPrimary)));
+            write.refuse(WriteError::NotPrimary);
         }
         while let Ok(strong) = self.strong.take.try_recv() {
             let _ = strong.send(Err(WriteError::NotPrimary));
         }
     }
 
-    /// Waits for what the replica answers, at most as long as is configured, and hardly any longer when it is not
-    /// primary any more: one that steps down answers at once, one that hangs does not.
+    /// Waits for what the replica answers, at most for `wait`, and hardly any longer when it is not primary any more: one
+    /// that steps down answers at once, one that hangs does not.
     pub(crate) async fn answer<T>(
         &self,
         answer: oneshot::Receiver<Result<T, WriteError>>,
+        claim: &Claim,
+        wait: Duration,
     ) -> Result<T, WriteError> {
         let mut status = self.status();
         let deposed = async {
@@ -294,8 +364,10 @@ impl Shared {
             biased;
             // Dropped without an answer: the replica died with it in hand.
             answer = answer => answer.unwrap_or(Err(WriteError::Unknown)),
-            () = deposed => Err(WriteError::Unknown),
-            () = tokio::time::sleep(self.config.wait()) => Err(WriteError::Unknown),
+            () = deposed => Err(if claim.withdraw() { WriteError::NotPrimary } else { WriteError::Unknown }),
+            () = tokio::time::sleep(wait) => {
+                Err(if claim.withdraw() { WriteError::TooLate } else { WriteError::Unknown })
+            }
         }
     }
 

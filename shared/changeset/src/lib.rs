@@ -18,12 +18,14 @@
 
 mod apply;
 mod format;
+mod memory;
 mod record;
 mod tables;
 
 use rusqlite::ffi;
 
-pub use record::{Mark, Replicated};
+pub use memory::{Memories, Memory};
+pub use record::{Mark, Noted, Replicated};
 
 /// Tables whose names begin like this are each replica's own: neither recorded nor applied.
 const PRIVATE_PREFIX: &str = "_standfast_";
@@ -56,6 +58,9 @@ pub enum Error {
         /// In which way.
         kind: Conflict,
     },
+    /// More is recorded than [`Replicated::limit`] allows.
+    #[error("more changes than may be recorded together")]
+    TooLarge,
     /// SQLite's own error: disk full, out of memory, not a changeset …
     #[error("{what}")]
     Sqlite {
@@ -108,9 +113,20 @@ fn sqlite(what: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
     move |source| Error::Sqlite { what, source }
 }
 
-/// Makes SQLite forget the row id of the last insert, so that what it says after the next statement is of that
-/// statement: 0 if it inserted nothing.
-pub fn forget_last_insert_rowid(conn: &rusqlite::Connection) {
-    // SAFETY: the handle is valid for the life of `conn`.
-    unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) }
+/// Whether the open transaction violates a deferred foreign key, so that COMMIT would be refused.
+#[must_use]
+pub fn violates_foreign_key(conn: &rusqlite::Connection) -> bool {
+    let (mut now, mut highest) = (0, 0);
+    // SAFETY: the handle is valid for the life of `conn`, and both out-pointers are.
+    let code = unsafe {
+        ffi::sqlite3_db_status(
+            conn.handle(),
+            ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
+            &raw mut now,
+            &raw mut highest,
+            0,
+        )
+    };
+    // It cannot fail with these arguments; if it did, "no" would let through what COMMIT refuses.
+    code != ffi::SQLITE_OK || now != 0
 }

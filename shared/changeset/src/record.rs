@@ -29,6 +29,14 @@ pub struct Mark {
     bytes: usize,
 }
 
+impl Mark {
+    /// Bytes that were recorded when it was set.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.bytes
+    }
+}
+
 /// What was recorded, and what is known of the tables.
 #[derive(Default)]
 struct Tape {
@@ -37,15 +45,33 @@ struct Tape {
     section: Option<Rc<Table>>,
     recording: bool,
     tables: Option<Rc<Tables>>,
-    /// Why the recording is worth nothing.
+    /// Why what was recorded since the last mark is worth nothing.
     failed: Option<Error>,
+    /// Bytes that may be recorded after a mark, and where that ends.
+    span: usize,
+    end: usize,
+    /// A statement, not a trigger, inserted a row that has a rowid.
+    inserted: bool,
+    /// A statement changed rows of `sqlite_sequence` itself.
+    sequences: bool,
+}
+
+/// What a statement did that SQLite does not tell afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// It inserted a row that has a rowid, itself and not through a trigger.
+    pub inserted: bool,
+    /// It changed rows of `sqlite_sequence`, which are not recorded.
+    pub sequences: bool,
 }
 
 impl Replicated {
-    /// Neither listens nor records yet.
+    /// Neither listens nor records yet, and has no limit.
     #[must_use]
     pub fn new(conn: Connection) -> Self {
-        Self { conn, tape: Rc::default() }
+        let this = Self { conn, tape: Rc::default() };
+        this.with(|tape| (tape.span, tape.end) = (usize::MAX, usize::MAX));
+        this
     }
 
     /// Prepares for recording, or for applying. Statements that were prepared before are forgotten: SQLite deletes all
@@ -55,7 +81,7 @@ impl Replicated {
         let hook: Option<unsafe extern "C" fn(_, _, _, _, _, _, _)> = if on { Some(on_change) } else { None };
         // SAFETY: the handle is valid as long as `conn`; the tape lives until the hook is gone (`Drop`), in one place.
         unsafe { ffi::sqlite3_preupdate_hook(self.conn.handle(), hook, self.tape.get().cast::<c_void>()) };
-        self.with(|tape| *tape = Tape::default());
+        self.with(|tape| *tape = Tape { span: tape.span, end: usize::MAX, ..Tape::default() });
     }
 
     /// The schema is another one now: what is known of it is read again.
@@ -73,7 +99,8 @@ impl Replicated {
         Ok(())
     }
 
-    /// Records the rows that a table has, as if they were inserted now.
+    /// Records the rows that a table has, as if they were inserted now; [`Replicated::failure`] tells if they are too
+    /// large.
     ///
     /// # Errors
     /// SQLite's own, of reading them.
@@ -93,22 +120,57 @@ impl Replicated {
             };
             let new = (0..table.columns.len()).map(|i| row.get_ref(i)).collect::<Result<_, _>>();
             let new = new.map_err(sqlite("read the rows of a table"))?;
-            self.with(|tape| {
-                tape.turn_to(&table);
-                Row { op: Op::Insert, old: Vec::new(), new }.put(&table, &mut tape.bytes);
+            let row = Row { op: Op::Insert, old: Vec::new(), new };
+            let failed = self.with(|tape| {
+                tape.put(&row, &table);
+                tape.failed.is_some()
             });
+            if failed {
+                return Ok(());
+            }
         }
+    }
+
+    /// Bytes that may be recorded from one mark to the next. At the first row beyond, the running statement is
+    /// interrupted, which also ends SQLite's transaction; [`Replicated::failure`] then says why.
+    pub fn limit(&self, bytes: usize) {
+        self.with(|tape| tape.span = bytes);
     }
 
     /// Where the recording is.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark { bytes: self.with(|tape| tape.bytes.len()) }
+        self.with(|tape| {
+            tape.end = tape.bytes.len().saturating_add(tape.span);
+            Mark { bytes: tape.bytes.len() }
+        })
+    }
+
+    /// Bytes that are recorded.
+    #[must_use]
+    pub fn recorded(&self) -> usize {
+        self.with(|tape| tape.bytes.len())
+    }
+
+    /// Why what was recorded since the last mark is worth nothing: the caller must undo it.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.with(|tape| tape.failed.take())
+    }
+
+    /// What was noted since the last call.
+    #[must_use]
+    pub fn noted(&self) -> Noted {
+        self.with(|tape| Noted {
+            inserted: std::mem::take(&mut tape.inserted),
+            sequences: std::mem::take(&mut tape.sequences),
+        })
     }
 
     /// Forgets what was recorded after the mark: the caller has rolled it back.
     pub fn rewind(&self, to: Mark) {
         self.with(|tape| {
+            tape.failed = None;
             if to.bytes < tape.bytes.len() {
                 tape.bytes.truncate(to.bytes);
                 tape.section = None;
@@ -186,15 +248,21 @@ unsafe extern "C" fn on_change(
     if !tape.recording || tape.failed.is_some() || schema != c"main" {
         return;
     }
-    let Some(table) = tape.find(table.to_bytes()) else { return };
+    let Some(table) = tape.find(table.to_bytes()) else {
+        tape.sequences |= table == c"sqlite_sequence";
+        return;
+    };
     // SAFETY: inside the hook, of this handle.
+    tape.inserted |=
+        op == ffi::SQLITE_INSERT && table.has_rowid && unsafe { ffi::sqlite3_preupdate_depth(db) } == 0;
+    // SAFETY: as above.
     match unsafe { Row::read(db, op, &table, (rowid_before, rowid_after)) } {
-        Ok(row) if row.is_unchanged() => {}
-        Ok(row) => {
-            tape.turn_to(&table);
-            row.put(&table, &mut tape.bytes);
-        }
+        Ok(row) => tape.put(&row, &table),
         Err(code) => tape.failed = check("record a change", code).err(),
+    }
+    if matches!(tape.failed, Some(Error::TooLarge)) {
+        // SAFETY: of this handle, which is open.
+        unsafe { ffi::sqlite3_interrupt(db) };
     }
 }
 
@@ -203,6 +271,17 @@ impl Tape {
     fn find(&self, name: &[u8]) -> Option<Rc<Table>> {
         let here = self.section.as_ref().filter(|section| section.name.as_bytes() == name);
         here.or_else(|| self.tables.as_ref()?.get(name)).map(Rc::clone)
+    }
+
+    fn put(&mut self, row: &Row<'_>, table: &Rc<Table>) {
+        if row.is_unchanged() {
+            return;
+        }
+        self.turn_to(table);
+        row.put(table, &mut self.bytes);
+        if self.bytes.len() > self.end {
+            self.failed = Some(Error::TooLarge);
+        }
     }
 
     /// Begins a section, unless the last one is of this table.

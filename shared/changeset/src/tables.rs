@@ -19,6 +19,8 @@ pub(crate) struct Table {
     pub columns: Vec<Column>,
     /// For each column its place in the key, as a changeset has it.
     pub key: Vec<u8>,
+    /// Not WITHOUT ROWID.
+    pub has_rowid: bool,
     insert: String,
     delete: String,
     /// By the columns that change, a byte each.
@@ -69,7 +71,7 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
         "SELECT t.name, c.name, c.cid, c.pk,
             t.wr OR (EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE pk > 0)
                 AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')),
-            c.hidden
+            c.hidden, t.wr
          FROM pragma_table_list t, pragma_table_xinfo(t.name) c
          WHERE t.schema = 'main' AND t.type = 'table' ORDER BY t.name, c.cid",
     )?;
@@ -81,7 +83,12 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
             continue;
         }
         if found.last().is_none_or(|last| last.name != name) {
-            found.push(Found { name, by_key: row.get(4)?, ..Found::default() });
+            found.push(Found {
+                name,
+                by_key: row.get(4)?,
+                has_rowid: !row.get::<_, bool>(6)?,
+                ..Found::default()
+            });
         }
         if let Some(table) = found.last_mut() {
             let column: String = row.get(1)?;
@@ -118,6 +125,7 @@ struct Found {
     key: Vec<u8>,
     /// It has no rowid, or its key is the rowid.
     by_key: bool,
+    has_rowid: bool,
     /// Names that mean the rowid in this table.
     rowid_names: Vec<&'static str>,
 }
@@ -125,7 +133,7 @@ struct Found {
 impl Default for Found {
     fn default() -> Self {
         let (name, columns, key) = Default::default();
-        Self { name, columns, key, by_key: false, rowid_names: ROWID_NAMES.to_vec() }
+        Self { name, columns, key, by_key: false, has_rowid: true, rowid_names: ROWID_NAMES.to_vec() }
     }
 }
 
@@ -137,12 +145,12 @@ impl Found {
             Some(_) => std::iter::once(1).chain(self.key.iter().map(|_| 0)).collect(),
             None => self.key.clone(),
         };
-        Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key)
+        Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key, self.has_rowid)
     }
 }
 
 impl Table {
-    fn new(name: String, columns: Vec<Column>, key: Vec<u8>) -> Self {
+    fn new(name: String, columns: Vec<Column>, key: Vec<u8>, has_rowid: bool) -> Self {
         let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
         let insert = format!(
             "INSERT INTO main.{} ({}) VALUES ({})",
@@ -150,8 +158,8 @@ impl Table {
             names.join(", "),
             vec!["?"; names.len()].join(", ")
         );
-        let mut table =
-            Self { name, columns, key, insert, delete: String::new(), updates: RefCell::default() };
+        let (delete, updates) = (String::new(), RefCell::default());
+        let mut table = Self { name, columns, key, has_rowid, insert, delete, updates };
         let all = vec![1; table.columns.len()];
         table.delete = format!("DELETE FROM main.{} WHERE {}", quoted(&table.name), table.is_as_before(&all));
         table

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender, TrySendError};
 use bytes::Bytes;
-use messages::sql::{BatchResults, Level, Outcome, Results, Statement};
+use messages::sql::{BatchResults, Level, Outcome, Results, Statement, TOO_LARGE};
 use serde::Serialize;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -244,6 +244,7 @@ fn rows(body: &[u8], offset: String) -> Result<Rows, DbError> {
 
 fn first_error(results: Vec<Outcome>) -> Result<Vec<Outcome>, DbError> {
     match results.iter().find_map(|outcome| outcome.error.clone()) {
+        Some(error) if error.starts_with(TOO_LARGE) => Err(DbError::TooLarge(error)),
         Some(error) => Err(DbError::Statement(error)),
         None => Ok(results),
     }

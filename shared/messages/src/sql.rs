@@ -98,5 +98,9 @@ pub enum Level {
     Strong,
 }
 
+/// How the error of a transaction begins that changes more than one log entry holds; alone in its request, it is answered
+/// 413.
+pub const TOO_LARGE: &str = "the transaction changes more than";
+
 /// Request and response header that carries a position in the database's history: `<generation>-<sequence>`.
 pub const OFFSET_HEADER: &str = "standfast-offset";

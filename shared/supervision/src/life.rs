@@ -276,6 +276,12 @@ impl Life {
         self.0.has(signal::REVOKED)
     }
 
+    /// A sign of life from inside work that blocks its thread and is known to end. Whoever vouches for such work must stop
+    /// doing so when it takes longer than it may.
+    pub fn still_at_work(&self) {
+        self.answer_ping();
+    }
+
     /// Ends this life with reason `error`.
     pub fn fail(&self, error: impl std::fmt::Display) {
         self.0.fail(ExitReason::Error, crash::capped(&error.to_string()));

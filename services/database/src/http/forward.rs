@@ -29,7 +29,7 @@ pub(super) async fn to_primary(
     let mut onward = shared
         .peers
         .post(format!("{primary}{target}"))
-        .timeout(shared.config.wait())
+        .timeout(if may_change_schema(&body) { shared.config.schema_wait() } else { shared.config.wait() })
         .header(CONTENT_TYPE.as_str(), "application/json")
         .header(FORWARDED, shared.config.instance.as_str());
     for name in [OFFSET_HEADER, "traceparent", "x-request-id"] {
@@ -52,4 +52,15 @@ pub(super) async fn to_primary(
     }
     let body = answer.bytes().await.map_err(|_| Error::from(WriteError::Unknown))?;
     Ok(response.body(body))
+}
+
+/// Whether the primary may need as long for it as for a schema change: it has one of the words.
+fn may_change_schema(body: &[u8]) -> bool {
+    let words: [&[u8]; 5] = [b"create", b"alter", b"drop", b"reindex", b"analyze"];
+    let begins = |at: usize| words.iter().any(|word| begins_with(&body[at..], word));
+    (0..body.len()).any(begins)
+}
+
+fn begins_with(text: &[u8], word: &[u8]) -> bool {
+    text.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
 }

@@ -3,14 +3,19 @@
 use actix_web::http::StatusCode;
 use http_support::Error;
 
-use crate::state::WriteError;
+use crate::state::{Refusal, WriteError};
 
 impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::NotPrimary => no_primary(),
             WriteError::Refused(refusal) => {
-                Self::unavailable("storage-full", refusal.to_string(), 1).with("retry_after_ms", 500)
+                let kind = match refusal {
+                    Refusal::DiskFull | Refusal::Log => "storage-full",
+                    Refusal::Io | Refusal::Corrupt => "storage-failed",
+                    Refusal::Locked => "storage-locked",
+                };
+                Self::unavailable(kind, refusal.to_string(), 1).with("retry_after_ms", 500)
             }
             WriteError::TooLate => busy(),
             WriteError::TooLarge(_) => Self::new(
@@ -34,8 +39,8 @@ pub(super) fn no_primary() -> Error {
 }
 
 pub(super) fn busy() -> Error {
-    Error::unavailable("busy", "too many requests are waiting; nothing was done", 1)
-        .with("retry_after_ms", 100)
+    let detail = "the primary is busy with earlier requests or a schema change; nothing was done";
+    Error::unavailable("busy", detail, 1).with("retry_after_ms", 100)
 }
 
 pub(super) fn invalid(detail: impl Into<String>) -> Error {

@@ -13,7 +13,7 @@ use super::{Params, QueryParams, State, body, forward, json, problem, shared};
 use crate::position::Token;
 use crate::sqlite::reader::Answer;
 use crate::sqlite::run::Limits;
-use crate::state::{Role, Shared, WriteError};
+use crate::state::{Claim, Role, Shared, WriteError};
 use crate::wire::{Statement, write_results};
 
 /// Reads one or more statements on one snapshot.
@@ -102,7 +102,8 @@ async fn still_primary(shared: &Shared) -> Result<(), Error> {
         Err(TrySendError::Full(_)) => return Err(problem::busy()),
         Err(TrySendError::Closed(_)) => return Err(problem::no_primary()),
     }
-    match shared.answer(answer).await {
+    // Nothing takes it before it is answered, so that its end is always known.
+    match shared.answer(answer, &Claim::default(), shared.config.wait()).await {
         // A read changes nothing, so nothing is unknown.
         Err(WriteError::Unknown) => Err(problem::no_primary()),
         answer => answer.map(drop).map_err(Error::from),

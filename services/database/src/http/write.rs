@@ -5,13 +5,14 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_channel::TrySendError;
 use bytes::Bytes;
+use changeset::Memory;
 use http_support::{Departed, Error, parse};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::{Params, QueryParams, State, body, forward, json, problem};
-use crate::sqlite::writer::Transaction;
-use crate::state::{Role, Shared, Write, WriteError, Written};
+use crate::sqlite::group::{Transaction, changes_schema};
+use crate::state::{Claim, Role, Shared, Write, WriteError, Written};
 use crate::wire::{Statement, write_results};
 
 /// Statements, each on its own, or with `?transaction` all or none.
@@ -30,14 +31,20 @@ pub async fn execute(
         return Err(problem::invalid("no statements"));
     }
     let transactions = match params.transaction {
-        Some(_) => vec![Transaction { statements }],
-        None => statements.into_iter().map(|one| Transaction { statements: vec![one] }).collect(),
+        Some(_) => vec![Transaction { statements, continues: false }],
+        None => one_by_one(statements),
     };
     let written = write(&state, transactions, None, false).await?;
     let mut out = Vec::with_capacity(64);
     let results: Vec<_> = written.answers.into_iter().flatten().collect();
     write_results(&mut out, &results);
     Ok(json(out, Some(written.token.to_string())))
+}
+
+/// Each alone, as on one connection: what one inserted, the next may ask for.
+fn one_by_one(statements: Vec<Statement>) -> Vec<Transaction> {
+    let one = |(i, one)| Transaction { statements: vec![one], continues: i > 0 };
+    statements.into_iter().enumerate().map(one).collect()
 }
 
 #[derive(Deserialize)]
@@ -81,7 +88,8 @@ async fn run(
         return forward::to_primary(state, request, body).await;
     }
     let batch: Batch = parse(&body, state.limits.json_depth_max)?;
-    let transactions = batch.transactions.into_iter().map(|statements| Transaction { statements }).collect();
+    let alone = |statements| Transaction { statements, continues: false };
+    let transactions = batch.transactions.into_iter().map(alone).collect();
     let written = write(state, transactions, patience, async_commit).await?;
     let mut out = Vec::with_capacity(64 * written.answers.len());
     out.extend_from_slice(b"{\"transactions\":[");
@@ -114,11 +122,25 @@ async fn write(
     let (reply, answer) = oneshot::channel();
     let now = clock::now();
     let due = now + shared.config.wait();
-    let patience = patience.map(|time| now + time);
-    match shared.writes.put.try_send(Write { transactions, due, patience, async_commit, reply }) {
+    // A schema change takes as long as it takes, once it has begun.
+    let schema = transactions.iter().any(changes_schema);
+    let wait = if schema { shared.config.schema_wait() } else { shared.config.wait() };
+    let claim = Claim::default();
+    let write = Write {
+        transactions,
+        done: Vec::new(),
+        memory: Memory::default(),
+        begun: false,
+        claim: claim.clone(),
+        due,
+        patience: patience.map(|time| now + time),
+        async_commit,
+        reply,
+    };
+    match shared.writes.put.try_send(write) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => return Err(problem::busy()),
         Err(TrySendError::Closed(_)) => return Err(WriteError::NotPrimary.into()),
     }
-    shared.answer(answer).await.map_err(Error::from)
+    shared.answer(answer, &claim, wait).await.map_err(Error::from)
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{Left, Replica};
 use crate::entry::Entry;
 use crate::position::{Chain, Token};
-use crate::state::{Refusal, Role, Strong, WriteError, Written};
+use crate::state::{Refusal, Role, Strong, Write, WriteError, Written};
 use crate::wire::Outcome;
 
 /// What was appended.
@@ -45,8 +45,20 @@ pub(super) struct Pending {
     /// Its place in the log is settled and it is committed here; the log's disk is still at work.
     pub committed: bool,
     pub answers: Vec<Answer>,
+    /// A request that ran in part: it goes on when that part is committed.
+    pub rest: Option<Write>,
     pub transactions: u64,
     pub since: Instant,
+}
+
+impl Pending {
+    /// Answers everybody that it was not, or perhaps, done.
+    pub fn refuse(self, error: WriteError) {
+        self.answers.into_iter().for_each(|a| drop(a.reply.send(Err(error))));
+        if let Some(rest) = self.rest {
+            rest.refuse(error);
+        }
+    }
 }
 
 /// Somebody who must know that this is still the primary.
@@ -150,7 +162,7 @@ impl Replica {
             // One that has its place counts, unless its log loses it.
             let answer = if pending.committed { WriteError::Unknown } else { answer };
             self.writer.rollback();
-            pending.answers.into_iter().for_each(|a| drop(a.reply.send(Err(answer))));
+            pending.refuse(answer);
         }
     }
 
@@ -204,7 +216,7 @@ impl Replica {
             all.for_each(|waiter| waiter.tell(Err(WriteError::NotPrimary)));
         }
         for write in self.backlog.drain(..).chain(self.standing.take()) {
-            drop(write.reply.send(Err(WriteError::NotPrimary)));
+            write.refuse(WriteError::NotPrimary);
         }
     }
 }

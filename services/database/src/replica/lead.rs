@@ -8,8 +8,9 @@ use bus::{Durable, Message};
 use super::append::{Answer, Pending, Waiter, What};
 use super::{Left, Mine, Replica};
 use crate::entry::{Data, Entry, chain_of};
-use crate::sqlite::writer::{Duty, Group, StoreError, Transaction};
-use crate::state::{Refusal, Role, Shared, Write, WriteError};
+use crate::sqlite::group::{Group, Job, Ran};
+use crate::sqlite::writer::{Duty, StoreError};
+use crate::state::{Role, Shared, Write, WriteError};
 
 /// The next write: one left over from the last group, or from the queue.
 pub(super) async fn next_write(backlog: &mut VecDeque<Write>, shared: &Shared) -> Write {
@@ -108,16 +109,14 @@ impl Replica {
         if group.is_empty() {
             return Ok(());
         }
-        if self.requests_max == usize::MAX {
-            group.extend(self.standing.take());
-        }
+        group.extend(self.standing.take());
         // What waits for a change sees those of its own group.
         group.sort_by_key(|write| write.patience.is_some());
-        let transactions: Vec<&Transaction> = group.iter().flat_map(|w| &w.transactions).collect();
-        match self.writer.run(&transactions) {
-            Ok(done) if done.bytes > self.shared.config.entry_bytes_max => self.too_large(group),
+        let jobs: Vec<Job<'_>> =
+            group.iter().enumerate().flat_map(|(owner, write)| jobs(owner, write)).collect();
+        match self.writer.run(&jobs) {
             Ok(done) => return self.send(group, done, since),
-            Err(error) => self.storage_failed(group, &error),
+            Err(error) => self.not_run(group, &error),
         }
         Ok(())
     }
@@ -126,13 +125,13 @@ impl Replica {
         let (mut group, mut transactions) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(write) = next {
-            if write.due <= now {
-                drop(write.reply.send(Err(WriteError::TooLate)));
-            } else if !write.reply.is_closed() {
+            if write.due <= now && write.done.is_empty() {
+                write.refuse(WriteError::TooLate);
+            } else if !write.reply.is_closed() && (write.begun || write.claim.take()) {
                 transactions += write.transactions.len();
                 group.push(write);
             }
-            if transactions >= self.shared.config.group_max || group.len() >= self.requests_max {
+            if transactions >= self.shared.config.group_max {
                 break;
             }
             next = self.backlog.pop_front().or_else(|| self.shared.writes.take.try_recv().ok());
@@ -140,27 +139,37 @@ impl Replica {
         group
     }
 
+    /// Sorts out who is answered with this group and what is left for the next one, and puts the group into the log.
     fn send(&mut self, group: Vec<Write>, done: Group, since: Instant) -> Result<(), Left> {
-        self.requests_max = usize::MAX;
-        let Group { answers, settled, ops, .. } = done;
-        let (mut each, mut settled) = (answers.into_iter(), settled.into_iter());
-        let mut transactions = 0;
-        let standing = &mut self.standing;
-        let answers = group.into_iter().filter_map(|write| {
-            let n = write.transactions.len();
-            let answers = each.by_ref().take(n).collect();
-            let settled = settled.by_ref().take(n).filter(|done| *done).count() > 0; // takes all of them
-            let (write, answers) = if settled { (write, answers) } else { standing.keep(write, answers)? };
+        let Group { ran, ops, memory } = done;
+        let (mut ran, mut answers, mut left) = (ran.into_iter(), Vec::new(), Vec::new());
+        let (mut rest, mut transactions) = (None, 0);
+        for mut write in group {
+            let n = write.transactions.len().min(ran.len());
             transactions += n as u64;
-            Some(Answer { reply: write.reply, answers, async_commit: write.async_commit })
-        });
-        let answers: Vec<_> = answers.collect();
-        if answers.is_empty() {
-            return Ok(()); // whoever there was waits for a chance, and nothing changed
+            if n < write.transactions.len() {
+                if n > 0 {
+                    write.done.extend(ran.by_ref().take(n).map(|ran| ran.outcomes));
+                    write.transactions.drain(..n);
+                    // It has had its first chance, and is answered when it has had the last.
+                    (write.memory, write.patience) = (memory, None);
+                    rest = Some(write);
+                } else {
+                    left.push(write);
+                }
+                continue;
+            }
+            answers.extend(self.answer_of(write, ran.by_ref().take(n).collect()));
         }
+        left.into_iter().rev().for_each(|write| self.put_back(write));
         if ops.is_empty() {
-            self.wait_for_barrier(answers.into_iter().map(Waiter::Unchanged).collect());
-            return Ok(());
+            if let Some(rest) = rest {
+                self.put_back(rest);
+            }
+            if !answers.is_empty() {
+                self.wait_for_barrier(answers.into_iter().map(Waiter::Unchanged).collect());
+            }
+            return Ok(()); // otherwise whoever there was waits for a chance, and nothing changed
         }
         let at = self.fold.position();
         let seq = at.seq + 1;
@@ -168,7 +177,7 @@ impl Replica {
         let data = Data { epoch: at.epoch, term: at.term, seq, prev: at.chain, at: written, ops };
         let body = Entry::Data(data).encode();
         let chain = chain_of(&body);
-        let pending = Pending { chain, committed: false, answers, transactions, since };
+        let pending = Pending { chain, committed: false, answers, rest, transactions, since };
         // Everything before `read` was judged: an entry that is exactly there is of an epoch that is still current.
         match self.log().place(self.read, vec![Message::new(body.clone())]) {
             Ok(durable) => self.placed(pending, seq, durable),
@@ -178,6 +187,28 @@ impl Replica {
                 Ok(())
             }
         }
+    }
+
+    /// What a request is told that ran to its end; nothing yet if it waits for a chance, or is told already.
+    fn answer_of(&mut self, write: Write, ran: Vec<Ran>) -> Option<Answer> {
+        let settled = ran.iter().any(|ran| ran.settled) || !write.done.is_empty();
+        if write.done.is_empty() && ran.len() == 1 && ran.iter().any(|ran| ran.too_large) {
+            write.refuse(WriteError::TooLarge(self.shared.config.entry_bytes_max));
+            return None;
+        }
+        let mut write = write;
+        let mut answers = std::mem::take(&mut write.done);
+        answers.extend(ran.into_iter().map(|ran| ran.outcomes));
+        let (write, answers) = if settled { (write, answers) } else { self.standing.keep(write, answers)? };
+        Some(Answer { reply: write.reply, answers, async_commit: write.async_commit })
+    }
+
+    /// It was taken, and nothing of it is done for good: it is first in the next group.
+    fn put_back(&mut self, write: Write) {
+        if !write.begun {
+            write.claim.put_back();
+        }
+        self.backlog.push_front(write);
     }
 
     /// The group has its place in the log: it is committed here while the log's disk is at work, and answered when both
@@ -194,22 +225,16 @@ impl Replica {
         Ok(())
     }
 
-    /// The group changes more than an entry holds: half of it next time; a single request has to be made smaller.
-    fn too_large(&mut self, group: Vec<Write>) {
-        self.writer.rollback();
-        if group.len() == 1 {
-            let limit = self.shared.config.entry_bytes_max;
-            group.into_iter().for_each(|w| drop(w.reply.send(Err(WriteError::TooLarge(limit)))));
-            return;
+    /// The group did not run, and nothing of it was done.
+    fn not_run(&mut self, group: Vec<Write>, error: &StoreError) {
+        if matches!(error, StoreError::Abandoned) {
+            return group.into_iter().for_each(|write| write.refuse(WriteError::NotPrimary));
         }
-        self.requests_max = group.len() / 2;
-        group.into_iter().rev().for_each(|write| self.backlog.push_front(write));
-    }
-
-    fn storage_failed(&mut self, group: Vec<Write>, error: &StoreError) {
-        tracing::error!(instance = self.instance(), %error, cause = super::cause(error), "a group was refused by the storage");
+        let cause = error.cause();
+        tracing::error!(instance = self.instance(), %error, cause = cause.as_str(), detail = super::cause(error),
+            "a group of transactions was not run");
         for write in group {
-            drop(write.reply.send(Err(WriteError::Refused(Refusal::Disk))));
+            write.refuse(WriteError::Refused(cause.into()));
         }
     }
 
@@ -223,7 +248,7 @@ impl Replica {
     fn commit(&mut self, pending: Pending) -> Result<Pending, Left> {
         if let Err(error) = self.writer.commit(self.fold.settled()) {
             // It counts for everybody; here it will be applied from the log, once the disk takes it.
-            pending.answers.into_iter().for_each(|a| drop(a.reply.send(Err(WriteError::Unknown))));
+            pending.refuse(WriteError::Unknown);
             return Err(Left::Storage(error));
         }
         self.publish();
@@ -237,5 +262,12 @@ impl Replica {
         telemetry.transactions.inc_by(pending.transactions);
         telemetry.commit_seconds.observe((clock::now() - pending.since).as_secs_f64());
         pending.answers.into_iter().for_each(|answer| answer.send(token));
+        if let Some(rest) = pending.rest {
+            self.backlog.push_front(Write { begun: true, ..rest });
+        }
     }
+}
+
+fn jobs(owner: usize, write: &Write) -> impl Iterator<Item = Job<'_>> {
+    write.transactions.iter().map(move |transaction| Job { transaction, owner, memory: write.memory })
 }

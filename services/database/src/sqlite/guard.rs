@@ -86,6 +86,8 @@ pub enum Voice {
 /// What the authorizer saw while a statement was prepared.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// Tables into which it inserts, also through triggers.
+    pub inserts: Vec<String>,
     /// A table that it creates.
     pub creates: Option<String>,
     /// A table that it drops.
@@ -110,8 +112,8 @@ pub struct Guard {
     pulse: Arc<OnceLock<Pulse>>,
 }
 
-/// Says that a statement still runs, and will end by its limit.
-type Pulse = Box<dyn Fn() + Send + Sync>;
+/// Says that a statement still runs, and will end by its limit. Returns whether it may go on.
+type Pulse = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Virtual machine steps between two looks at the clock: some tens of microseconds.
 const STEPS_PER_LOOK: i32 = 2000;
@@ -133,10 +135,8 @@ impl Guard {
                 if due == 0 {
                     return false;
                 }
-                if let Some(pulse) = pulse.get() {
-                    pulse();
-                }
-                nanos(clock::now() - base) > due
+                let goes_on = pulse.get().is_none_or(|pulse| pulse());
+                !goes_on || nanos(clock::now() - base) > due
             }),
         )?;
         Ok(guard)
@@ -157,8 +157,9 @@ impl Guard {
         self.due.store(nanos(clock::now() - self.base + time), Relaxed);
     }
 
-    /// Has this called while a statement runs under a limit, some thousand times a second. The first one counts.
-    pub fn pulse(&self, pulse: impl Fn() + Send + Sync + 'static) {
+    /// Has this called while a statement runs under a limit, some thousand times a second: it returns whether the statement
+    /// may go on. The first one counts.
+    pub fn pulse(&self, pulse: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.pulse.set(Box::new(pulse));
     }
 
@@ -190,6 +191,15 @@ impl Guard {
             }
         }
     }
+}
+
+/// Each replica keeps statistics of its own, and they have no key that a change could name.
+fn is_statistics(table: &str) -> bool {
+    table.get(..11).is_some_and(|head| head.eq_ignore_ascii_case("sqlite_stat"))
+}
+
+fn refused_statistics(table: &str) -> String {
+    format!("{table} is written by ANALYZE only: its rows are not replicated")
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -244,7 +254,19 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
         }
     };
     match action {
-        A::Insert { table_name } | A::Update { table_name, .. } => change(table_name),
+        A::Insert { table_name } | A::Update { table_name, .. } => {
+            change(table_name)?;
+            if voice == Voice::Rows && is_statistics(table_name) {
+                return Err(refused_statistics(table_name));
+            }
+            if voice == Voice::Rows && matches!(action, A::Insert { .. }) {
+                seen.inserts.push((*table_name).to_owned());
+            }
+            Ok(())
+        }
+        A::Delete { table_name } if voice == Voice::Rows && is_statistics(table_name) => {
+            Err(refused_statistics(table_name))
+        }
         A::Delete { table_name } => change(table_name),
         A::CreateTable { table_name } => {
             // SQLite's own table of counters is made along with the first one that needs it.

@@ -113,10 +113,6 @@ impl Reader {
         let done = prepared.and_then(|mut p| run::run(&self.conn, &mut p, statement, limits));
         self.guard.unlimit();
         let refusal = self.guard.take_seen().refusal;
-        done.map_err(|failed| match (failed, refusal) {
-            (_, Some(refusal)) => refusal,
-            (Failed::Statement(text), None) => text,
-            (Failed::Storage(error), None) => error.to_string(),
-        })
+        done.map_err(|failed| refusal.unwrap_or_else(|| failed.in_words()))
     }
 }

@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, Statement as Prepared, ffi};
 
+use super::cause::Cause;
 use crate::wire::{Outcome, Param, Rows, Statement};
+use messages::sql::TOO_LARGE;
 
 /// Bounds of what one statement may take and give.
 #[derive(Clone, Debug)]
@@ -20,33 +22,42 @@ pub struct Limits {
 /// A statement did not run.
 #[derive(Debug)]
 pub enum Failed {
-    /// The client's doing: in words.
+    /// The sender's doing: in words.
     Statement(String),
-    /// The storage's: nothing more can be done in this transaction.
+    /// A constraint did not hold. With `OR FAIL`, SQLite keeps what the statement did before that row.
+    Constraint(String),
+    /// It ran for too long, or was not wanted any more.
+    Interrupted,
+    /// The transaction changes more bytes than an entry holds.
+    TooLarge(usize),
+    /// Not the sender's doing: nothing more can be done in this transaction.
     Storage(rusqlite::Error),
+}
+
+/// What a statement is told that ran for too long.
+pub const TOO_LONG: &str = "the statement ran for longer than allowed";
+
+impl Failed {
+    /// As the sender is told.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        match self {
+            Self::Statement(text) | Self::Constraint(text) => text,
+            Self::Interrupted => TOO_LONG.to_owned(),
+            Self::TooLarge(most) => format!("{TOO_LARGE} {most} bytes: do it in parts"),
+            Self::Storage(error) => in_words(&error),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Failed {
     fn from(error: rusqlite::Error) -> Self {
         use ffi::ErrorCode as Code;
-        let code = error.sqlite_error_code();
-        let storage = [
-            Code::DiskFull,
-            Code::SystemIoFailure,
-            Code::DatabaseCorrupt,
-            Code::NotADatabase,
-            Code::OutOfMemory,
-            Code::ReadOnly,
-            Code::CannotOpen,
-            Code::DatabaseBusy,
-            Code::DatabaseLocked,
-        ];
-        match code {
-            Some(Code::OperationInterrupted) => {
-                Self::Statement("the statement ran for longer than allowed".to_owned())
-            }
-            Some(code) if storage.contains(&code) => Self::Storage(error),
-            _ => Self::Statement(in_words(&error)),
+        match error.sqlite_error_code() {
+            Some(Code::OperationInterrupted) => Self::Interrupted,
+            Some(Code::ConstraintViolation) => Self::Constraint(in_words(&error)),
+            _ if Cause::of(&error) == Cause::Sender => Self::Statement(in_words(&error)),
+            _ => Self::Storage(error),
         }
     }
 }
@@ -75,9 +86,6 @@ pub fn run(
         outcome.rows = Some(Rows { columns, associative: limits.associative, ..Rows::default() });
     }
     let changes = !prepared.readonly();
-    if changes {
-        changeset::forget_last_insert_rowid(conn);
-    }
     let mut affected = 0;
     let once = [&statement.params];
     let runs: &mut dyn Iterator<Item = &Vec<Param>> =
@@ -87,14 +95,13 @@ pub fn run(
         match &mut outcome.rows {
             None => affected += prepared.raw_execute()? as u64,
             Some(rows) => {
-                collect(prepared, rows, limits)?;
+                collect(prepared, rows, limits, changes)?;
                 affected += if changes { conn.changes() } else { 0 };
             }
         }
     }
     if changes {
         outcome.rows_affected = Some(affected);
-        outcome.last_insert_id = Some(conn.last_insert_rowid()).filter(|id| *id != 0);
     }
     Ok(outcome)
 }
@@ -113,19 +120,28 @@ fn bind(prepared: &mut Prepared<'_>, params: &[Param]) -> Result<(), Failed> {
     Ok(())
 }
 
-fn collect(prepared: &mut Prepared<'_>, into: &mut Rows, limits: &Limits) -> Result<(), Failed> {
+fn collect(
+    prepared: &mut Prepared<'_>,
+    into: &mut Rows,
+    limits: &Limits,
+    changes: bool,
+) -> Result<(), Failed> {
+    let refused = |most: usize, what: &str| {
+        let then = if changes {
+            "change fewer rows at a time, or leave RETURNING out; nothing was changed"
+        } else {
+            "read it in parts with LIMIT"
+        };
+        Err(Failed::Statement(format!("the result has more than {most} {what}: {then}")))
+    };
     let mut rows = prepared.raw_query();
     while let Some(row) = rows.next()? {
         if into.count == limits.rows_max {
-            let text =
-                format!("the result has more than {} rows: read it in parts with LIMIT", limits.rows_max);
-            return Err(Failed::Statement(text));
+            return refused(limits.rows_max, "rows");
         }
         into.push(row)?;
         if into.json.len() > limits.result_bytes_max {
-            let text =
-                format!("the result has more than {} bytes: read it in parts", limits.result_bytes_max);
-            return Err(Failed::Statement(text));
+            return refused(limits.result_bytes_max, "bytes");
         }
     }
     Ok(())

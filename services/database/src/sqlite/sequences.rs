@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::guard::{Guard, Voice};
+use super::run::Failed;
 use crate::entry::{Sequences, Value};
 
 /// By name, its rows in their order.
@@ -107,4 +108,25 @@ fn borrowed(value: &Value) -> ToSqlOutput<'_> {
         Value::Text(bytes) => ValueRef::Text(bytes),
         Value::Blob(bytes) => ValueRef::Blob(bytes),
     })
+}
+
+/// Whether the counter of this table is at its end: SQLite says then that the disk is full.
+pub fn is_used_up(conn: &Connection, table: &str) -> bool {
+    let find = "SELECT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ? AND seq >= 9223372036854775807)";
+    conn.query_row(find, [table], |row| row.get(0)).unwrap_or(false)
+}
+
+/// Rows of `sqlite_sequence` that a client may leave. Each group reads them all.
+const ROWS_MAX: usize = 10_000;
+
+/// Refuses what a client wrote there itself if it is more than is compared with each group.
+pub fn refuse_too_many(conn: &Connection, bytes_max: usize) -> Result<(), Failed> {
+    let size = "SELECT count(*), total(octet_length(name) + octet_length(seq)) FROM sqlite_sequence";
+    let (rows, bytes): (i64, f64) = conn.query_row(size, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if rows <= ROWS_MAX as i64 && bytes <= bytes_max as f64 {
+        return Ok(());
+    }
+    Err(Failed::Statement(format!(
+        "sqlite_sequence would have more than {ROWS_MAX} rows or {bytes_max} bytes"
+    )))
 }

@@ -1,53 +1,41 @@
 //! The one connection that writes: as primary it runs clients' transactions, as replica it applies the log's entries.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use changeset::Replicated;
+use changeset::{Memories, Replicated};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, backup::Backup};
 
-use super::guard::{Guard, Kind, Voice, kind, mentions_system_table};
-use super::run::{self, Failed, Limits};
+use super::cause::Cause;
+use super::guard::{Guard, Voice, mentions_system_table};
+use super::run::Limits;
 use super::schema;
 use super::sequences::{self, Watch};
 use super::store::{self, Directory};
 use super::system;
+use super::ticker::{Ticker, Work};
 use crate::config::Config;
 use crate::entry::Op;
 use crate::position::Position;
-use crate::wire::{Outcome, Statement};
 
-/// Statements that run together or not at all.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Transaction {
-    /// In order.
-    pub statements: Vec<Statement>,
-}
-
-/// What a group of transactions did. If there are operations, SQLite's transaction is still open.
-#[derive(Debug)]
-pub struct Group {
-    /// For each transaction, what each of its statements did.
-    pub answers: Vec<Vec<Outcome>>,
-    /// For each transaction, whether it is done with: it changed something, or failed.
-    pub settled: Vec<bool>,
-    /// What to put into the log; nothing if nothing changed.
-    pub ops: Vec<Op>,
-    /// Bytes of the operations.
-    pub bytes: usize,
-}
-
-/// The storage failed; the transaction is rolled back.
+/// The transaction could not be run, applied or committed; it is rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite's own: full, read-only, damaged …
-    #[error("the database file cannot be written")]
+    /// SQLite's own.
+    #[error("the database file refused ({})", Cause::of(.0).as_str())]
     Sqlite(#[from] rusqlite::Error),
     /// The changes cannot be recorded, or do not fit.
     #[error(transparent)]
     Changeset(#[from] changeset::Error),
+    /// The replica is to stop, or to give up its role: the work was ended for that.
+    #[error("the work was ended because the replica stops or gives up its role")]
+    Abandoned,
+    /// The system has no thread left.
+    #[error("no thread could be started")]
+    Thread(#[from] std::io::Error),
 }
 
 impl StoreError {
@@ -55,6 +43,17 @@ impl StoreError {
     #[must_use]
     pub fn conflict(&self) -> bool {
         matches!(self, Self::Changeset(changeset::Error::Conflict { .. }))
+    }
+
+    /// Why, if the storage refused. Nothing here is the doing of a client: what is, is an answer.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Sqlite(error) | Self::Changeset(changeset::Error::Sqlite { source: error, .. }) => {
+                Cause::of(error)
+            }
+            _ => Cause::Sender,
+        }
     }
 }
 
@@ -70,22 +69,20 @@ pub enum Duty {
 
 /// See the module.
 pub struct Writer {
-    conn: Replicated,
-    guard: Guard,
+    pub(super) conn: Replicated,
+    pub(super) guard: Guard,
+    pub(super) ticker: Ticker,
+    pub(super) memories: Memories,
+    pub(super) file: PathBuf,
     instance: String,
-    config: Config,
-    limits: Limits,
-    sequences: Watch,
-    /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong.
-    unsettled: Cell<bool>,
-}
-
-enum Ended {
-    /// Rolled back to before it; the others are not concerned.
-    Failed(Vec<Outcome>),
-    /// It ended SQLite's transaction, and so undid the others' work: they are run again without it.
-    All(String),
-    Storage(StoreError),
+    pub(super) config: Config,
+    pub(super) limits: Limits,
+    pub(super) sequences: Watch,
+    /// A trigger or a view asks for `changes()`.
+    pub(super) counts_changes: Cell<bool>,
+    /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong; and its
+    /// commit may take long.
+    pub(super) unsettled: Cell<bool>,
 }
 
 impl Writer {
@@ -94,23 +91,32 @@ impl Writer {
     /// # Errors
     /// SQLite's own.
     pub fn open(directory: &Directory, config: &Config) -> Result<Self, StoreError> {
-        let conn = Connection::open(directory.database())?;
+        let file = directory.database();
+        let conn = Connection::open(&file)?;
         store::set_up(&conn, 8 << 10)?;
         conn.set_prepared_statement_cache_capacity(256);
         let guard = Guard::install(&conn)?;
+        let memories = Memories::install(&conn)?;
         let limits = Limits {
             rows_max: config.rows_max,
             result_bytes_max: config.result_bytes_max,
             time: Duration::from_millis(config.write_time_ms),
             associative: false,
         };
+        let ticker = Ticker::start(conn.get_interrupt_handle())?;
+        let conn = Replicated::new(conn);
+        conn.limit(config.entry_bytes_max);
         let writer = Self {
-            conn: Replicated::new(conn),
+            conn,
             guard,
+            ticker,
+            memories,
+            file,
             instance: config.instance.clone(),
             config: config.clone(),
             limits,
             sequences: Watch::default(),
+            counts_changes: Cell::new(false),
             unsettled: Cell::new(false),
         };
         writer.take_up(Duty::Replica)?;
@@ -129,12 +135,16 @@ impl Writer {
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
         store::limit_clients(&self.conn, primary.then_some(&self.config))?;
         self.conn.listen(primary);
-        Ok(self.sequences.learn(&self.conn)?)
+        self.learn()
     }
 
-    /// Has this called while a client's statement runs: the writer is busy then, not stuck.
-    pub fn pulse(&self, pulse: impl Fn() + Send + Sync + 'static) {
-        self.guard.pulse(pulse);
+    /// Has this called while work runs that is known to end: the writer is busy then, not stuck. It returns whether the
+    /// work may go on.
+    pub fn pulse(&self, pulse: impl Fn(Work) -> bool + Send + Sync + 'static) {
+        let pulse = Arc::new(pulse);
+        let same = Arc::clone(&pulse);
+        self.guard.pulse(move || same(Work::Clients));
+        self.ticker.pulse(pulse);
     }
 
     /// The stored position.
@@ -172,6 +182,7 @@ impl Writer {
     /// # Errors
     /// SQLite's own; then the transaction is rolled back.
     pub fn commit(&self, at: &Position) -> Result<(), StoreError> {
+        let _long = self.unsettled.get().then(|| self.ticker.work(Work::Log, self.schema_time()));
         self.guard.speak(Voice::Own);
         let done = store::write_position(&self.conn, at, &self.instance);
         let done = done.map_err(StoreError::from).and_then(|()| self.own("COMMIT"));
@@ -185,52 +196,37 @@ impl Writer {
     /// # Errors
     /// The changes do not fit; SQLite's own.
     pub fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
+        // What took the primary so long may take this machine longer.
+        let _long = self.ticker.work(Work::Log, self.schema_time() * 4);
         self.guard.speak(Voice::Own);
-        for op in ops {
-            match op {
-                Op::Changeset(bytes) => self.conn.apply(bytes)?,
-                Op::Ddl(sql) => {
-                    self.unsettled.set(true);
-                    self.conn.execute_batch(sql)?;
-                    if mentions_system_table(sql) {
-                        // Logged by a version that let this through.
-                        self.sweep()?;
-                    }
-                    self.conn.schema_changed();
+        let done = ops.iter().try_for_each(|op| self.apply_one(op));
+        done.map_err(|error| self.or_abandoned(Work::Log, error))
+    }
+
+    fn apply_one(&self, op: &Op) -> Result<(), StoreError> {
+        match op {
+            Op::Changeset(bytes) => self.conn.apply(bytes)?,
+            Op::Ddl(sql) => {
+                self.unsettled.set(true);
+                self.conn.execute_batch(sql)?;
+                if mentions_system_table(sql) {
+                    // Logged by a version that let this through.
+                    self.sweep()?;
                 }
-                Op::Sequences(all) => sequences::apply(&self.conn, all)?,
+                self.conn.schema_changed();
             }
+            Op::Sequences(all) => sequences::apply(&self.conn, all)?,
         }
         Ok(())
     }
 
-    /// Runs clients' transactions together, each in a savepoint of its own, in one SQLite transaction that stays open
-    /// if anything changed.
-    ///
-    /// # Errors
-    /// The storage failed; then nothing is open.
-    pub fn run(&self, group: &[&Transaction]) -> Result<Group, StoreError> {
-        let mut expelled = HashMap::new();
-        loop {
-            self.begin()?;
-            match self.run_once(group, &expelled) {
-                Ok(group) => {
-                    if group.ops.is_empty() {
-                        self.rollback();
-                    }
-                    return Ok(group);
-                }
-                Err((_, Ended::Storage(error))) => {
-                    self.rollback();
-                    return Err(error);
-                }
-                Err((which, Ended::All(error))) => {
-                    self.rollback();
-                    expelled.insert(which, error);
-                }
-                Err((_, Ended::Failed(_))) => unreachable!("a transaction that failed alone is an answer"),
-            }
-        }
+    /// Says that work was ended on purpose, if it was.
+    pub(super) fn or_abandoned(&self, work: Work, error: StoreError) -> StoreError {
+        if self.ticker.may_go_on(work) { error } else { StoreError::Abandoned }
+    }
+
+    pub(super) fn schema_time(&self) -> Duration {
+        Duration::from_millis(self.config.schema_time_ms)
     }
 
     /// Replaces the whole content by that of another database file, its position included.
@@ -238,6 +234,7 @@ impl Writer {
     /// # Errors
     /// SQLite's own; then the content is as it was.
     pub fn install(&self, snapshot: &std::path::Path) -> Result<(), StoreError> {
+        let _long = self.ticker.work(Work::Log, self.schema_time() * 4);
         self.guard.speak(Voice::Own);
         self.conn.flush_prepared_statement_cache();
         let from = Connection::open(snapshot)?;
@@ -258,155 +255,19 @@ impl Writer {
         Ok(())
     }
 
-    fn learn(&self) -> Result<(), StoreError> {
+    /// Learns what the schema says: again, whenever it is another one.
+    pub(super) fn learn(&self) -> Result<(), StoreError> {
         self.guard.speak(Voice::Own);
         self.conn.schema_changed();
         self.conn.flush_prepared_statement_cache();
+        self.counts_changes.set(schema::counts_changes(&self.conn)?);
         Ok(self.sequences.learn(&self.conn)?)
     }
 
-    fn own(&self, sql: &str) -> Result<(), StoreError> {
+    pub(super) fn own(&self, sql: &str) -> Result<(), StoreError> {
         self.guard.speak(Voice::Own);
         self.conn.prepare_cached(sql)?.execute([])?;
         Ok(())
-    }
-
-    fn run_once(
-        &self,
-        group: &[&Transaction],
-        expelled: &HashMap<usize, String>,
-    ) -> Result<Group, (usize, Ended)> {
-        let storage = |e: StoreError| (0, Ended::Storage(e));
-        let sqlite = |e: rusqlite::Error| (0, Ended::Storage(e.into()));
-        let mut ops = Vec::new();
-        let before = self.sequences.read(&self.conn, &self.guard).map_err(sqlite)?;
-        let mut answers = Vec::with_capacity(group.len());
-        let mut settled = Vec::with_capacity(group.len());
-        for (i, transaction) in group.iter().enumerate() {
-            let before = (self.conn.total_changes(), ops.len());
-            let (outcomes, failed) = match expelled.get(&i) {
-                Some(error) => (vec![Outcome::failed(error)], true),
-                None => match self.run_transaction(transaction, &mut ops) {
-                    Ok(outcomes) => (outcomes, false),
-                    Err(Ended::Failed(outcomes)) => (outcomes, true),
-                    Err(ended) => return Err((i, ended)),
-                },
-            };
-            settled.push(failed || before != (self.conn.total_changes(), ops.len()));
-            answers.push(outcomes);
-        }
-        self.cut(&mut ops).map_err(storage)?;
-        let sequences = self.sequences.changed(&self.conn, &self.guard, &before).map_err(sqlite)?;
-        ops.extend(sequences.map(Op::Sequences));
-        let bytes = ops.iter().map(Op::len).sum();
-        Ok(Group { answers, settled, ops, bytes })
-    }
-
-    fn run_transaction(&self, transaction: &Transaction, ops: &mut Vec<Op>) -> Result<Vec<Outcome>, Ended> {
-        let schema = transaction.statements.iter().any(|s| kind(&s.sql) == Kind::Schema);
-        if schema {
-            // What was recorded so far must not be undone with this one, nor mixed with another schema.
-            self.cut(ops)?;
-        }
-        self.conn.record().map_err(StoreError::from)?;
-        let before = (ops.len(), self.conn.mark());
-        self.own("SAVEPOINT client").map_err(Ended::Storage)?;
-        let mut outcomes = Vec::with_capacity(transaction.statements.len());
-        for statement in &transaction.statements {
-            match self.run_statement(statement, ops) {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(Failed::Storage(error)) => return Err(Ended::Storage(error.into())),
-                Err(Failed::Statement(error)) if self.conn.is_autocommit() => {
-                    return Err(Ended::All(error));
-                }
-                Err(Failed::Statement(error)) => {
-                    outcomes.push(Outcome::failed(error));
-                    self.own("ROLLBACK TO client")
-                        .and_then(|()| self.own("RELEASE client"))
-                        .map_err(Ended::Storage)?;
-                    ops.truncate(before.0);
-                    self.conn.rewind(before.1);
-                    if schema {
-                        self.learn().map_err(Ended::Storage)?;
-                    }
-                    return Err(Ended::Failed(outcomes));
-                }
-            }
-        }
-        self.own("RELEASE client").map_err(Ended::Storage)?;
-        Ok(outcomes)
-    }
-
-    fn run_statement(&self, statement: &Statement, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
-        self.guard.limit(self.limits.time);
-        let done = match kind(&statement.sql) {
-            Kind::Refused(why) => Err(Failed::Statement(why.to_owned())),
-            Kind::Rows => self.change_rows(statement),
-            Kind::Schema => self.change_schema(statement, ops),
-        };
-        self.guard.unlimit();
-        // A refusal is told in our words; SQLite's are "not authorized".
-        match (done, self.guard.take_seen().refusal) {
-            (Err(Failed::Statement(_)), Some(refusal)) => Err(Failed::Statement(refusal)),
-            (done, _) => done,
-        }
-    }
-
-    fn change_rows(&self, statement: &Statement) -> Result<Outcome, Failed> {
-        self.guard.speak(Voice::Rows);
-        let mut prepared = self.conn.prepare_cached(&statement.sql)?;
-        run::run(&self.conn, &mut prepared, statement, &self.limits)
-    }
-
-    fn change_schema(&self, statement: &Statement, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
-        self.cut(ops).map_err(failed)?;
-        self.unsettled.set(true);
-        self.guard.speak(Voice::Schema);
-        let mut prepared = self.conn.prepare(&statement.sql)?;
-        let seen = self.guard.take_seen();
-        if let Some(table) = seen.drops {
-            schema::refuse_referenced(&self.conn, &self.guard, &table)?;
-            self.guard.speak(Voice::Schema);
-        }
-        let find = |name: &String| schema::table(&self.conn, &self.guard, name).transpose();
-        let created = seen.creates.filter(|name| find(name).is_none());
-        self.guard.speak(Voice::Schema);
-        run::run(&self.conn, &mut prepared, statement, &self.limits)?;
-        drop(prepared);
-        schema::refuse_unreplicable(&self.conn, &self.guard)?;
-        let created = created.as_ref().and_then(find).transpose()?;
-        self.learn().map_err(failed)?;
-        self.conn.record().map_err(|error| failed(error.into()))?;
-        if let Some((name, sql)) = created {
-            // `CREATE TABLE … AS SELECT` is replicated as what came of it: its text may give other rows elsewhere.
-            ops.push(Op::Ddl(sql));
-            self.conn.record_rows(&name).map_err(|error| failed(error.into()))?;
-        } else {
-            ops.push(Op::Ddl(statement.sql.clone()));
-        }
-        Ok(Outcome::default())
-    }
-
-    /// Ends the recording and keeps what was recorded.
-    fn cut(&self, ops: &mut Vec<Op>) -> Result<(), StoreError> {
-        let bytes = self.conn.take()?;
-        if !bytes.is_empty() {
-            ops.push(Op::Changeset(bytes.into()));
-        }
-        Ok(())
-    }
-}
-
-impl From<StoreError> for Ended {
-    fn from(error: StoreError) -> Self {
-        Self::Storage(error)
-    }
-}
-
-fn failed(error: StoreError) -> Failed {
-    match error {
-        StoreError::Sqlite(error) => Failed::Storage(error),
-        StoreError::Changeset(error) => Failed::Statement(error.to_string()),
     }
 }
 

@@ -6,64 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entry::Op;
-
-struct Pair {
-    primary: Writer,
-    replica: Writer,
-    at: Position,
-    _dirs: [tempfile::TempDir; 2],
-}
-
-impl Pair {
-    fn new(config: &Config) -> Self {
-        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let open =
-            |dir: &tempfile::TempDir| Writer::open(&Directory::open(dir.path()).unwrap(), config).unwrap();
-        let (primary, replica) = (open(&dirs[0]), open(&dirs[1]));
-        primary.take_up(Duty::Primary).unwrap();
-        Self { primary, replica, at: Position { generation: 1, ..Position::default() }, _dirs: dirs }
-    }
-
-    /// Runs transactions of plain statements as one group on the primary, and applies it.
-    fn run(&mut self, group: &[&[&str]]) -> Vec<Vec<Outcome>> {
-        let group: Vec<_> = group.iter().map(|t| transaction(t)).collect();
-        self.run_all(&group)
-    }
-
-    fn run_all(&mut self, group: &[Transaction]) -> Vec<Vec<Outcome>> {
-        let done = self.primary.run(&group.iter().collect::<Vec<_>>()).unwrap();
-        if !done.ops.is_empty() {
-            self.at.seq += 1;
-            self.primary.commit(&self.at).unwrap();
-            self.replica.begin().unwrap();
-            self.replica.apply(&done.ops).unwrap();
-            self.replica.commit(&self.at).unwrap();
-        }
-        assert_eq!(content(&self.primary.conn), content(&self.replica.conn));
-        done.answers
-    }
-
-    fn one(&mut self, sql: &str) -> Outcome {
-        self.run(&[&[sql]]).remove(0).remove(0)
-    }
-
-    fn refused(&mut self, sql: &str) -> String {
-        self.one(sql).error.unwrap_or_else(|| panic!("not refused: {sql}"))
-    }
-}
-
-fn transaction(statements: &[&str]) -> Transaction {
-    let plain = |sql: &&str| Statement { sql: (*sql).to_owned(), ..Statement::default() };
-    Transaction { statements: statements.iter().map(plain).collect() }
-}
-
-fn content(conn: &Connection) -> String {
-    crate::digest::content(conn).unwrap()
-}
-
-fn pair() -> Pair {
-    Pair::new(&Config::default())
-}
+use crate::sqlite::group::Transaction;
+use crate::sqlite::testing::{Pair, content, job, pair, transaction};
+use crate::wire::Statement;
 
 #[test]
 fn effects_and_not_statements_are_replicated() {
@@ -205,7 +150,7 @@ fn rows_run_a_statement_many_times() {
         .map(|i| vec![crate::wire::Param::Int(i), crate::wire::Param::Text(format!("v{i}"))])
         .collect();
     let insert = Statement { sql: "INSERT INTO t VALUES (?, ?)".into(), params: vec![], rows };
-    let answers = pair.run_all(&[Transaction { statements: vec![insert] }]);
+    let answers = pair.run_all(&[Transaction { statements: vec![insert], continues: false }]);
     assert_eq!(answers[0][0].rows_affected, Some(100));
 }
 
@@ -213,7 +158,8 @@ fn rows_run_a_statement_many_times() {
 fn nothing_changed_leaves_nothing_open() {
     let mut pair = pair();
     pair.one("CREATE TABLE t (k INTEGER PRIMARY KEY, v)");
-    let done = pair.primary.run(&[&transaction(&["UPDATE t SET v = 1", "SELECT 1"])]).unwrap();
+    let nothing = transaction(&["UPDATE t SET v = 1", "SELECT 1"]);
+    let done = pair.primary.run(&[job(&nothing)]).unwrap();
     assert!(done.ops.is_empty() && pair.primary.conn.is_autocommit());
 }
 
@@ -228,8 +174,8 @@ fn a_schema_that_is_rolled_back_is_unlearned() {
     ]);
     assert!(answers[1][0].error.is_some() && answers[2][0].error.is_none(), "{answers:?}");
     // The whole group is undone, as when the log refuses it.
-    let group = [transaction(&["CREATE TABLE u (k INTEGER PRIMARY KEY AUTOINCREMENT)"])];
-    pair.primary.run(&group.each_ref()).unwrap();
+    let create = transaction(&["CREATE TABLE u (k INTEGER PRIMARY KEY AUTOINCREMENT)"]);
+    pair.primary.run(&[job(&create)]).unwrap();
     pair.primary.rollback();
     assert!(pair.one("INSERT INTO t VALUES (3, 'v')").error.is_none());
 }
