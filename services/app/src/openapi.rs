@@ -40,6 +40,15 @@ fn operation(route: &Route) -> Value {
     }
     responses.insert("default".into(), problem("Any other answer is a problem"));
     let mut operation = json!({ "summary": route.summary, "responses": responses });
+    if reads(route) {
+        operation["parameters"] = json!([{
+            "name": "consistency",
+            "in": "query",
+            "description": "strong: as fresh as every answer that any app server has given. eventual: as a replica has it, \
+                which costs less and works while there is no primary.",
+            "schema": { "type": "string", "enum": ["strong", "eventual"], "default": "strong" },
+        }]);
+    }
     let body = match (route.method.as_str(), route.path) {
         ("POST", "/v1/jobs") => Some(("application/json", "Submit")),
         ("POST", "/v1/jobs:bulk") => Some(("application/x-ndjson", "Submit")),
@@ -51,6 +60,13 @@ fn operation(route: &Route) -> Value {
             json!({ "required": true, "content": { media: { "schema": reference(schema) } } });
     }
     operation
+}
+
+/// Whether the route reads jobs or queues.
+fn reads(route: &Route) -> bool {
+    route.method == "GET"
+        && !route.is_reserved()
+        && ["/v1/jobs", "/v1/queues"].iter().any(|root| route.path.starts_with(root))
 }
 
 fn answer(route: &Route, status: u16, description: &str) -> Value {

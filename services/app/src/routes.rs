@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use actix_web::guard::{self, Guard};
 use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
 use http_support::{Error, RouteLabel};
@@ -105,12 +106,26 @@ pub(crate) fn mount(config: &mut web::ServiceConfig, app: &Arc<App>, life: &Life
             let (app, life, intake) = (Arc::clone(app), life.clone(), Rc::clone(&intake));
             let answer = move |request: HttpRequest, payload: web::Payload| {
                 let (app, life, intake) = (Arc::clone(&app), life.clone(), Rc::clone(&intake));
-                (route.handler)(Call { app, life, intake, request, payload: payload.into_inner() })
+                let answer =
+                    (route.handler)(Call { app, life, intake, request, payload: payload.into_inner() });
+                async move { kept_nowhere(answer.await) }
             };
             resource = resource.route(web::route().guard(guard_of(route)).to(answer));
         }
         let refuse = move || std::future::ready(Err::<HttpResponse, _>(Error::method_not_allowed(&allow)));
         config.service(resource.default_service(web::to(refuse)));
+    }
+}
+
+/// No cache between keeps what this API says, an error included: the next answer may say more (RFC 9111 section 5.2.2.5).
+fn kept_nowhere(answer: Result<HttpResponse, Error>) -> Result<HttpResponse, Error> {
+    let no_store = HeaderValue::from_static("no-store");
+    match answer {
+        Ok(mut answer) => {
+            answer.headers_mut().insert(header::CACHE_CONTROL, no_store);
+            Ok(answer)
+        }
+        Err(error) => Err(error.with_header(header::CACHE_CONTROL, "no-store")),
     }
 }
 

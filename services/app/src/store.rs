@@ -17,7 +17,7 @@ pub fn attempt_deadline(config: &Config) -> Duration {
     config.submit_deadline() / 4
 }
 
-/// Repeats a write that is idempotent by its ids until the submit deadline, while it is worth it. If any attempt may
+/// Repeats a read, or a write that is idempotent by its ids, until the submit deadline, while it is worth it. If any attempt may
 /// have been done, the last word is that the outcome is unknown, whatever the later ones said.
 pub async fn insistently<T, F>(app: &App, write: impl Fn() -> F) -> Result<T, StoreError>
 where

@@ -16,6 +16,7 @@ struct Whole {
     root: Root,
     registry: Registry,
     listener: Listener,
+    other: Listener,
     client: reqwest::Client,
     _data: tempfile::TempDir,
 }
@@ -50,10 +51,14 @@ impl Whole {
             };
             of_tier.filter_map(endpoint).collect()
         });
-        let config = app::Config { listen: "127.0.0.1:0".parse().unwrap(), ..app::Config::default() };
-        let link = bus.link("/n/app/app-1");
-        let (env, listener) = app::env(config, link, client.clone(), registry.clone()).unwrap();
-        root.add_instance("app", "app-1", &app::TREE, env).await.unwrap();
+        let app = async |instance: &str| {
+            let config = app::Config { listen: "127.0.0.1:0".parse().unwrap(), ..app::Config::default() };
+            let link = bus.link(&format!("/n/app/{instance}"));
+            let (env, listener) = app::env(config, link, client.clone(), registry.clone()).unwrap();
+            root.add_instance("app", instance, &app::TREE, env).await.unwrap();
+            listener
+        };
+        let (listener, other) = (app("app-1").await, app("app-2").await);
         let on = jobs::Dependencies {
             instance: "jobs-1".to_owned(),
             bus: bus.link("/n/jobs/jobs-1"),
@@ -64,7 +69,7 @@ impl Whole {
         root.add_instance("jobs", "jobs-1", &jobs::TREE, jobs::env(jobs::Config::default(), on).unwrap())
             .await
             .unwrap();
-        let whole = Self { root, registry, listener, client: reqwest::Client::new(), _data: data };
+        let whole = Self { root, registry, listener, other, client: reqwest::Client::new(), _data: data };
         whole.until_ready().await;
         whole
     }
@@ -79,6 +84,14 @@ impl Whole {
             assert!(clock::now() < deadline, "not ready: {:#?}", self.root.snapshot());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// One answer of one of the app servers.
+    async fn ask(&self, app: &Listener, method: &str, path: &str, wait: &str) -> (u16, Value) {
+        let method = method.parse().unwrap();
+        let request = self.client.request(method, format!("{}{path}", app.url())).header("prefer", wait);
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
     async fn submit(&self, n: usize, wait: &str) -> (u16, Value) {
@@ -146,6 +159,77 @@ async fn what_was_accepted_survives_the_death_of_primaries_and_workers() {
     for id in &accepted {
         let job = whole.get(id).await;
         assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("completed"), Some(1)), "{job}");
+    }
+    whole.root.stop().await;
+}
+
+/// Submit then list, cancel then GET, replay then wait, pause then GET: told by one app server, seen by the other.
+#[actix_web::test]
+async fn what_one_app_server_has_said_the_other_does_not_unsay() {
+    let whole = Whole::start().await;
+    let (one, other) = (&whole.listener, &whole.other);
+    for n in 0..25 {
+        let body = json!({"kind": "noop", "delay_ms": 60_000});
+        let request = whole.client.post(whole.url("/v1/jobs")).json(&body);
+        let job: Value = request.send().await.unwrap().json().await.unwrap();
+        let id = job["id"].as_str().unwrap();
+        let path = format!("/v1/jobs/{id}");
+        let (_, page) = whole.ask(other, "GET", "/v1/jobs?limit=5", "").await;
+        assert_eq!(page["jobs"][0]["id"], id, "{n}: submitted and not in the list");
+        let (status, _) = whole.ask(one, "POST", &format!("{path}:cancel"), "").await;
+        assert_eq!(status, 200);
+        let (_, job) = whole.ask(other, "GET", &path, "").await;
+        assert_eq!(job["state"], "cancelled", "{n}");
+        let (_, done) = whole.submit(n, "wait=30").await;
+        let path = format!("/v1/jobs/{}", done["id"].as_str().unwrap());
+        let (status, again) = whole.ask(one, "POST", &format!("{path}:replay"), "").await;
+        assert_eq!(status, 200, "{again}");
+        let (_, job) = whole.ask(other, "GET", &path, "wait=30").await;
+        assert_eq!(job["state"], "completed");
+        assert!(
+            job["version"].as_u64() > again["version"].as_u64(),
+            "{n}: the result of before: {job} {again}"
+        );
+        let verb = if n % 2 == 0 { "pause" } else { "resume" };
+        whole.ask(one, "POST", &format!("/v1/queues/q:{verb}"), "").await;
+        let (_, queue) = whole.ask(other, "GET", "/v1/queues/q", "").await;
+        assert_eq!(queue["paused"], n % 2 == 0, "{n}");
+    }
+    whole.root.stop().await;
+}
+
+/// What a fresh read costs over one of any replica. Run it with `--ignored --nocapture`, in release.
+#[actix_web::test]
+#[ignore = "a measurement, not a test"]
+async fn price_of_a_fresh_read() {
+    let whole = Whole::start().await;
+    let (_, job) = whole.submit(0, "wait=30").await;
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    for clients in [1_usize, 32] {
+        for (name, query) in [
+            ("eventual", "?consistency=eventual"),
+            ("strong", ""),
+            ("eventual", "?consistency=eventual"),
+            ("strong", ""),
+        ] {
+            let url = whole.url(&format!("{path}{query}"));
+            let client = async |_: usize| {
+                let mut took = Vec::new();
+                for _ in 0..2_000 / clients {
+                    let began = clock::now();
+                    whole.client.get(&url).send().await.unwrap().bytes().await.unwrap();
+                    took.push((clock::now() - began).as_micros());
+                }
+                took
+            };
+            let mut all: Vec<u128> = join_all((0..clients).map(client)).await.into_iter().flatten().collect();
+            all.sort_unstable();
+            println!(
+                "{clients} clients, {name}: p50 {} µs, p99 {} µs",
+                all[all.len() / 2],
+                all[all.len() * 99 / 100]
+            );
+        }
     }
     whole.root.stop().await;
 }

@@ -155,6 +155,9 @@ pub enum Why {
 /// Rows that one page may look at, when the filter is not backed by an index.
 const WINDOW: u32 = 20_000;
 
+/// Bytes of one page, about. In the database's answer (at most 8 MiB) they may double.
+const PAGE_BYTES_MAX: usize = 2 << 20;
+
 impl<D: Sql> Store<D> {
     /// One job.
     ///
@@ -181,7 +184,8 @@ impl<D: Sql> Store<D> {
         out.values.iter().map(read).collect()
     }
 
-    /// Up to `limit` jobs, newest first, before `cursor`.
+    /// Up to `limit` jobs, newest first, before `cursor`; fewer when they have more than 2 MiB together, and one at
+    /// least. A row whose id cannot be read is left out.
     ///
     /// # Errors
     /// What the database said.
@@ -194,36 +198,28 @@ impl<D: Sql> Store<D> {
     ) -> Result<Page, Error> {
         let windowed = !matches!(filter.state, Some(State::Running | State::Discarded));
         let before = cursor.map_or(Value::from("g"), |Cursor(id)| rows::id(id)); // "g" sorts after every hex digit
-        let floor = if windowed { self.floor(&before, level).await? } else { None };
-        let mut sql = format!("SELECT {} FROM jobs WHERE id < ?1 AND id >= ?2", rows::JOB_COLUMNS);
-        let mut params = vec![before, floor.map_or(Value::from(""), rows::id)];
-        let mut also = |clause: &str, value: Option<&str>| {
-            if let Some(value) = value {
-                params.push(value.into());
-                sql.push_str(&clause.replace("?n", &format!("?{}", params.len())));
-            }
+        let (floor, seen) = if windowed { self.floor(&before, level).await? } else { (None, None) };
+        let (sql, params) = page_of(filter, limit, before, floor);
+        // What the first read has seen is not older than the level demands, so it is asked of the log only once.
+        let (level, after) = match (level, &seen) {
+            (Level::Strong, Some(offset)) => (Level::Session, Some(offset.as_str())),
+            _ => (level, None),
         };
-        also(" AND queue = ?n", filter.queue.as_deref());
-        also(" AND kind = ?n", filter.kind.as_deref());
-        // In words, not as a parameter: a partial index serves only a query that names its state.
-        if let Some(state) = filter.state {
-            also(&format!(" AND state = '{}' AND ?n <> ''", state.as_str()), Some("state"));
-        }
-        // A row whose tags are not JSON has none, and is no error.
-        let tagged = " AND EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) WHERE value = ?n)";
-        also(tagged, filter.tag.as_deref());
-        sql.push_str(&format!(" ORDER BY id DESC LIMIT {limit}"));
-        let out = self.db.query(Statement::new(sql, params), level, None).await?;
-        let jobs = out.values.iter().map(|values| rows::job(values)).collect::<Result<Vec<_>, _>>()?;
-        let next = if jobs.len() == limit { jobs.last().map(|job| job.id) } else { floor };
+        let out = self.db.query(Statement::new(sql, params), level, after).await?;
+        let jobs: Vec<Job> = out.values.iter().filter_map(|values| rows::job(values).ok()).collect();
+        let found = out.values.first().and_then(|row| row.last()).and_then(Value::as_u64).unwrap_or(0);
+        let is_cut = found > out.values.len() as u64 || found == limit as u64;
+        let next = if is_cut { jobs.last().map(|job| job.id) } else { floor };
         Ok(Page { jobs, next: next.map(Cursor) })
     }
 
-    /// The id at which a page that starts before `before` stops looking, if there are rows beyond it.
-    async fn floor(&self, before: &Value, level: Level) -> Result<Option<Uuid>, Error> {
+    /// The id at which a page that starts before `before` stops looking, if there are rows beyond it, and when that was.
+    async fn floor(&self, before: &Value, level: Level) -> Result<(Option<Uuid>, Option<String>), Error> {
         let sql = format!("SELECT id FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET {WINDOW}");
         let out = self.db.query(Statement::new(sql, vec![before.clone()]), level, None).await?;
-        out.values.first().map(|values| rows::Row::new(values).uuid()).transpose()
+        // An id that cannot be read ends no page: the page is then as long as the table.
+        let floor = out.values.first().and_then(|values| rows::Row::new(values).uuid().ok());
+        Ok((floor, Some(out.offset).filter(|offset| !offset.is_empty())))
     }
 
     /// Attempts of a job, oldest first: those that failed, at most the last 100, then the one that runs or completed.
@@ -242,7 +238,7 @@ impl<D: Sql> Store<D> {
         if out.values.is_empty() {
             return Err(Error::NotFound);
         }
-        let mut attempts = out.values.iter().map(|values| attempt(values)).collect::<Result<Vec<_>, _>>()?;
+        let mut attempts: Vec<_> = out.values.iter().map(|values| attempt(values)).collect();
         // The job's own row sorts last by its token + 1; it is an attempt only while it runs or has a result.
         if let Some(own) =
             attempts.pop().filter(|own| matches!(own.outcome.as_str(), "running" | "completed"))
@@ -298,7 +294,53 @@ impl<D: Sql> Store<D> {
     }
 }
 
-fn attempt(values: &[Value]) -> Result<Attempt, Error> {
+/// The statement of one page: first the ids and sizes, then the rows that fit. The last column counts what was found.
+fn page_of(filter: &Filter, limit: usize, before: Value, floor: Option<Uuid>) -> (String, Vec<Value>) {
+    let mut params = vec![before, floor.map_or(Value::from(""), rows::id), PAGE_BYTES_MAX.into()];
+    let mut clauses = String::new();
+    let mut also = |clause: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            params.push(value.into());
+            clauses.push_str(&clause.replace("?n", &format!("?{}", params.len())));
+        }
+    };
+    also(" AND queue = ?n", filter.queue.as_deref());
+    also(" AND kind = ?n", filter.kind.as_deref());
+    // In words, not as a parameter: a partial index serves only a query that names its state.
+    if let Some(state) = filter.state {
+        also(&format!(" AND state = '{}' AND ?n <> ''", state.as_str()), Some("state"));
+    }
+    // A row whose tags are not JSON has none, and is no error.
+    let tagged =
+        " AND EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) WHERE value = ?n)";
+    also(tagged, filter.tag.as_deref());
+    let sql = format!(
+        "WITH found (id, bytes) AS MATERIALIZED (
+            SELECT id, {} FROM jobs WHERE id < ?1 AND id >= ?2{clauses} ORDER BY id DESC LIMIT {limit}),
+         fitting (id, place, bytes) AS (
+            SELECT id, row_number() OVER (ORDER BY id DESC), sum(bytes) OVER (ORDER BY id DESC) FROM found)
+         SELECT {}, (SELECT count(*) FROM found) FROM jobs
+         WHERE id IN (SELECT id FROM fitting WHERE place = 1 OR bytes <= ?3) ORDER BY id DESC",
+        rows::JOB_BYTES,
+        rows::JOB_COLUMNS
+    );
+    (sql, params)
+}
+
+/// One that cannot be read says so, and spoils no other.
+fn attempt(values: &[Value]) -> Attempt {
+    read_attempt(values).unwrap_or_else(|error| Attempt {
+        attempt: 0,
+        token: 0,
+        started_at: String::new(),
+        ended_at: None,
+        outcome: "unreadable".to_owned(),
+        detail: error.to_string(),
+        runner: None,
+    })
+}
+
+fn read_attempt(values: &[Value]) -> Result<Attempt, Error> {
     let mut r = rows::Row::new(values);
     Ok(Attempt {
         attempt: r.number()?,

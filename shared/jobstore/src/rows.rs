@@ -57,6 +57,7 @@ impl<'a> Row<'a> {
         match self.next()? {
             Value::Null => Ok(None),
             Value::String(text) => Raw::parse(text.clone()).map(Some).map_err(|e| Error::Row(e.to_string())),
+            Value::Number(bytes) => Err(Error::Row(format!("has {bytes} bytes, more than can be shown"))),
             _ => Err(Error::Row("expected JSON as text".to_owned())),
         }
     }
@@ -94,11 +95,24 @@ impl<'a> Row<'a> {
 }
 
 /// What [`job`] reads, in its order.
-pub(crate) const JOB_COLUMNS: &str = "id, kind, queue, state, attempt, max_attempts, priority, timeout_ms, payload, \
-     inserted_at, run_at, started_at, finished_at, result, progress, tags, cancel_requested, runner, version, postponed, \
+/// A row must fit into one answer of the database (8 MiB), in which a text may double: payload and result together at most
+/// 3 MiB, progress at most 256 KiB. Of what is larger the number of bytes is read.
+pub(crate) const JOB_COLUMNS: &str = "id, kind, queue, state, attempt, max_attempts, priority, timeout_ms, \
+     CASE WHEN octet_length(payload) <= 3145728 THEN payload ELSE octet_length(payload) END, \
+     inserted_at, run_at, started_at, finished_at, \
+     CASE WHEN octet_length(result) + min(octet_length(payload), 2097152) <= 3145728 THEN result \
+        ELSE octet_length(result) END, \
+     CASE WHEN octet_length(progress) <= 262144 THEN progress ELSE octet_length(progress) END, \
+     tags, cancel_requested, runner, version, postponed, \
      (SELECT json_group_array(json_array(attempt, ended_at, reason, CAST(detail AS TEXT))) FROM \
         (SELECT attempt, ended_at, reason, detail FROM jobs_attempts a WHERE a.job_id = jobs.id \
          ORDER BY token DESC LIMIT 25))";
+
+/// Bytes of a row in an answer, about and not less: what a page is measured by.
+pub(crate) const JOB_BYTES: &str = "1000 + octet_length(payload) + coalesce(octet_length(result), 0) \
+     + coalesce(octet_length(progress), 0) + coalesce(octet_length(tags), 0) \
+     + coalesce((SELECT sum(150 + 6 * octet_length(detail)) FROM \
+        (SELECT detail FROM jobs_attempts a WHERE a.job_id = jobs.id ORDER BY token DESC LIMIT 25)), 0)";
 
 /// A job as far as its row can be read: what cannot be is named in [`Job::unreadable`], and spoils nothing else.
 ///

@@ -11,8 +11,8 @@ use futures_util::Stream;
 use http_support::{Error, Event, LastEventId, event_stream};
 use messages::job::Job;
 
-use super::wait::{Until, hinted, read, read_from};
-use super::{Answer, job_id};
+use super::wait::{Until, next, read};
+use super::{Answer, job_id, level_of};
 use crate::changes::Watch;
 use crate::state::{App, Call};
 
@@ -31,12 +31,12 @@ pub async fn stream(call: Call) -> Answer {
     let Some(watch) = call.app.changes.watch(id) else {
         return Err(Error::unavailable("too-many-waiters", "too many requests wait for jobs already", 2));
     };
-    let job = read(&call.app, id).await?;
+    let job = read(&call.app, id, level_of(&call)?).await?;
     if job.state.is_final() && seen >= job.version {
         return Ok(HttpResponse::NoContent().finish());
     }
     let first = (job.version > seen).then(|| job.clone());
-    let follow = Follow { app: call.app, watch, known: job.version, ended: job.state.is_final() };
+    let follow = Follow { app: call.app, watch, known: job.version.max(seen), ended: job.state.is_final() };
     Ok(event_stream(&call.request, events(first, follow)))
 }
 
@@ -52,24 +52,11 @@ fn events(first: Option<Job>, follow: Follow) -> impl Stream<Item = Event> {
         let job = match first {
             Some(job) => job,
             None if follow.ended => return None,
-            None => follow.next().await,
+            None => next(&follow.app, &mut follow.watch, Until::NewerThan(follow.known), follow.known).await,
         };
         (follow.known, follow.ended) = (job.version, job.state.is_final());
         Some((event(&job), (None, follow)))
     })
-}
-
-impl Follow {
-    async fn next(&mut self) -> Job {
-        let until = Until::NewerThan(self.known);
-        loop {
-            let version = hinted(&mut self.watch, until, self.app.config.reread()).await;
-            match read_from(&self.app, self.watch.id(), version).await {
-                Ok(job) if until.is_met(job.version, job.state) => return job,
-                _ => {} // the database does not answer, or nothing is new: the next hint or re-read tells
-            }
-        }
-    }
 }
 
 fn event(job: &Job) -> Event {

@@ -13,6 +13,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use http_support::Error;
 use messages::job::Job;
+use messages::sql::Level;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -43,6 +44,22 @@ fn queue_name(call: &Call) -> Result<String, Error> {
     Err(Error::bad_request("invalid-name", "a queue's name is [a-z0-9][a-z0-9_.-]{0,63}"))
 }
 
+/// How fresh a read is: as fresh as every answer that any app server has given, unless the client asks for less with
+/// `?consistency=eventual`.
+fn level(consistency: Option<&str>) -> Result<Level, Error> {
+    match consistency {
+        None | Some("strong") => Ok(Level::Strong),
+        Some("eventual") => Ok(Level::Eventual),
+        Some(_) => Err(Error::bad_request("invalid-query", "query: `consistency` is strong or eventual")),
+    }
+}
+
+/// The query string of a read that has no parameter but `consistency`. Others are let through, as they always were.
+fn level_of(call: &Call) -> Result<Level, Error> {
+    let mut pairs = call.request.query_string().split('&').filter_map(|pair| pair.split_once('='));
+    level(pairs.find(|(name, _)| *name == "consistency").map(|(_, value)| value))
+}
+
 /// The query string as `T`; a parameter that `T` does not know is refused.
 fn query<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
     actix_web::web::Query::<T>::from_query(call.request.query_string())
@@ -65,8 +82,5 @@ fn etag(job: &Job) -> String {
 
 /// 200 and the job.
 fn job_answer(job: &Job) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::ETAG, etag(job)))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .json(job)
+    HttpResponse::Ok().insert_header((header::ETAG, etag(job))).json(job)
 }

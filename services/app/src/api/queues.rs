@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
-use actix_web::http::header;
 use clock::WallMs;
 use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::{Counts, DEFAULT_QUEUE, Queue};
@@ -11,16 +10,16 @@ use messages::sql::Level;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::{Answer, queue_name};
+use super::{Answer, level_of, queue_name};
 use crate::error::to_http;
 use crate::state::{App, Call};
 use crate::store::insistently;
 
 /// `GET /v1/queues`: every queue that has settings or jobs that wait, run or are dead; and `default`.
 pub async fn list(call: Call) -> Answer {
-    let app = &call.app;
-    let counts = app.jobs.counts(Level::Eventual).await.map_err(|error| to_http(&error, "queue"))?;
-    let settings = app.jobs.queues(Level::Eventual, None).await.map_err(|error| to_http(&error, "queue"))?;
+    let (level, app) = (level_of(&call)?, &call.app);
+    let counts = app.jobs.counts(level).await.map_err(|error| to_http(&error, "queue"))?;
+    let settings = app.jobs.queues(level, None).await.map_err(|error| to_http(&error, "queue"))?;
     let names = counts.keys().map(String::as_str).chain([DEFAULT_QUEUE]);
     let mut queues: BTreeMap<String, Queue> =
         names.map(|name| (name.to_owned(), Queue { name: name.to_owned(), ..Queue::default() })).collect();
@@ -31,8 +30,8 @@ pub async fn list(call: Call) -> Answer {
 
 /// `GET /v1/queues/{queue}`. Any name is a queue: one without settings has the defaults.
 pub async fn get(call: Call) -> Answer {
-    let name = queue_name(&call)?;
-    answer(&call.app, current(&call.app, &name).await?).await
+    let (name, level) = (queue_name(&call)?, level_of(&call)?);
+    answer(&call.app, current(&call.app, &name, level).await?, level).await
 }
 
 /// `PUT /v1/queues/{queue}`: all settings at once; what is left out has its default.
@@ -46,7 +45,8 @@ pub async fn put(call: Call) -> Answer {
 pub async fn patch(call: Call) -> Answer {
     let name = queue_name(&call)?;
     let (app, patch) = read_patch(call).await?;
-    let queue = current(&app, &name).await?;
+    // Strong: what was set a moment ago, maybe at another instance, must not be undone by a patch.
+    let queue = current(&app, &name, Level::Strong).await?;
     store(&app, patch.applied_to(queue)?).await
 }
 
@@ -78,7 +78,7 @@ async fn set_paused(call: &Call, paused: bool) -> Answer {
     if !paused {
         app.wakes.wake(&name);
     }
-    answer(app, current(app, &name).await?).await
+    answer(app, current(app, &name, Level::Strong).await?, Level::Strong).await
 }
 
 /// Settings as they are read; a double `Option` tells `null` from absent.
@@ -124,9 +124,10 @@ async fn read_patch(call: Call) -> Result<(std::sync::Arc<App>, Patch), Error> {
     Ok((app, patch))
 }
 
-async fn current(app: &App, name: &str) -> Result<Queue, Error> {
-    // Strong: what was set a moment ago, maybe at another instance, must not be undone by a patch.
-    let found = app.jobs.queue(name, Level::Strong, None).await.map_err(|error| to_http(&error, "queue"))?;
+async fn current(app: &App, name: &str, level: Level) -> Result<Queue, Error> {
+    let found = insistently(app, || app.jobs.queue(name, level, None))
+        .await
+        .map_err(|error| to_http(&error, "queue"))?;
     Ok(found.unwrap_or_else(|| Queue { name: name.to_owned(), ..Queue::default() }))
 }
 
@@ -136,13 +137,13 @@ async fn store(app: &App, queue: Queue) -> Answer {
     if !queue.paused {
         app.wakes.wake(&queue.name); // it may have been paused, or its concurrency lower
     }
-    answer(app, queue).await
+    answer(app, queue, Level::Strong).await
 }
 
-async fn answer(app: &App, queue: Queue) -> Answer {
-    let counts = app.jobs.counts(Level::Eventual).await.map_err(|error| to_http(&error, "queue"))?;
+async fn answer(app: &App, queue: Queue, level: Level) -> Answer {
+    let counts = app.jobs.counts(level).await.map_err(|error| to_http(&error, "queue"))?;
     let view = view(&queue, counts.get(&queue.name));
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(view))
+    Ok(HttpResponse::Ok().json(view))
 }
 
 fn view(queue: &Queue, counts: Option<&Counts>) -> Value {

@@ -5,41 +5,41 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderValue};
 use http_support::{Draining, Error, Prefer};
-use jobstore::{Cursor, DbError, Error as StoreError, Filter, Page};
+use jobstore::{Cursor, Error as StoreError, Filter};
 use messages::job::{Job, State};
-use messages::sql::Level;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::wait::{self, Until};
-use super::{Answer, etag, job_answer, job_id, query, queue_name};
+use super::{Answer, etag, job_answer, job_id, level, level_of, query, queue_name};
 use crate::error::to_http;
 use crate::kinds::Kinds;
 use crate::state::{App, Call};
+use crate::store::insistently;
 
 const PAGE_DEFAULT: usize = 50;
 const PAGE_MAX: usize = 500;
 
 /// `GET /v1/jobs/{id}`. With `Prefer: wait=N` it waits for a final state; with `If-None-Match` besides, for any change.
 pub async fn one(call: Call) -> Answer {
-    let id = job_id(&call)?;
+    let (id, level) = (job_id(&call)?, level_of(&call)?);
     let Call { app, request, .. } = call;
     let known = request.headers().get(header::IF_NONE_MATCH);
     let waits = Prefer::of(request.headers()).wait.map(|wait| app.granted_wait(wait));
     let watch = waits.filter(|wait| !wait.is_zero()).and_then(|_| app.changes.watch(id));
-    let mut job = wait::read(&app, id).await?;
+    let mut job = wait::read(&app, id, level).await?;
     if let (Some(wait), Some(mut watch)) = (waits, watch) {
         let until = known
             .filter(|known| matches(known, &job))
             .map_or(Until::Final, |_| Until::NewerThan(job.version));
         // A final job does not change by itself, whatever is waited for.
         if !job.state.is_final() && !until.is_met(job.version, job.state) {
-            let deadline = clock::now() + wait;
-            if let Some(newer) = wait::wait(&app, &mut watch, until, deadline, &Draining::of(&request)).await
-            {
-                job = newer;
-            }
+            let (deadline, draining) = (clock::now() + wait, Draining::of(&request));
+            job = match wait::wait(&app, &mut watch, until, job.version, deadline, &draining).await {
+                Some(newer) => newer,
+                None => wait::read(&app, id, level).await.unwrap_or(job), // as it is now, not as it was
+            };
         }
     }
     let mut answer = match known {
@@ -66,22 +66,16 @@ fn matches(known: &HeaderValue, job: &Job) -> bool {
 
 /// `GET /v1/jobs/{id}/attempts`
 pub async fn attempts(call: Call) -> Answer {
-    let (id, app) = (job_id(&call)?, &call.app);
-    let attempts = match app.jobs.attempts(id, Level::Eventual, None).await {
-        Err(StoreError::NotFound) => app.jobs.attempts(id, Level::Strong, None).await,
-        found => found,
-    };
+    let (id, level, app) = (job_id(&call)?, level_of(&call)?, &call.app);
+    let attempts = insistently(app, || app.jobs.attempts(id, level, None)).await;
     let attempts = attempts.map_err(|error| of_job(&error, id))?;
     Ok(HttpResponse::Ok().json(json!({ "attempts": attempts })))
 }
 
 /// `GET /v1/jobs/{id}/why`: what the job waits for.
 pub async fn why(call: Call) -> Answer {
-    let (id, app) = (job_id(&call)?, &call.app);
-    let why = match app.jobs.why(id, Level::Eventual, None).await {
-        Err(StoreError::NotFound) => app.jobs.why(id, Level::Strong, None).await,
-        found => found,
-    };
+    let (id, level, app) = (job_id(&call)?, level_of(&call)?, &call.app);
+    let why = insistently(app, || app.jobs.why(id, level, None)).await;
     let why = why.map_err(|error| of_job(&error, id))?;
     let mut answer = serde_json::to_value(&why).map_err(|_| Error::internal())?;
     if let (jobstore::Why::Worker { kind, command, .. }, Some(members)) = (&why, answer.as_object_mut())
@@ -105,6 +99,7 @@ struct ListQuery {
     tag: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
+    consistency: Option<String>,
 }
 
 /// `GET /v1/jobs`: newest first, by page.
@@ -113,22 +108,24 @@ pub async fn list(call: Call) -> Answer {
     let state = asked.state.as_deref().map(str::parse::<State>).transpose();
     let state = state.map_err(|detail| Error::bad_request("invalid-query", format!("query: {detail}")))?;
     let filter = Filter { state, queue: asked.queue, kind: asked.kind, tag: asked.tag };
-    page(&call.app, &filter, asked.limit, asked.cursor.as_deref(), "/v1/jobs").await
+    let part = Part { limit: asked.limit, cursor: asked.cursor, consistency: asked.consistency };
+    page(&call.app, &filter, part, "/v1/jobs").await
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeadQuery {
+struct Part {
     limit: Option<usize>,
     cursor: Option<String>,
+    consistency: Option<String>,
 }
 
 /// `GET /v1/queues/{queue}/dead`: the discarded jobs of a queue.
 pub async fn dead(call: Call) -> Answer {
-    let (queue, asked): (_, DeadQuery) = (queue_name(&call)?, query(&call)?);
+    let (queue, asked): (_, Part) = (queue_name(&call)?, query(&call)?);
     let path = format!("/v1/queues/{queue}/dead");
     let filter = Filter { queue: Some(queue), state: Some(State::Discarded), ..Filter::default() };
-    page(&call.app, &filter, asked.limit, asked.cursor.as_deref(), &path).await
+    page(&call.app, &filter, asked, &path).await
 }
 
 /// A page as it is sent; not by way of a `Value`, which would change payloads.
@@ -138,38 +135,25 @@ struct Listing<'a> {
     next: Option<String>,
 }
 
-async fn page(app: &App, filter: &Filter, limit: Option<usize>, cursor: Option<&str>, path: &str) -> Answer {
-    let limit = limit.unwrap_or(PAGE_DEFAULT);
+async fn page(app: &App, filter: &Filter, part: Part, path: &str) -> Answer {
+    let (limit, level) = (part.limit.unwrap_or(PAGE_DEFAULT), level(part.consistency.as_deref())?);
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Error::bad_request("invalid-query", format!("query: `limit` is 1 to {PAGE_MAX}")));
     }
-    let cursor = cursor.map(|text| Cursor::decode(text, filter)).transpose();
+    let cursor = part.cursor.map(|text| Cursor::decode(&text, filter)).transpose();
     let cursor = cursor.map_err(|error| to_http(&error, "listing"))?;
-    let page = largest_page(app, filter, limit, cursor).await.map_err(|error| to_http(&error, "listing"))?;
+    let page = insistently(app, || app.jobs.list(filter, limit, cursor, level)).await;
+    let page = page.map_err(|error| to_http(&error, "listing"))?;
     let next = page.next.map(|cursor| cursor.encode(filter));
     let mut answer = HttpResponse::Ok();
     if let Some(cursor) = &next {
-        answer.insert_header((
-            header::LINK,
-            format!("<{path}?{}>; rel=\"next\"", next_query(filter, limit, cursor, path)),
-        ));
-    }
-    Ok(answer.insert_header((header::CACHE_CONTROL, "no-cache")).json(Listing { jobs: &page.jobs, next }))
-}
-
-/// Jobs may be large, and a page must fit into one answer of the database: then it has fewer of them.
-async fn largest_page(
-    app: &App,
-    filter: &Filter,
-    mut limit: usize,
-    cursor: Option<Cursor>,
-) -> Result<Page, StoreError> {
-    loop {
-        match app.jobs.list(filter, limit, cursor, Level::Eventual).await {
-            Err(StoreError::Database(DbError::TooLarge(_))) if limit > 1 => limit /= 2,
-            page => return page,
+        let mut query = next_query(filter, limit, cursor, path);
+        if let Some(consistency) = &part.consistency {
+            query.push_str(&format!("&consistency={consistency}"));
         }
+        answer.insert_header((header::LINK, format!("<{path}?{query}>; rel=\"next\"")));
     }
+    Ok(answer.json(Listing { jobs: &page.jobs, next }))
 }
 
 /// The query of the next page (RFC 8288 link): the same filters, further on.

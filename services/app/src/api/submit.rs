@@ -9,10 +9,11 @@ use http_support::{Draining, Error, Prefer, read_body, require_json, trace_of};
 use jobstore::{Keyed, NewJob};
 use messages::job::{Job, State};
 use messages::json::Raw;
+use messages::sql::Level;
 use uuid::Uuid;
 
 use super::wait::{self, Until};
-use super::{Answer, job_answer, job_path};
+use super::{Answer, etag, job_answer, job_path};
 use crate::changes::Watch;
 use crate::error::of_submit;
 use crate::idempotency::{IdempotencyKey, fingerprint};
@@ -74,17 +75,18 @@ async fn wait_for(
     let deadline = clock::now() + wait;
     let applied = format!("wait={}", wait.as_secs());
     // A job that was stored by an earlier request may be finished already; of one of ours every change is hinted.
-    let done = if stored.replayed {
-        wait::read(app, stored.id).await.ok().filter(|job| job.state.is_final())
-    } else {
-        None
-    };
-    let done = match done {
-        Some(job) => Some(job),
-        None => wait::wait(app, &mut watch, Until::Final, deadline, draining).await,
-    };
-    match done {
-        Some(job) => finished(&job, &applied),
+    let mut found = if stored.replayed { wait::read(app, stored.id, Level::Strong).await.ok() } else { None };
+    if !found.as_ref().is_some_and(|job| job.state.is_final()) {
+        let known = found.as_ref().map_or(0, |job| job.version);
+        found = match wait::wait(app, &mut watch, Until::Final, known, deadline, draining).await {
+            // The wait ran out: the row as it is now, not as it was submitted.
+            None => wait::read(app, stored.id, Level::Strong).await.ok(),
+            done => done,
+        };
+    }
+    match found {
+        Some(job) if job.state.is_final() => finished(&job, &applied),
+        Some(job) => Accepted::now(job, stored.replayed).answer(Some(applied)),
         None => stored.answer(Some(applied)),
     }
 }
@@ -119,7 +121,7 @@ async fn store_keyed(
             committed(app, &queue, 1, wakes);
             Ok(Accepted::new(&job, now))
         }
-        Keyed::Same { id, .. } => Ok(Accepted::of(wait::read(app, id).await?)),
+        Keyed::Same { id, .. } => Ok(Accepted::now(wait::read(app, id, Level::Strong).await?, true)),
         Keyed::Conflict => {
             let detail = "this `Idempotency-Key` was used for another body; take a new key for a new request";
             Err(Error::unprocessable("idempotency-key-reused", detail))
@@ -130,6 +132,7 @@ async fn store_keyed(
 /// What a 202 says of a stored job: everything but the payload, which the client has.
 struct Accepted {
     id: Uuid,
+    etag: String,
     body: String,
     replayed: bool,
 }
@@ -143,20 +146,21 @@ impl Accepted {
         let body = format!(
             r#"{{"id":"{id}","kind":"{kind}","queue":"{queue}","state":"{state}","attempt":0,"max_attempts":{max_attempts},"priority":{priority},"timeout_ms":{timeout_ms},"inserted_at":"{now}","run_at":"{run_at}","errors":[],"version":1}}"#
         );
-        Self { id: *id, body, replayed: false }
+        Self { id: *id, etag: "\"1\"".to_owned(), body, replayed: false }
     }
 
-    /// Of a job that an earlier request with the same key stored.
-    fn of(job: Job) -> Self {
-        let id = job.id;
+    /// Of a job as it is now; `replayed` if an earlier request with the same key stored it.
+    fn now(job: Job, replayed: bool) -> Self {
+        let (id, etag) = (job.id, etag(&job));
         let body = serde_json::to_string(&Job { payload: Raw::default(), ..job }).unwrap_or_default();
-        Self { id, body, replayed: true }
+        Self { id, etag, body, replayed }
     }
 
     fn answer(&self, applied: Option<String>) -> HttpResponse {
         let mut answer = HttpResponse::build(StatusCode::ACCEPTED);
         answer
             .insert_header((header::LOCATION, job_path(self.id)))
+            .insert_header((header::ETAG, self.etag.as_str()))
             .insert_header((header::CONTENT_TYPE, "application/json"));
         if self.replayed {
             answer.insert_header(("idempotency-replayed", "true"));

@@ -11,24 +11,28 @@ use uuid::Uuid;
 use crate::changes::{Hint, Watch};
 use crate::error::to_http;
 use crate::state::App;
+use crate::store::insistently;
 
-/// Reads the job at the newest state that a replica at hand has; before it is said not to exist, the primary is asked.
-pub async fn read(app: &App, id: Uuid) -> Result<Job, Error> {
-    let found = match app.jobs.get(id, Level::Eventual, None).await {
-        Err(StoreError::NotFound) => app.jobs.get(id, Level::Strong, None).await,
+/// Reads the job: by default not older than what any app server has answered.
+pub async fn read(app: &App, id: Uuid, level: Level) -> Result<Job, Error> {
+    let found = match insistently(app, || app.jobs.get(id, level, None)).await {
+        // Before it is said not to exist, the primary is asked.
+        Err(StoreError::NotFound) if level != Level::Strong => {
+            insistently(app, || app.jobs.get(id, Level::Strong, None)).await
+        }
         found => found,
     };
     found.map_err(|error| to_http(&error, &format!("job {id}")))
 }
 
-/// Reads the job, not older than `version`.
-pub async fn read_from(app: &App, id: Uuid, version: u64) -> Result<Job, Error> {
-    let job = read(app, id).await?;
-    if job.version >= version {
-        return Ok(job);
+/// Reads the job for one who waits: from any replica if that one is newer than `known` and not older than `hinted`.
+async fn read_newer(app: &App, id: Uuid, known: u64, hinted: u64) -> Result<Job, StoreError> {
+    match app.jobs.get(id, Level::Eventual, None).await {
+        Ok(job) if job.version > known && job.version >= hinted => Ok(job),
+        // Nobody said that it has changed, so a replica that has nothing new is good enough.
+        Ok(job) if hinted == 0 => Ok(job),
+        _ => app.jobs.get(id, Level::Strong, None).await,
     }
-    let newest = app.jobs.get(id, Level::Strong, None).await;
-    newest.map_err(|error| to_http(&error, &format!("job {id}")))
 }
 
 /// What is waited for.
@@ -50,27 +54,29 @@ impl Until {
 }
 
 /// Waits until the row is as wanted and returns it; none at the deadline, or when the worker is asked to stop.
-/// A row that cannot be read is tried again: the job is stored, so waiting for it is no error.
+/// A row that cannot be read is tried again: the job is stored, so waiting for it is no error. `known` is a version that
+/// was read, and was not as wanted: what is not newer is not the answer, whatever a late hint or a slow replica says.
 pub async fn wait(
     app: &App,
     watch: &mut Watch,
     until: Until,
+    known: u64,
     deadline: Instant,
     draining: &Draining,
 ) -> Option<Job> {
     tokio::select! {
-        job = next(app, watch, until) => Some(job),
+        job = next(app, watch, until, known) => Some(job),
         () = tokio::time::sleep_until(deadline.into()) => None,
         () = draining.wait() => None,
     }
 }
 
 /// The row as soon as it is as wanted.
-async fn next(app: &App, watch: &mut Watch, until: Until) -> Job {
+pub async fn next(app: &App, watch: &mut Watch, until: Until, known: u64) -> Job {
     loop {
-        let version = hinted(watch, until, app.config.reread()).await;
-        match read_from(app, watch.id(), version).await {
-            Ok(job) if until.is_met(job.version, job.state) => return job,
+        let hint = hinted(watch, until, app.config.reread()).await;
+        match read_newer(app, watch.id(), known, hint).await {
+            Ok(job) if job.version > known && until.is_met(job.version, job.state) => return job,
             _ => {}
         }
     }
@@ -78,7 +84,7 @@ async fn next(app: &App, watch: &mut Watch, until: Until) -> Job {
 
 /// Resolves when it is worth reading the row: a hint that fits, hints that were lost, or nothing heard for a while.
 /// Returns the version that the row has at least.
-pub async fn hinted(watch: &mut Watch, until: Until, reread: Duration) -> u64 {
+async fn hinted(watch: &mut Watch, until: Until, reread: Duration) -> u64 {
     // A quarter of spread, so that many waiters do not read in step.
     let reread = reread.mul_f64(rand::random_range(0.75..1.0));
     let fitting = async {

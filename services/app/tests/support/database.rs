@@ -37,6 +37,8 @@ pub enum Mode {
 pub struct Fake {
     pub listener: Listener,
     connection: Mutex<Connection>,
+    /// What a replica that lags answers to reads that do not ask for more.
+    behind: Mutex<Option<Connection>>,
     mode: AtomicU8,
     /// Writes that still answer like `mode`; then it works again.
     faults_left: AtomicUsize,
@@ -50,6 +52,7 @@ impl Fake {
         Self {
             listener: Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
             connection: Mutex::new(Connection::open_in_memory().unwrap()),
+            behind: Mutex::new(None),
             mode: AtomicU8::new(0),
             faults_left: AtomicUsize::new(0),
             delay_ms: AtomicU64::new(0),
@@ -62,6 +65,22 @@ impl Fake {
     pub fn fail(&self, mode: Mode, n: usize) {
         self.mode.store(mode as u8, SeqCst);
         self.faults_left.store(n, SeqCst);
+    }
+
+    /// From now on a read of level `eventual` sees the jobs as they are now.
+    pub fn freeze_replicas(&self) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("copy").to_str().unwrap().to_owned();
+        self.connection.lock().unwrap().execute("VACUUM INTO ?1", [&file]).unwrap();
+        let copy = Connection::open(file).unwrap();
+        // Once it is open, it needs its directory no longer.
+        copy.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0)).unwrap();
+        *self.behind.lock().unwrap() = Some(copy);
+    }
+
+    /// Runs statements as nobody should.
+    pub fn execute(&self, sql: &str) {
+        self.connection.lock().unwrap().execute_batch(sql).unwrap();
     }
 
     fn fault(&self) -> Mode {
@@ -114,7 +133,12 @@ fn start(life: Life) -> Result<Started, StartError> {
         App::new()
             .app_data(web::PayloadConfig::new(64 << 20))
             .route("/db/batch", web::post().to(move |body: web::Bytes| write(Arc::clone(&writer), body)))
-            .route("/db/query", web::post().to(move |body: web::Bytes| read(Arc::clone(&reader), body)))
+            .route(
+                "/db/query",
+                web::post().to(move |request: actix_web::HttpRequest, body: web::Bytes| {
+                    read(Arc::clone(&reader), request, body)
+                }),
+            )
     };
     Ok(Started::task(serve(listener, app, life, Limits::default())))
 }
@@ -144,14 +168,21 @@ async fn write(fake: Arc<Fake>, body: web::Bytes) -> Result<HttpResponse, Error>
     Ok(HttpResponse::Ok().insert_header(("standfast-offset", "1-1")).json(BatchResults { transactions }))
 }
 
-async fn read(fake: Arc<Fake>, body: web::Bytes) -> Result<HttpResponse, Error> {
+async fn read(
+    fake: Arc<Fake>,
+    request: actix_web::HttpRequest,
+    body: web::Bytes,
+) -> Result<HttpResponse, Error> {
     fake.reads.fetch_add(1, SeqCst);
     if fake.mode.load(SeqCst) == Mode::Unavailable as u8 && fake.fault() == Mode::Unavailable {
         return Err(Error::unavailable("no-replica", "told to", 1).with("retry_after_ms", 20));
     }
     let statements: Vec<Statement> = serde_json::from_slice(&body).unwrap();
-    let connection = fake.connection.lock().unwrap();
-    let results = statements.iter().map(|statement| run(&connection, statement)).collect();
+    let behind = fake.behind.lock().unwrap();
+    let is_eventual = request.query_string().contains("level=eventual");
+    let primary = fake.connection.lock().unwrap();
+    let connection = behind.as_ref().filter(|_| is_eventual).unwrap_or(&primary);
+    let results = statements.iter().map(|statement| run(connection, statement)).collect();
     Ok(HttpResponse::Ok().insert_header(("standfast-offset", "1-1")).json(Results { results }))
 }
 
