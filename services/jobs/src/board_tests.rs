@@ -26,6 +26,7 @@ fn claimed(token: u64) -> Arc<Claimed> {
         run_at: WallMs(0),
         cancel_requested: false,
         limited: false,
+        fault: None,
     })
 }
 

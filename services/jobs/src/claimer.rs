@@ -25,7 +25,8 @@ const RECHECK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     let runner = life.env::<Runner>();
     Ok(Started::task(async move {
-        let mut claimer = Claimer { runner, life: life.clone(), uncertain_until: Some(clock::now()) };
+        let mut claimer =
+            Claimer { runner, life: life.clone(), uncertain_until: Some(clock::now()), most: usize::MAX };
         life.ready();
         claimer.runner.board.kick();
         claimer.run().await;
@@ -43,6 +44,8 @@ struct Claimer {
     /// Set while the database may hold claims of ours that we do not know: at the start, after a crash of this child,
     /// and after a claim whose outcome is unknown.
     uncertain_until: Option<Instant>,
+    /// Jobs of one claim at most: halved when a claim was refused for its size, and slowly grown again.
+    most: usize,
 }
 
 impl Claimer {
@@ -110,13 +113,14 @@ impl Claimer {
         let claim = Claim {
             runner: &runner.name,
             kinds: &runner.takes,
-            limit: free,
+            limit: free.min(self.most),
             lease: runner.config.lease(),
             patience: PATIENCE,
         };
         let began = clock::now();
         match runner.store.claim(&claim, WallMs::now()).await {
             Ok(jobs) => {
+                self.most = self.most.saturating_mul(2);
                 // A database that cannot let a claim wait answers at once: then it takes a wake-up.
                 let again = !jobs.is_empty() || clock::now() - began >= PATIENCE / 2;
                 let jobs: Vec<_> = jobs.into_iter().map(Arc::new).collect();
@@ -125,6 +129,9 @@ impl Claimer {
                 Ok(again)
             }
             Err(error) => {
+                if error.is_too_large() {
+                    self.most = (claim.limit / 2).max(1);
+                }
                 if matches!(&error, Error::Database(e) if !e.nothing_done()) {
                     self.uncertain_until = Some(clock::now() + LATE_COMMIT);
                 }

@@ -50,39 +50,44 @@ async fn migrate(runner: &Runner, life: &Life) -> Result<(), Error> {
     }
 }
 
-/// Tries until the database has taken or refused them. Leases are renewed meanwhile, so there is no hurry to give up.
+/// Tries until the database has taken or refused them. Leases are renewed meanwhile, so there is no hurry to give up. A
+/// batch that is refused is halved, and its halves again, until what is at fault is alone; the others are stored.
 async fn settle(runner: &Runner, life: &Life, reports: Vec<Arc<Report>>) {
-    let mut patience = Patience::new();
-    loop {
-        match store(runner, &reports).await {
-            Ok(()) => return life.ready(),
+    let (mut patience, mut parts) = (Patience::new(), vec![reports]);
+    while let Some(mut part) = parts.pop() {
+        match store(runner, &part).await {
+            Ok(()) => life.ready(),
             Err(error) if error.retryable() => {
                 runner.telemetry.trouble("complete", &error);
                 life.waiting("database");
                 patience.wait(runner).await;
+                parts.push(part);
             }
-            Err(error) => return one_by_one(runner, reports, &error).await,
+            Err(error) => {
+                if part.len() > 1 {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                } else if let Some(report) = part.first() {
+                    refused(runner, report, &error);
+                    // Whatever is wrong, it is not asked at once whether it is over.
+                    patience.wait(runner).await;
+                }
+            }
         }
     }
 }
 
-/// The batch holds one that the database does not take. That one becomes a failed attempt; the others are stored.
-async fn one_by_one(runner: &Runner, reports: Vec<Arc<Report>>, error: &Error) {
-    if let [report] = reports.as_slice() {
-        runner.telemetry.refused_by_database(&report.job, error);
+/// One report that the database does not take. A result becomes a failed attempt; an end that is refused too is let go:
+/// its lease runs out, and whoever finds that tries again.
+fn refused(runner: &Runner, report: &Arc<Report>, error: &Error) {
+    let job = &report.job;
+    runner.telemetry.refused_by_database(Some(Lease { id: job.id, token: job.token }), error);
+    if matches!(report.outcome, Outcome::Done(_)) {
         let detail = "the database did not take the result".to_owned();
-        runner
-            .board
-            .replace(report, Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() });
-        return;
-    }
-    for report in reports {
-        // What fails for another reason now stays on the board, for the next round.
-        if let Err(error) = store(runner, std::slice::from_ref(&report)).await
-            && !error.retryable()
-        {
-            Box::pin(one_by_one(runner, vec![report], &error)).await;
-        }
+        let outcome = Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() };
+        runner.board.replace(report, outcome);
+    } else {
+        runner.board.settle(std::slice::from_ref(report));
     }
 }
 

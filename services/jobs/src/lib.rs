@@ -20,6 +20,7 @@ mod board;
 mod claimer;
 mod completer;
 mod config;
+mod endings;
 mod error;
 mod handler;
 mod herald;

@@ -8,8 +8,12 @@ use supervision::{Life, StartError, Started};
 
 use crate::{
     board::{Lost, Outcome},
+    endings,
     runner::{Patience, Runner},
 };
+
+/// Rows in one statement.
+const BATCH_MAX: usize = 500;
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     let runner = life.env::<Runner>();
@@ -53,28 +57,30 @@ fn reason(lost: &Lost) -> Reason {
     if lost.struck { Reason::FaultInjected } else { Reason::WorkerCrashed }
 }
 
+/// Page by page, and by id: a row that cannot be ended is left to its lease, and the next page goes on behind it.
 async fn left_behind(runner: &Runner) -> Result<(), Error> {
-    let left = runner.store.left_behind(&runner.place, &runner.name).await?;
-    if left.is_empty() {
-        return Ok(());
-    }
-    let now = WallMs::now();
-    let ending = |e: &jobstore::Expired| Ending {
-        lease: e.lease,
-        reason: Reason::WorkerCrashed,
-        detail: "the process of its runner ended".to_owned(),
-        retry_at: now,
-        lease_before: None,
-    };
-    let ended = runner.store.end(&left.iter().map(ending).collect::<Vec<_>>(), now).await?;
-    for (job, fate) in left.iter().zip(&ended) {
-        if let Some(state) = fate.state {
-            runner.telemetry.left_behind(job, state);
-            runner.tell(job.lease.id, &job.queue, state, fate.version);
+    let mut after = None;
+    loop {
+        let page = runner.store.left_behind(&runner.place, &runner.name, after, BATCH_MAX).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.lease.id);
+        let now = WallMs::now();
+        let ending = |e: &jobstore::Expired| Ending {
+            lease: e.lease,
+            reason: Reason::WorkerCrashed,
+            detail: "the process of its runner ended".to_owned(),
+            retry_at: now,
+            lease_before: None,
+        };
+        let ended = endings::store(runner, page.iter().map(ending).collect(), now).await?;
+        for (job, fate) in page.iter().zip(&ended) {
+            if let Some(state) = fate.state {
+                runner.telemetry.left_behind(job, state);
+                runner.tell(job.lease.id, &job.queue, state, fate.version);
+            }
         }
+        runner.board.kick();
     }
-    runner.board.kick();
-    Ok(())
 }
 
 /// The workers are gone: what they did not take, or left, goes back.

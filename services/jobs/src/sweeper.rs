@@ -12,7 +12,7 @@ use jobstore::{Ending, Error};
 use messages::{job::State, names};
 use supervision::{Life, StartError, Started};
 
-use crate::runner::Runner;
+use crate::{endings, runner::Runner};
 
 /// Rows in one statement.
 const BATCH_MAX: usize = 500;
@@ -95,7 +95,7 @@ async fn once(runner: &Runner, trust_leases: bool) -> Result<Option<WallMs>, Err
 async fn expire(runner: &Runner, now: WallMs, woken: &mut BTreeSet<String>) -> Result<(), Error> {
     let expired = runner.store.expired(BATCH_MAX, now).await?;
     let endings: Vec<_> = expired.iter().map(|e| Ending::expired(e.lease, &e.runner, now)).collect();
-    let ended = runner.store.end(&endings, now).await?;
+    let ended = endings::store(runner, endings, now).await?;
     for (job, fate) in expired.iter().zip(&ended) {
         let Some(state) = fate.state else { continue };
         runner.telemetry.expired(job, state);

@@ -1,13 +1,41 @@
 //! What a runner says of itself: one function per event, which is log line and metric together.
 
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use jobstore::{Claimed, Error, Expired, Lease};
 use messages::job::{Reason, State};
 use telemetry::{Counters, DURATION_SECONDS, Histograms, SHORT_SECONDS, metrics};
 
 use crate::board::{Lost, Outcome, Report};
 
+/// One line of a kind in so long: a database that is away for an hour, or refuses everything, fills no disk.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// When a line of each kind was last written, and how many were not written since.
+#[derive(Default)]
+struct Said(Mutex<HashMap<&'static str, (Option<Instant>, u64)>>);
+
+impl Said {
+    /// Whether to write a line now: then how many of its kind were left out since the last.
+    fn may_say(&self, kind: &'static str) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, unsaid) = said.entry(kind).or_default();
+        if last.is_some_and(|at| clock::now() - at < SAY_EVERY) {
+            *unsaid += 1;
+            return None;
+        }
+        *last = Some(clock::now());
+        Some(std::mem::take(unsaid))
+    }
+}
+
 /// Handles of the metrics.
 pub(crate) struct Telemetry {
+    said: Said,
     transitions: Counters<2>,
     stale: Counters<0>,
     leases_lost: Counters<0>,
@@ -21,6 +49,7 @@ impl Telemetry {
     pub(crate) fn new() -> Self {
         let m = metrics();
         Self {
+            said: Said::default(),
             transitions: m.counters(
                 "jobs_transitions",
                 "Changes of a job's state by runners.",
@@ -119,13 +148,19 @@ impl Telemetry {
         self.hints_dropped.with::<&str>([]).inc_by(count as u64);
     }
 
-    pub(crate) fn refused_by_database(&self, job: &Claimed, error: &Error) {
-        tracing::error!(job = %job.id, kind = job.kind, error = %Chain(error), "database refused a report");
+    pub(crate) fn refused_by_database(&self, lease: Option<Lease>, error: &Error) {
+        self.troubles.with(["refused"]).inc();
+        if let Some(unsaid) = self.said.may_say("refused") {
+            let (job, token) = (lease.map(|l| l.id.to_string()), lease.map(|l| l.token));
+            tracing::error!(job, token, unsaid, error = %Chain(error), "database refused a report");
+        }
     }
 
     pub(crate) fn trouble(&self, call: &'static str, error: &Error) {
         self.troubles.with([call]).inc();
-        tracing::warn!(call, error = %Chain(error), "database call failed, will be repeated");
+        if let Some(unsaid) = self.said.may_say(call) {
+            tracing::warn!(call, unsaid, error = %Chain(error), "database call failed, will be repeated");
+        }
     }
 }
 

@@ -64,14 +64,17 @@ async fn work(runner: &Arc<Runner>, life: &Life, assignment: Assignment) {
         traceparent: trace.to_string(),
     };
     runner.telemetry.started(&job);
-    let end = match runner.handlers.get(&job.kind) {
-        Some(handler) => {
+    let end = match (&job.fault, runner.handlers.get(&job.kind)) {
+        (Some(fault), _) => End::Returned(Err(Failure::Refused(fault.clone()))),
+        (None, Some(handler)) => {
             // `run` itself is user code too, so it is called inside.
             let running = async { handler.run(context).await };
             let caught = AssertUnwindSafe(running).catch_unwind().instrument(trace.span());
             wait(runner, life, signal, Duration::from_millis(job.timeout_ms), caught).await
         }
-        None => End::Returned(Err(Failure::Failed(format!("this runner has no handler for {}", job.kind)))),
+        (None, None) => {
+            End::Returned(Err(Failure::Failed(format!("this runner has no handler for {}", job.kind))))
+        }
     };
     match end {
         End::Over => attempt.forget(),

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender, TrySendError};
 use bytes::Bytes;
-use messages::sql::{BatchResults, Level, Outcome, Results, Statement, TOO_LARGE};
+use messages::sql::{BatchResults, Level, Outcome, Results, Statement};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::choose::{self, Need};
@@ -18,6 +19,8 @@ use crate::{Executed, Options, Rows};
 
 pub(crate) struct Write {
     pub statements: Vec<Statement>,
+    /// What they take in a request, about.
+    pub bytes: usize,
     pub deadline: Instant,
     pub reply: oneshot::Sender<Result<Executed, DbError>>,
 }
@@ -45,6 +48,10 @@ const DIRECT_MAX: usize = 4;
 
 /// A further try needs so much time: one that is cut short would turn what surely was not done into what nobody knows.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+/// Bytes of statements that travel together, about; one larger transaction goes alone. Well below what the database
+/// takes in a request, because what is above may be cut off before it is answered.
+const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// What "full" answers as the time to come back.
 const FULL: DbError = DbError::Unavailable(Duration::from_millis(100));
@@ -133,13 +140,14 @@ struct BatchOf<'a> {
 impl Worker {
     async fn write_loop(&self, queue: &Receiver<Write>) {
         while let Ok(first) = queue.recv().await {
+            let mut bytes = first.bytes;
             let mut group = vec![first];
-            while group.len() < self.group_max {
+            while group.len() < self.group_max && bytes < GROUP_BYTES_MAX {
                 let Ok(more) = queue.try_recv() else { break };
+                bytes += more.bytes;
                 group.push(more);
             }
-            // Nobody waits for these any more, and they have not been sent.
-            group.retain(|write| !write.reply.is_closed());
+            let group = worth_sending(group, clock::now());
             if !group.is_empty() {
                 self.write(group, Duration::ZERO).await;
             }
@@ -149,22 +157,25 @@ impl Worker {
     async fn write(&self, group: Vec<Write>, patience: Duration) {
         let transactions = BatchOf { transactions: group.iter().map(|w| w.statements.as_slice()).collect() };
         let Ok(body) = serde_json::to_vec(&transactions).map(Bytes::from) else { return };
-        let deadline = group.iter().map(|w| w.deadline).min().unwrap_or_else(clock::now);
+        // The latest of all: each caller keeps its own deadline, and one that is near must not end the others' try.
+        let deadline = group.iter().map(|w| w.deadline).max().unwrap_or_else(clock::now);
         let ended = self.until_done(Need::Primary, deadline, |base, left| {
             let body = body.clone();
             async move { batch(&base, body, patience, left).await }
         });
         match ended.await {
             Ok((body, offset)) => hand_out(group, &body, &offset),
-            Err(DbError::TooLarge(_)) if group.len() > 1 => self.one_by_one(group).await,
+            // Refused as a whole, and nothing was done: too large together, or one of them cannot be read.
+            Err(DbError::TooLarge(_) | DbError::Statement(_)) if group.len() > 1 => self.halve(group).await,
             Err(error) => group.into_iter().for_each(|w| drop(w.reply.send(Err(error.clone())))),
         }
     }
 
-    /// Together they were too large: each has a right to its own answer.
-    async fn one_by_one(&self, group: Vec<Write>) {
-        for write in group {
-            Box::pin(self.write(vec![write], Duration::ZERO)).await;
+    /// Each has a right to its own answer: halves of halves, until the one at fault is alone.
+    async fn halve(&self, mut group: Vec<Write>) {
+        let second = group.split_off(group.len() / 2);
+        for half in [group, second] {
+            Box::pin(self.write(half, Duration::ZERO)).await;
         }
     }
 
@@ -217,6 +228,29 @@ impl Worker {
     }
 }
 
+/// Those for whom somebody waits, and whose time is not up: nothing of the others was sent.
+fn worth_sending(group: Vec<Write>, now: Instant) -> Vec<Write> {
+    let in_time = |write: &Write| write.deadline > now + TRY_AGAIN;
+    let (send, late): (Vec<_>, Vec<_>) =
+        group.into_iter().filter(|write| !write.reply.is_closed()).partition(in_time);
+    late.into_iter().for_each(|write| drop(write.reply.send(Err(FULL))));
+    send
+}
+
+/// What statements take in a request, about: their texts, and a number's width for each other value.
+pub(crate) fn size(statements: &[Statement]) -> usize {
+    let value = |value: &Value| 16 + value.as_str().map_or(0, str::len);
+    let values = |list: &[Value]| list.iter().map(value).sum::<usize>();
+    let one = |statement: &Statement| match statement {
+        Statement::Plain(sql) => sql.len(),
+        Statement::List(list) => values(list),
+        Statement::Full { sql, params, rows } => {
+            sql.len() + values(params) + rows.iter().map(|row| values(row)).sum::<usize>()
+        }
+    };
+    statements.iter().map(|statement| 32 + one(statement)).sum()
+}
+
 fn hand_out(group: Vec<Write>, body: &[u8], offset: &str) {
     let answers = serde_json::from_slice::<BatchResults>(body).map(|b| b.transactions).unwrap_or_default();
     if answers.len() != group.len() {
@@ -244,8 +278,7 @@ fn rows(body: &[u8], offset: String) -> Result<Rows, DbError> {
 
 fn first_error(results: Vec<Outcome>) -> Result<Vec<Outcome>, DbError> {
     match results.iter().find_map(|outcome| outcome.error.clone()) {
-        Some(error) if error.starts_with(TOO_LARGE) => Err(DbError::TooLarge(error)),
-        Some(error) => Err(DbError::Statement(error)),
+        Some(error) => Err(DbError::of_statement(error)),
         None => Ok(results),
     }
 }

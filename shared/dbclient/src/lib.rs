@@ -115,8 +115,8 @@ impl Database {
     /// See [`DbError`]; only `Unknown` and `Deadline` leave open whether it ran.
     pub async fn execute(&self, statements: Vec<Statement>) -> Result<Executed, DbError> {
         let (reply, answer) = oneshot::channel();
-        let deadline = clock::now() + self.deadline;
-        self.dispatcher.write(Write { statements, deadline, reply }).await?;
+        let (bytes, deadline) = (dispatch::size(&statements), clock::now() + self.deadline);
+        self.dispatcher.write(Write { statements, bytes, deadline, reply }).await?;
         // The dispatcher's own deadline comes first; this one is for a dispatcher that died with the call in hand.
         let answer = tokio::time::timeout(self.deadline + Duration::from_millis(500), answer).await;
         answer.map_or(Err(DbError::Deadline), |answer| answer.unwrap_or(Err(DbError::Unknown)))
@@ -138,7 +138,8 @@ impl Database {
     ) -> Result<Executed, DbError> {
         let (reply, answer) = oneshot::channel();
         let deadline = clock::now() + self.deadline + patience;
-        self.dispatcher.write_patiently(Write { statements, deadline, reply }, patience).await;
+        let bytes = 0; // it travels alone
+        self.dispatcher.write_patiently(Write { statements, bytes, deadline, reply }, patience).await;
         answer.await.unwrap_or(Err(DbError::Unknown))
     }
 

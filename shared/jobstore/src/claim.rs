@@ -1,4 +1,4 @@
-//! Claiming, keeping and losing: what a runner does to have a job.
+//! Claiming: how a runner comes to have jobs. What one claim takes is bounded in jobs and in bytes.
 
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub struct Claimed {
     pub cancel_requested: bool,
     /// Its queue has a concurrency limit, so its end makes room there.
     pub limited: bool,
+    /// Why it cannot be run: its row does not read as what was written. Whoever has it ends it for good.
+    pub fault: Option<String>,
 }
 
 /// Names one attempt.
@@ -69,43 +71,17 @@ pub struct Lease {
     pub token: u64,
 }
 
-/// A lease that was renewed; those that are missing from the answer are lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renewed {
-    /// Which.
-    pub lease: Lease,
-    /// Somebody wants the job cancelled.
-    pub cancel_requested: bool,
-}
+/// Bytes of payloads that one claim takes together; the first job is taken whatever its size. As JSON text within JSON
+/// they may double, and still fit into an answer of the database (8 MiB).
+const CLAIM_BYTES_MAX: usize = 2 << 20;
+/// A payload with more bytes is not read: nothing that is accepted is so large, and in an answer it might not fit.
+pub const PAYLOAD_BYTES_MAX: usize = 3 << 20;
+/// Jobs of one page of [`Store::held_by`].
+const HELD_PAGE: usize = 256;
 
-/// A job whose time came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Which job.
-    pub id: Uuid,
-    /// Its queue, to be woken.
-    pub queue: String,
-    /// Version of the row.
-    pub version: u64,
-}
-
-/// A job whose worker was not heard of in time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expired {
-    /// Which attempt.
-    pub lease: Lease,
-    /// Its queue.
-    pub queue: String,
-    /// Who had it.
-    pub runner: String,
-    /// Workers that ended while they had it, before this one.
-    pub kills: u32,
-    /// Version of the row.
-    pub version: u64,
-}
-
-const CLAIMED_COLUMNS: &str = "id, token, attempt, max_attempts, kills, kind, queue, priority, timeout_ms, payload, \
-     traceparent, version, run_at, cancel_requested, \
+const CLAIMED_COLUMNS: &str = "id, token, attempt, max_attempts, kills, kind, queue, priority, timeout_ms, \
+     CASE WHEN octet_length(payload) <= 3145728 THEN payload END, \
+     substr(traceparent, 1, 200), version, run_at, cancel_requested, \
      EXISTS (SELECT 1 FROM jobs_queues q WHERE q.name = jobs.queue AND q.concurrency IS NOT NULL)";
 
 /// Each queue that is not paused and has room for more running jobs offers its first jobs by priority, then age.
@@ -134,10 +110,17 @@ offered (id, priority, turn, room) AS (
         SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = o.queue
         AND (instr(?2, '"' || coalesce(a.needs, a.kind) || '"')
             OR (a.needs IS NOT NULL AND instr(?2, '"' || a.kind || ':*"'))) ORDER BY a.priority, a.id LIMIT ?1)
+),
+picked (id, place) AS MATERIALIZED (
+    SELECT id, row_number() OVER (ORDER BY priority, turn, id) FROM offered WHERE turn <= room
+    ORDER BY priority, turn, id LIMIT ?1
+),
+filled (id, place, bytes) AS (
+    SELECT p.id, p.place, sum(octet_length(j.payload)) OVER (ORDER BY p.place) FROM picked p JOIN jobs j ON j.id = p.id
 )
 UPDATE jobs SET state = 'running', attempt = attempt + 1, token = token + 1, version = version + 1,
     started_at = (SELECT now FROM clock), lease_until = (SELECT now + ?4 FROM clock), runner = ?5
-WHERE id IN (SELECT id FROM offered WHERE turn <= room ORDER BY priority, turn, id LIMIT ?1)
+WHERE id IN (SELECT id FROM filled WHERE place = 1 OR bytes <= ?6)
 RETURNING "#;
 
 impl<D: Sql> Store<D> {
@@ -155,6 +138,7 @@ impl<D: Sql> Store<D> {
             if patient { Value::Null } else { now.0.into() },
             lease_ms.into(),
             claim.runner.into(),
+            CLAIM_BYTES_MAX.into(),
         ];
         let statements = vec![Statement::new(format!("{CLAIM}{CLAIMED_COLUMNS}"), params)];
         let done = if patient {
@@ -162,151 +146,79 @@ impl<D: Sql> Store<D> {
         } else {
             self.db.execute(statements).await?
         };
-        let mut jobs = done
-            .results
-            .first()
-            .map_or(Ok(Vec::new()), |out| out.values.iter().map(|values| claimed(values)).collect())?;
+        let rows = done.results.first().map_or(&[][..], |out| &out.values);
+        let mut jobs: Vec<_> = rows.iter().filter_map(|values| claimed(values)).collect();
         jobs.sort_unstable_by_key(|job: &Claimed| (job.priority, job.id));
         Ok(jobs)
     }
 
-    /// The running jobs that `runner` has: what a claim whose answer was lost did.
+    /// The running jobs that `runner` has: what a claim whose answer was lost did. Read page by page, by id.
     ///
     /// # Errors
     /// What the database said.
     pub async fn held_by(&self, runner: &str) -> Result<Vec<Claimed>, Error> {
-        let sql = format!("SELECT {CLAIMED_COLUMNS} FROM jobs WHERE state = 'running' AND runner = ?1");
-        let out = self.db.query(Statement::new(sql, vec![runner.into()]), Level::Strong, None).await?;
-        out.values.iter().map(|values| claimed(values)).collect()
-    }
-
-    /// Extends leases. A lease missing from the answer is lost: its job was rescued, finished or cancelled.
-    ///
-    /// # Errors
-    /// What the database said; renewing twice does no harm.
-    pub async fn renew(&self, leases: &[Lease], until: WallMs) -> Result<Vec<Renewed>, Error> {
-        if leases.is_empty() {
-            return Ok(Vec::new());
-        }
-        let list: Vec<_> = leases.iter().map(|l| json!([rows::id(l.id), l.token])).collect();
-        let statement = Statement::new(
-            "UPDATE jobs SET lease_until = ?1 FROM json_each(?2) l
-             WHERE jobs.id = l.value ->> 0 AND jobs.token = l.value ->> 1 AND jobs.state = 'running'
-             RETURNING id, token, cancel_requested",
-            vec![until.0.into(), Value::Array(list).to_string().into()],
-        );
-        let done = self.db.execute(vec![statement]).await?;
-        let read = |values: &Vec<Value>| {
-            let mut r = rows::Row::new(values);
-            Ok(Renewed { lease: Lease { id: r.uuid()?, token: r.number()? }, cancel_requested: r.flag()? })
-        };
-        done.results.first().map_or(Ok(Vec::new()), |out| out.values.iter().map(read).collect())
-    }
-
-    /// Stores what handlers last reported as progress: JSON text for each attempt that still runs.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn progress(&self, reports: Vec<(Lease, String)>) -> Result<(), Error> {
-        if reports.is_empty() {
-            return Ok(());
-        }
-        let rows =
-            reports.into_iter().map(|(l, json)| vec![rows::id(l.id), l.token.into(), json.into()]).collect();
-        let sql = "UPDATE jobs SET progress = ?3, version = version + 1
-                   WHERE id = ?1 AND token = ?2 AND state = 'running'";
-        self.db.execute(vec![Statement::many(sql, rows)]).await?;
-        Ok(())
-    }
-
-    /// Makes up to `limit` jobs available whose time has come.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn make_due(&self, limit: usize, now: WallMs) -> Result<Vec<Due>, Error> {
-        let statement = Statement::new(
-            "UPDATE jobs SET state = 'available', version = version + 1 WHERE id IN (
-                SELECT id FROM jobs WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1
-                ORDER BY run_at LIMIT ?2)
-             RETURNING id, queue, version",
-            vec![now.0.into(), limit.into()],
-        );
-        let done = self.db.execute(vec![statement]).await?;
-        let read = |values: &Vec<Value>| {
-            let mut r = rows::Row::new(values);
-            Ok(Due { id: r.uuid()?, queue: r.text()?.to_owned(), version: r.number()? })
-        };
-        done.results.first().map_or(Ok(Vec::new()), |out| out.values.iter().map(read).collect())
-    }
-
-    /// What a sweep has to look at, in one read: when the next waiting job is due, whether a lease has expired,
-    /// and whether any job is available.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn outlook(&self, now: WallMs) -> Result<Outlook, Error> {
-        let statement = Statement::new(
-            "SELECT (SELECT min(run_at) FROM jobs WHERE state IN ('scheduled', 'retryable')),
-                    EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND lease_until < ?1),
-                    EXISTS (SELECT 1 FROM jobs WHERE state = 'available')",
-            vec![now.0.into()],
-        );
-        let out = self.db.query(statement, Level::Eventual, None).await?;
-        let values = out.values.first().ok_or_else(|| Error::Row("no outlook".to_owned()))?;
-        let mut r = rows::Row::new(values);
-        Ok(Outlook { next_due: r.maybe_int()?.map(WallMs), expired: r.flag()?, available: r.flag()? })
-    }
-
-    /// Up to `limit` running jobs whose lease ended before `now`. End them with [`crate::Ending::expired`], which
-    /// asks again: the answer may be older than a renewal.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn expired(&self, limit: usize, now: WallMs) -> Result<Vec<Expired>, Error> {
-        self.running("lease_until < ?1 LIMIT ?2", vec![now.0.into(), limit.into()]).await
-    }
-
-    /// The running jobs of earlier lives of a runner: `place` is its `node/instance/`, `life` the whole present name.
-    /// A runner that starts knows that they are dead, and need not wait for their leases.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn left_behind(&self, place: &str, life: &str) -> Result<Vec<Expired>, Error> {
-        let filter = "substr(runner, 1, length(?1)) = ?1 AND runner <> ?2";
-        self.running(filter, vec![place.into(), life.into()]).await
-    }
-
-    async fn running(&self, filter: &str, params: Vec<Value>) -> Result<Vec<Expired>, Error> {
         let sql = format!(
-            "SELECT id, token, queue, runner, kills, version FROM jobs WHERE state = 'running' AND {filter}"
+            "WITH page (id, bytes) AS MATERIALIZED (
+                SELECT id, octet_length(payload) FROM jobs WHERE state = 'running' AND runner = ?1 AND id > ?2
+                ORDER BY id LIMIT ?3),
+             filled (id, place, bytes) AS (
+                SELECT id, row_number() OVER (ORDER BY id), sum(bytes) OVER (ORDER BY id) FROM page)
+             SELECT {CLAIMED_COLUMNS} FROM jobs WHERE id IN (SELECT id FROM filled WHERE place = 1 OR bytes <= ?4)
+             ORDER BY id"
         );
-        let out = self.db.query(Statement::new(sql, params), Level::Strong, None).await?;
-        let read = |values: &Vec<Value>| {
-            let mut r = rows::Row::new(values);
-            Ok(Expired {
-                lease: Lease { id: r.uuid()?, token: r.number()? },
-                queue: r.text()?.to_owned(),
-                runner: r.maybe_text()?.unwrap_or_default().to_owned(),
-                kills: r.number()?,
-                version: r.number()?,
-            })
-        };
-        out.values.iter().map(read).collect()
+        let (mut held, mut after) = (Vec::new(), Value::from(""));
+        loop {
+            let params = vec![runner.into(), after, HELD_PAGE.into(), CLAIM_BYTES_MAX.into()];
+            let out = self.db.query(Statement::new(sql.as_str(), params), Level::Strong, None).await?;
+            held.extend(out.values.iter().filter_map(|values| claimed(values)));
+            match out.values.last().and_then(|values| values.first()) {
+                Some(last) => after = last.clone(),
+                None => return Ok(held),
+            }
+        }
     }
 }
 
-/// What [`Store::outlook`] saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outlook {
-    /// When the next scheduled or retryable job is due.
-    pub next_due: Option<WallMs>,
-    /// Some lease has expired.
-    pub expired: bool,
-    /// Some job is available, in some queue.
-    pub available: bool,
+/// A row that was claimed. One that does not read as what was written is a job with a fault, to be ended by whoever has
+/// it; one without an id and a token cannot even be ended, and its lease runs out.
+fn claimed(values: &[Value]) -> Option<Claimed> {
+    match whole(values) {
+        Ok(job) => Some(job),
+        Err(error) => faulty(values, error.to_string())
+            .inspect_err(|_| tracing::error!(%error, "a claimed row has no id and token that can be read"))
+            .ok(),
+    }
 }
 
-fn claimed(values: &[Value]) -> Result<Claimed, Error> {
+fn unreadable_payload() -> Error {
+    Error::Row(format!("the payload is missing, or has more than {PAYLOAD_BYTES_MAX} bytes"))
+}
+
+fn faulty(values: &[Value], fault: String) -> Result<Claimed, Error> {
+    let mut r = rows::Row::new(values);
+    let (id, token) = (r.uuid()?, r.number()?);
+    let text = |at: usize| values.get(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(Claimed {
+        id,
+        token,
+        attempt: 1,
+        max_attempts: 1,
+        kills: 0,
+        kind: text(5),
+        queue: text(6),
+        priority: 9,
+        timeout_ms: 1_000,
+        payload: "null".to_owned(),
+        traceparent: None,
+        version: 0,
+        run_at: WallMs(0),
+        cancel_requested: false,
+        limited: true,
+        fault: Some(fault),
+    })
+}
+
+fn whole(values: &[Value]) -> Result<Claimed, Error> {
     let mut r = rows::Row::new(values);
     Ok(Claimed {
         id: r.uuid()?,
@@ -318,11 +230,12 @@ fn claimed(values: &[Value]) -> Result<Claimed, Error> {
         queue: r.text()?.to_owned(),
         priority: r.number()?,
         timeout_ms: r.number()?,
-        payload: r.text()?.to_owned(),
+        payload: r.maybe_text()?.ok_or_else(unreadable_payload)?.to_owned(),
         traceparent: r.maybe_text()?.map(str::to_owned),
         version: r.number()?,
         run_at: WallMs(r.int()?),
         cancel_requested: r.flag()?,
         limited: r.flag()?,
+        fault: None,
     })
 }

@@ -42,4 +42,10 @@ impl Error {
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Database(e) if e.retryable())
     }
+
+    /// Whether the same cannot succeed, and a part of it may.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Database(DbError::TooLarge(_)))
+    }
 }

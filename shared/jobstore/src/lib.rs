@@ -18,6 +18,7 @@ mod claim;
 mod control;
 mod error;
 mod finish;
+mod leases;
 mod queues;
 mod read;
 mod rows;
@@ -26,11 +27,12 @@ mod submit;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use claim::{Claim, Claimed, Due, Expired, Lease, Outlook, Renewed};
+pub use claim::{Claim, Claimed, Lease, PAYLOAD_BYTES_MAX};
 pub use control::Cancelled;
 pub use dbclient::{DbError, Executed, Rows};
 pub use error::Error;
 pub use finish::{Completion, Ending, Finished};
+pub use leases::{Due, Expired, Outlook, Renewed};
 pub use queues::{Counts, DEFAULT_QUEUE, Queue};
 pub use read::{Attempt, Cursor, Filter, Page, Why};
 pub use store::{Sql, Store};

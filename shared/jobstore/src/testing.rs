@@ -1,11 +1,16 @@
 //! Runs the statements of [`messages::sql`] on a plain SQLite connection: the one place where stand-ins for the database
 //! tier, in the tests of several crates, do so.
 
-use messages::sql::{Outcome, Statement};
-use rusqlite::{Connection, params_from_iter, types::Value as Cell};
+use messages::sql::{Outcome, RESULT_TOO_LARGE, Statement};
+use rusqlite::{Connection, ffi, params_from_iter, types::Value as Cell};
 use serde_json::Value;
 
-/// What the statement did; its rows, and how many it changed.
+/// Rows and bytes of JSON of one result: the database's defaults.
+const ROWS_MAX: usize = 10_000;
+const RESULT_BYTES_MAX: usize = 8 << 20;
+
+/// What the statement did; its rows, and how many it changed. A result that is larger than the database's is refused in
+/// its words.
 ///
 /// # Errors
 /// SQLite's own.
@@ -23,10 +28,19 @@ pub fn run(conn: &Connection, statement: &Statement) -> rusqlite::Result<Outcome
     let mut prepared = conn.prepare_cached(sql)?;
     let before = conn.total_changes();
     let width = prepared.column_count();
+    let mut bytes = 0;
     for set in sets {
         let mut rows = prepared.query(params_from_iter(set.into_iter().map(cell)))?;
         while let Some(row) = rows.next()? {
-            out.values.push((0..width).map(|i| row.get(i).map(value)).collect::<Result<_, _>>()?);
+            let values: Vec<_> = (0..width).map(|i| row.get(i).map(value)).collect::<Result<_, _>>()?;
+            bytes += Value::from(values.clone()).to_string().len();
+            out.values.push(values);
+            let refused = match (bytes > RESULT_BYTES_MAX, out.values.len() > ROWS_MAX) {
+                (true, _) => format!("{RESULT_TOO_LARGE} {RESULT_BYTES_MAX} bytes: read it in parts"),
+                (_, true) => format!("{RESULT_TOO_LARGE} {ROWS_MAX} rows: read it in parts with LIMIT"),
+                _ => continue,
+            };
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), Some(refused)));
         }
     }
     out.rows_affected = Some(conn.total_changes() - before);

@@ -251,9 +251,9 @@ fn a_sweep_sees_what_is_due_and_an_earlier_life_is_told_apart() {
     claim(&store, 5);
     assert!(now(store.outlook(due.plus(LEASE))).unwrap().expired);
     assert_eq!(now(store.make_due(10, due)).unwrap().len(), 1);
-    assert_eq!(now(store.left_behind("n/jobs-1/", "n/jobs-1/b")).unwrap().len(), 1);
-    assert_eq!(now(store.left_behind("n/jobs-1/", "n/jobs-1/a")).unwrap().len(), 0);
-    assert_eq!(now(store.left_behind("n/jobs-10/", "n/jobs-10/b")).unwrap().len(), 0);
+    assert_eq!(now(store.left_behind("n/jobs-1/", "n/jobs-1/b", None, 9)).unwrap().len(), 1);
+    assert_eq!(now(store.left_behind("n/jobs-1/", "n/jobs-1/a", None, 9)).unwrap().len(), 0);
+    assert_eq!(now(store.left_behind("n/jobs-10/", "n/jobs-10/b", None, 9)).unwrap().len(), 0);
 }
 
 #[test]

@@ -102,5 +102,12 @@ pub enum Level {
 /// 413.
 pub const TOO_LARGE: &str = "the transaction changes more than";
 
+/// How the error of a statement begins whose result has more rows or bytes than an answer holds: a part of it may fit.
+pub const RESULT_TOO_LARGE: &str = "the result has more than";
+
+/// Part of the error of a statement or transaction that was ended because it ran too long: a part of its work may be
+/// quick enough.
+pub const RAN_TOO_LONG: &str = " ran for longer than";
+
 /// Request and response header that carries a position in the database's history: `<generation>-<sequence>`.
 pub const OFFSET_HEADER: &str = "standfast-offset";

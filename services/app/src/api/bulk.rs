@@ -269,7 +269,8 @@ fn error_line(text: &mut String, line: u64, error: &Error) -> std::fmt::Result {
     writeln!(text, r#"{{"line":{line},"status":{},"error":{problem}}}"#, error.problem().status)
 }
 
-/// Stores the jobs of a batch in one transaction, and follows up on the commit.
+/// Stores the jobs of a batch in one transaction, and follows up on the commit. A batch that the database refuses is
+/// halved, and its halves again: one line that it does not take is told on that line, and the others are stored.
 async fn store(app: Arc<App>, batch: Vec<Checked>) -> Stored {
     let mut jobs = Vec::with_capacity(batch.len());
     let mut lines = Vec::with_capacity(batch.len());
@@ -277,9 +278,22 @@ async fn store(app: Arc<App>, batch: Vec<Checked>) -> Stored {
         lines.push((line, job.as_ref().map(|job| job.id).map_err(Error::clone)));
         jobs.extend(job);
     }
-    if jobs.is_empty() {
-        return Stored { lines, outcome: Ok(()) };
+    let mut parts = if jobs.is_empty() { Vec::new() } else { vec![jobs.as_slice()] };
+    while let Some(part) = parts.pop() {
+        match store_all(&app, part).await {
+            Ok(_) => {}
+            Err(error) if error.retryable() => return Stored { lines, outcome: Err(error) },
+            Err(_) if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            Err(error) => {
+                let refused = part.first().map(|job| job.id);
+                for (_, job) in lines.iter_mut().filter(|(_, job)| job.as_ref().ok() == refused.as_ref()) {
+                    *job = Err(to_http(&error, "job"));
+                }
+            }
+        }
     }
-    let outcome = store_all(&app, &jobs).await.map(drop);
-    Stored { lines, outcome }
+    Stored { lines, outcome: Ok(()) }
 }

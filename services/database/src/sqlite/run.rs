@@ -4,7 +4,7 @@ use rusqlite::{Connection, Statement as Prepared, ffi};
 
 use super::cause::Cause;
 use crate::wire::{Outcome, Param, Rows, Statement};
-use messages::sql::TOO_LARGE;
+use messages::sql::{RESULT_TOO_LARGE, TOO_LARGE};
 
 /// Bounds of what one statement may take and give.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ fn collect(
         } else {
             "read it in parts with LIMIT"
         };
-        Err(Failed::Statement(format!("the result has more than {most} {what}: {then}")))
+        Err(Failed::Statement(format!("{RESULT_TOO_LARGE} {most} {what}: {then}")))
     };
     let mut rows = prepared.raw_query();
     while let Some(row) = rows.next()? {

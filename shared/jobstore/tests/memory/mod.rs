@@ -8,7 +8,7 @@ use std::{
 };
 
 use jobstore::{DbError, Executed, Rows, Sql, Store, testing};
-use messages::sql::{Level, Outcome, Statement};
+use messages::sql::{Level, Outcome, RESULT_TOO_LARGE, Statement};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -75,5 +75,8 @@ impl Sql for Memory {
 }
 
 fn run(conn: &Connection, statement: &Statement) -> Result<Outcome, DbError> {
-    testing::run(conn, statement).map_err(|e| DbError::Statement(format!("{e} in {statement:?}")))
+    testing::run(conn, statement).map_err(|e| match e.to_string() {
+        text if text.starts_with(RESULT_TOO_LARGE) => DbError::TooLarge(text),
+        text => DbError::Statement(format!("{text} in {statement:?}")),
+    })
 }
