@@ -8,6 +8,8 @@ use changeset::is_private;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use super::functions;
+
 /// What a statement is, by its first word. SQLite's authorizer has the last word on what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -101,13 +103,28 @@ struct State {
     seen: Seen,
 }
 
+/// When the running statement must have ended.
+#[derive(Clone)]
+pub struct Deadline {
+    /// Nanoseconds after `base`; 0: never.
+    due: Arc<AtomicU64>,
+    base: Instant,
+}
+
+impl Deadline {
+    /// Whether it has passed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let due = self.due.load(Relaxed);
+        due != 0 && nanos(clock::now() - self.base) > due
+    }
+}
+
 /// Watches over one connection. Cheap to clone.
 #[derive(Clone)]
 pub struct Guard {
     state: Arc<Mutex<State>>,
-    /// Nanoseconds after `base` at which the running statement is interrupted; 0: never.
-    due: Arc<AtomicU64>,
-    base: Instant,
+    deadline: Deadline,
     /// Called at each look while a limited statement runs.
     pulse: Arc<OnceLock<Pulse>>,
 }
@@ -125,18 +142,19 @@ impl Guard {
     /// The connection is not one that we own.
     pub fn install(conn: &Connection) -> rusqlite::Result<Self> {
         let state = Arc::new(Mutex::new(State { voice: Voice::Own, seen: Seen::default() }));
-        let guard = Self { state, due: Arc::default(), base: clock::now(), pulse: Arc::default() };
-        let (hook, due, base, pulse) = (guard.clone(), guard.due.clone(), guard.base, guard.pulse.clone());
+        let deadline = Deadline { due: Arc::default(), base: clock::now() };
+        let guard = Self { state, deadline, pulse: Arc::default() };
+        let (hook, deadline, pulse) = (guard.clone(), guard.deadline.clone(), guard.pulse.clone());
+        functions::install(conn, &deadline)?;
         conn.authorizer(Some(move |context: AuthContext<'_>| hook.authorize(&context)))?;
         conn.progress_handler(
             STEPS_PER_LOOK,
             Some(move || {
-                let due = due.load(Relaxed);
-                if due == 0 {
+                if deadline.due.load(Relaxed) == 0 {
                     return false;
                 }
                 let goes_on = pulse.get().is_none_or(|pulse| pulse());
-                !goes_on || nanos(clock::now() - base) > due
+                !goes_on || deadline.is_over()
             }),
         )?;
         Ok(guard)
@@ -154,7 +172,7 @@ impl Guard {
 
     /// Interrupts whatever still runs after so long.
     pub fn limit(&self, time: Duration) {
-        self.due.store(nanos(clock::now() - self.base + time), Relaxed);
+        self.deadline.due.store(nanos(clock::now() - self.deadline.base + time), Relaxed);
     }
 
     /// Has this called while a statement runs under a limit, some thousand times a second: it returns whether the statement
@@ -165,7 +183,7 @@ impl Guard {
 
     /// Lifts the limit.
     pub fn unlimit(&self) {
-        self.due.store(0, Relaxed);
+        self.deadline.due.store(0, Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

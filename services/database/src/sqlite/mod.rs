@@ -1,6 +1,7 @@
 //! Everything that touches SQLite, synchronous and without a word of replication's I/O.
 
 pub mod cause;
+mod functions;
 pub mod group;
 pub mod guard;
 pub mod reader;
@@ -9,7 +10,9 @@ mod schema;
 mod sequences;
 pub mod store;
 pub mod system;
+mod text;
 pub mod ticker;
+mod watchdog;
 pub mod writer;
 
 #[cfg(test)]

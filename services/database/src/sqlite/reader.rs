@@ -1,14 +1,15 @@
 //! Connections that read, each used by one read at a time.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::guard::{Guard, Kind, Voice, kind};
 use super::run::{self, Failed, Limits};
 use super::store;
+use super::watchdog::Watchdog;
 use crate::config::Config;
 use crate::position::Token;
 use crate::wire::{Outcome, Statement};
@@ -28,10 +29,12 @@ pub struct Readers {
     config: Config,
     idle: Mutex<Vec<Reader>>,
     permits: Semaphore,
+    watchdog: Watchdog,
 }
 
 struct Reader {
     conn: Connection,
+    interrupt: Arc<InterruptHandle>,
     guard: Guard,
 }
 
@@ -40,7 +43,7 @@ impl Readers {
     #[must_use]
     pub fn new(path: PathBuf, config: &Config) -> Self {
         let permits = Semaphore::new(config.readers);
-        Self { path, config: config.clone(), idle: Mutex::default(), permits }
+        Self { path, config: config.clone(), idle: Mutex::default(), permits, watchdog: Watchdog::default() }
     }
 
     /// A place among the readers; waits for one.
@@ -55,7 +58,7 @@ impl Readers {
     pub fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
         let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = pooled.map_or_else(|| Reader::open(&self.path, &self.config), Ok)?;
-        let answer = reader.read(statements, limits)?;
+        let answer = reader.read(statements, limits, &self.watchdog)?;
         // One that failed is dropped instead: whatever was wrong with it is gone with it.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         Ok(answer)
@@ -83,15 +86,22 @@ impl Reader {
         conn.pragma_update(None, "query_only", true)?;
         conn.set_prepared_statement_cache_capacity(64);
         let guard = Guard::install(&conn)?;
-        Ok(Self { conn, guard })
+        let interrupt = Arc::new(conn.get_interrupt_handle());
+        Ok(Self { conn, interrupt, guard })
     }
 
-    fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
+    fn read(
+        &self,
+        statements: &[Statement],
+        limits: &Limits,
+        watchdog: &Watchdog,
+    ) -> rusqlite::Result<Answer> {
         self.guard.speak(Voice::Own);
         self.conn.prepare_cached("BEGIN")?.execute([])?;
         let answer = store::read_position(&self.conn).map(|at| {
-            let results =
-                statements.iter().map(|s| self.statement(s, limits).unwrap_or_else(Outcome::failed));
+            let results = statements
+                .iter()
+                .map(|s| self.statement(s, limits, watchdog).unwrap_or_else(Outcome::failed));
             Answer { results: results.collect(), token: at.token() }
         });
         self.guard.speak(Voice::Own);
@@ -101,7 +111,12 @@ impl Reader {
         answer
     }
 
-    fn statement(&self, statement: &Statement, limits: &Limits) -> Result<Outcome, String> {
+    fn statement(
+        &self,
+        statement: &Statement,
+        limits: &Limits,
+        watchdog: &Watchdog,
+    ) -> Result<Outcome, String> {
         match kind(&statement.sql) {
             Kind::Refused(why) => return Err(why.to_owned()),
             Kind::Schema => return Err("this is a read: send schema changes to /db/execute".to_owned()),
@@ -109,8 +124,10 @@ impl Reader {
         }
         self.guard.speak(Voice::Read);
         self.guard.limit(limits.time);
+        let watched = watchdog.watch(&self.interrupt, limits.time);
         let prepared = self.conn.prepare_cached(&statement.sql).map_err(Failed::from);
         let done = prepared.and_then(|mut p| run::run(&self.conn, &mut p, statement, limits));
+        drop(watched);
         self.guard.unlimit();
         let refusal = self.guard.take_seen().refusal;
         done.map_err(|failed| refusal.unwrap_or_else(|| failed.in_words()))
