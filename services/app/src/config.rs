@@ -15,7 +15,8 @@ pub struct Config {
     pub http_workers: usize,
     /// Connections per worker, 16 to 65,536; further ones wait in the listen backlog.
     pub connections_max: usize,
-    /// Largest job, and largest line of a bulk request, bytes; 1 KiB to 4 MiB. A job is held in memory several times.
+    /// Largest job, and largest line of a bulk request, bytes; 1 KiB to 2 MiB. A job is held in memory several times, and
+    /// must fit, with its result, into one answer of the database.
     pub job_bytes_max: usize,
     /// Deepest nesting of JSON; 1 to 128.
     pub json_depth_max: usize,
@@ -90,7 +91,7 @@ impl Config {
         let ranges = [
             ("http_workers", n(self.http_workers), 1..=64),
             ("connections_max", n(self.connections_max), 16..=65_536),
-            ("job_bytes_max", n(self.job_bytes_max), 1 << 10..=4 << 20),
+            ("job_bytes_max", n(self.job_bytes_max), 1 << 10..=2 << 20),
             ("json_depth_max", n(self.json_depth_max), 1..=128),
             ("submit_deadline_ms", self.submit_deadline_ms, 100..=120_000),
             ("wait_max_s", self.wait_max_s, 0..=3_600),

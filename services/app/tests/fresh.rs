@@ -214,3 +214,25 @@ async fn a_row_beyond_every_limit_is_shown_without_what_is_too_large() {
     assert_eq!(job["payload"], json!({"text": "hello"}));
     stack.stop().await;
 }
+
+/// After a restore of the database a row may be older than what a client has seen: it is told where the job is now.
+#[actix_web::test]
+async fn events_go_on_from_the_row_also_when_a_restore_has_taken_it_back() {
+    let stack = Stack::start().await;
+    let id = stack.submit().await;
+    stack.set_state(id, State::Completed, true).await; // version 2
+    let path = format!("/v1/jobs/{id}/events");
+    let text = stack.get_with(&path, &[("last-event-id", "7")]).await.expect(200).text;
+    assert!(text.contains("id: 2\n") && text.contains("completed"), "{text}");
+    stack.get_with(&path, &[("last-event-id", "2")]).await.expect(204);
+    stack.database.freeze_replicas();
+    stack.act(&format!("/v1/jobs/{id}:replay")).await.expect(200); // version 3
+    stack.set_state(id, State::Completed, true).await; // version 4, and the replica has 2
+    let text = stack
+        .get_with(&format!("{path}?consistency=eventual"), &[("last-event-id", "3")])
+        .await
+        .expect(200)
+        .text;
+    assert!(text.contains("id: 4\n") && !text.contains("id: 2\n"), "{text}");
+    stack.stop().await;
+}

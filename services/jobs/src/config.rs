@@ -27,7 +27,8 @@ pub struct Config {
     pub stop_grace_ms: u64,
     /// A cancelled handler gets so long to stop by itself. Default 1,000 ms, range 0 to 10,000.
     pub cancel_grace_ms: u64,
-    /// A result may have so many bytes of JSON. Default 1,048,576, range 1,024 to 8,388,608.
+    /// A result may have so many bytes of JSON. Default 1,048,576, range 1,024 to 1,048,576: with its payload it must fit
+    /// into one answer of the database.
     pub result_bytes_max: usize,
     /// Final jobs are kept for so long after they were submitted. Default 168 h (a week), range 1 to 87,600.
     pub keep_hours: u64,
@@ -139,7 +140,7 @@ impl Config {
         range("jobs.sweep_ms", self.sweep_ms, 50, 60_000)?;
         range("jobs.stop_grace_ms", self.stop_grace_ms, 0, 25_000)?;
         range("jobs.cancel_grace_ms", self.cancel_grace_ms, 0, 10_000)?;
-        range("jobs.result_bytes_max", self.result_bytes_max as u64, 1 << 10, 8 << 20)?;
+        range("jobs.result_bytes_max", self.result_bytes_max as u64, 1 << 10, 1 << 20)?;
         range("jobs.keep_hours", self.keep_hours, 1, 87_600)?;
         range("jobs.retry.base_ms", self.retry.base_ms, 1, 3_600_000)?;
         range("jobs.retry.cap_ms", self.retry.cap_ms, self.retry.base_ms, 86_400_000)?;

@@ -16,6 +16,9 @@ use uuid::Uuid;
 
 use crate::board::{Board, Signal};
 
+/// Bytes of one report of progress.
+const PROGRESS_BYTES_MAX: usize = 64 << 10;
+
 /// A running handler.
 pub type Running = Pin<Box<dyn Future<Output = Result<Value, Failure>>>>;
 
@@ -119,9 +122,15 @@ impl JobContext {
         &self.traceparent
     }
 
-    /// Tells those who watch the job how far it is. Stored within about a second; only the last counts.
+    /// Tells those who watch the job how far it is. Stored within about a second; only the last counts. More than 64 KiB
+    /// of JSON is not stored.
     pub fn progress(&self, value: &Value) {
-        self.board.progress(Lease { id: self.job.id, token: self.job.token }, value.to_string());
+        let text = value.to_string();
+        if text.len() > PROGRESS_BYTES_MAX {
+            tracing::debug!(bytes = text.len(), "progress of this size is not stored");
+            return;
+        }
+        self.board.progress(Lease { id: self.job.id, token: self.job.token }, text);
     }
 
     /// Resolves when the handler should stop: somebody cancelled the job, or it was lost to another worker.

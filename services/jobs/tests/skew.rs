@@ -106,3 +106,21 @@ async fn a_handler_that_always_postpones_is_done_after_a_bounded_number_of_calls
     assert_eq!(reasons, [later, later, later, failed, failed]);
     stack.stop().await;
 }
+
+/// Progress is part of the job's row, which must stay readable: a report of any size was stored.
+#[actix::test]
+async fn a_report_of_progress_that_is_too_large_is_not_stored_and_the_next_one_is() {
+    let told: Arc<dyn Handler> = Arc::new(async |job: JobContext| {
+        job.progress(&json!("x".repeat(60_000)));
+        job.progress(&json!("x".repeat(70_000)));
+        job.cancelled().await;
+        Ok(json!(null))
+    });
+    let stack = Stack::with(config(), handlers([("told", told)])).await;
+    let id = stack.submit(NewJob::new("told", "null")).await;
+    let job = stack.until(id, |job| job.progress.is_some()).await;
+    assert_eq!((job.progress.unwrap().get().len(), job.unreadable.len()), (60_002, 0));
+    stack.store.cancel(id, WallMs::now()).await.unwrap();
+    stack.done(id).await;
+    stack.stop().await;
+}

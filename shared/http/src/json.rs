@@ -148,6 +148,7 @@ fn refuse(text: &[u8], fault: Fault, depth_max: usize) -> Error {
     let column = before.iter().rev().take_while(|&&b| b != b'\n').count() + 1;
     let deep = fault.what == What::TooDeep;
     let field = if deep { String::new() } else { locate::path_at(text, fault.offset + 1) };
+    let field = shown(&field).to_owned();
     let error = match fault.what {
         What::TooDeep => {
             let detail = format!("the JSON is nested deeper than {depth_max} levels");
@@ -174,11 +175,18 @@ pub fn parse_object<'a, T: Deserialize<'a>>(text: &'a [u8], depth_max: usize) ->
     }
 }
 
+/// What an answer repeats of a client's text.
+const SHOWN_BYTES_MAX: usize = 200;
+
+fn shown(text: &str) -> &str {
+    &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]
+}
+
 /// Says what is wrong with a text, where, and in which field.
 fn explain(text: &[u8], error: &serde_json::Error) -> Error {
     let offset = locate::offset_of(text, error.line(), error.column());
     let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
+    let message = shown(message.split(" at line ").next().unwrap_or_default());
     let place = |e: Error| {
         e.with("offset", offset.saturating_sub(1)).with("line", error.line()).with("column", error.column())
     };
@@ -187,6 +195,7 @@ fn explain(text: &[u8], error: &serde_json::Error) -> Error {
             // An error about a key is quoted by serde itself: "unknown field `x`".
             let named = message.split('`').nth(1).filter(|_| message.contains(" field `"));
             let field = named.map_or_else(|| locate::path_at(text, offset), str::to_owned);
+            let field = shown(&field).to_owned();
             let detail = match (named, field.as_str()) {
                 (Some(_), _) | (None, "") => message.to_owned(),
                 (None, field) => format!("`{field}`: {message}"),
@@ -258,6 +267,21 @@ mod tests {
             assert_eq!((refused(text).0, refused(text).1.as_str()), (400, "malformed-json"), "{text}");
         }
         assert!(parse::<Order>(b"{\"name\":\"a\",\"raw\":\"\xff\"}", 8).is_err(), "not UTF-8");
+    }
+
+    /// A field's name of a megabyte came back twice.
+    #[test]
+    fn an_answer_repeats_little_of_what_was_sent() {
+        let name = "é".repeat(100_000);
+        for text in [
+            format!(r#"{{"{name}":1}}"#),
+            format!(r#"{{"name":"a","raw":{{"{name}":1e999}}}}"#),
+            format!(r#"{{"name":"a","lines":[{{"{name}":1}}]}}"#),
+            format!(r#"{{"name":"a","lines":"{name}"}}"#),
+        ] {
+            let problem = parse::<Order>(text.as_bytes(), 8).unwrap_err();
+            assert!(serde_json::to_string(problem.problem()).unwrap().len() < 1_000);
+        }
     }
 
     /// `"\ud83d"` and `1e400` are JSON by the letter, and were accepted; whoever read them later failed.

@@ -119,7 +119,7 @@ fn progress_is_stored_in_parts() {
     now(store.submit((0..30).map(|_| noop("1".into())).collect(), AT)).unwrap();
     let jobs = claim(&store, 30);
     let report =
-        |job: &Claimed| (Lease { id: job.id, token: job.token }, format!("\"{}\"", "p".repeat(300_000)));
+        |job: &Claimed| (Lease { id: job.id, token: job.token }, format!("\"{}\"", "p".repeat(250_000)));
     now(store.progress(jobs.iter().map(report).collect())).unwrap();
     let stored = now(store.get(jobs[29].id, Level::Strong, None)).unwrap();
     assert!(stored.progress.is_some());

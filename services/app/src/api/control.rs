@@ -6,11 +6,12 @@ use bus::Message;
 use bytes::Bytes;
 use clock::WallMs;
 use http_support::{Error, parse_object, read_body, require_json};
-use jobstore::Cancelled;
+use jobstore::{Cancelled, DbError, Error as StoreError};
 use messages::job::{Changed, Job};
 use messages::names;
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{Answer, etag, job_answer, job_id, queue_name};
 use crate::error::to_http;
@@ -82,12 +83,25 @@ pub async fn redrive(call: Call) -> Answer {
         return Err(Error::unprocessable("invalid-request", detail).with("field", "limit"));
     }
     // Not repeated when the answer is lost: what was redriven is not dead any more, and its ids would not be told.
-    let ids =
-        app.jobs.redrive(&queue, limit, WallMs::now()).await.map_err(|error| to_http(&error, "queue"))?;
+    let (ids, more) = redrive_some(&app, &queue, limit).await.map_err(|error| to_http(&error, "queue"))?;
     if !ids.is_empty() {
         app.wakes.wake(&queue);
     }
-    Ok(HttpResponse::Ok().json(json!({ "redriven": ids.len(), "jobs": ids, "more": ids.len() == limit })))
+    Ok(HttpResponse::Ok().json(json!({ "redriven": ids.len(), "jobs": ids, "more": more })))
+}
+
+/// As many as one transaction takes, which may be fewer than asked for.
+async fn redrive_some(app: &App, queue: &str, mut limit: usize) -> Result<(Vec<Uuid>, bool), StoreError> {
+    loop {
+        match app.jobs.redrive(queue, limit, WallMs::now()).await {
+            Err(StoreError::Database(DbError::TooLarge(_))) if limit > 1 => limit /= 2,
+            done => {
+                let ids = done?;
+                let more = ids.len() == limit;
+                return Ok((ids, more));
+            }
+        }
+    }
 }
 
 /// Tells whoever watches the job.

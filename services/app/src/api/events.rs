@@ -10,6 +10,7 @@ use actix_web::HttpResponse;
 use futures_util::Stream;
 use http_support::{Error, Event, LastEventId, event_stream};
 use messages::job::Job;
+use messages::sql::Level;
 
 use super::wait::{Until, next, read};
 use super::{Answer, job_id, level_of};
@@ -31,12 +32,16 @@ pub async fn stream(call: Call) -> Answer {
     let Some(watch) = call.app.changes.watch(id) else {
         return Err(Error::unavailable("too-many-waiters", "too many requests wait for jobs already", 2));
     };
-    let job = read(&call.app, id, level_of(&call)?).await?;
-    if job.state.is_final() && seen >= job.version {
+    let mut job = read(&call.app, id, level_of(&call)?).await?;
+    if job.version < seen {
+        job = read(&call.app, id, Level::Strong).await?; // a replica that is behind what the client has seen
+    }
+    // A version that the primary does not have yet is of before a restore: the client is told where the job is now.
+    if job.state.is_final() && seen == job.version {
         return Ok(HttpResponse::NoContent().finish());
     }
-    let first = (job.version > seen).then(|| job.clone());
-    let follow = Follow { app: call.app, watch, known: job.version.max(seen), ended: job.state.is_final() };
+    let first = (job.version != seen).then(|| job.clone());
+    let follow = Follow { app: call.app, watch, known: job.version, ended: job.state.is_final() };
     Ok(event_stream(&call.request, events(first, follow)))
 }
 

@@ -121,6 +121,7 @@ fn job_row(out: &mut String, job: &Job) {
     });
     let took = took.map_or_else(|| "–".to_owned(), |us| Micros(us).to_string());
     let error = match (job.state, job.errors.last()) {
+        _ if !job.unreadable.is_empty() => format!("unreadable: {}", job.unreadable.join("; ")),
         (State::Completed, _) | (_, None) => String::new(),
         (_, Some(error)) => error.detail.chars().take(120).collect(),
     };
