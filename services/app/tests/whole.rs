@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bus::{Bus, BusConfig};
-use dbclient::{Database, Endpoint};
+use dbclient::{Database, Replicas};
 use discovery::Registry;
 use futures_util::future::join_all;
 use http_support::Listener;
@@ -39,18 +39,10 @@ impl Whole {
                 ..database::Config::default()
             };
             let link = bus.link(&format!("/n/database/{instance}"));
-            let (env, _) = database::env(config, link, registry.clone()).unwrap();
+            let (env, _) = database::env_of(&database::JOBS, config, link, registry.clone()).unwrap();
             root.add_instance("database", &instance, &database::TREE, env).await.unwrap();
         }
-        let replicas = registry.clone();
-        let client = Database::new(move || {
-            let of_tier = replicas.of_tier("database").into_iter();
-            let endpoint = |it: messages::service::Announcement| {
-                let primary = it.facts.get("role").is_some_and(|role| role == "primary");
-                it.address.map(|url| Endpoint { url, primary })
-            };
-            of_tier.filter_map(endpoint).collect()
-        });
+        let client = Database::new(Replicas::of_jobs(registry.clone()));
         let app = async |instance: &str| {
             let config = app::Config { listen: "127.0.0.1:0".parse().unwrap(), ..app::Config::default() };
             let link = bus.link(&format!("/n/app/{instance}"));
@@ -107,7 +99,7 @@ impl Whole {
     }
 
     fn primary(&self) -> Option<String> {
-        let replicas = self.registry.of_tier("database").into_iter();
+        let replicas = self.registry.of_tier("jobstore").into_iter();
         replicas
             .filter(|it| it.facts.get("role").is_some_and(|role| role == "primary"))
             .map(|it| it.instance)

@@ -1,5 +1,6 @@
 //! The HTTP API: parses, hands over, answers. Problem details are made here and nowhere else.
 
+mod door;
 mod forward;
 mod info;
 mod problem;
@@ -8,6 +9,7 @@ mod write;
 
 use std::sync::Arc;
 
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::web::{self, Data, Query};
 use actix_web::{App, HttpRequest, HttpResponse};
 use http_support::{Error, read_body, require_json, serve};
@@ -23,7 +25,9 @@ use crate::state::Shared;
 pub fn start(life: Life) -> Result<Started, StartError> {
     let shared = life.env::<Shared>();
     let (listener, limits) = (shared.listener.clone(), shared.limits.clone());
-    let app = move || App::new().app_data(Data::from(shared)).configure(routes);
+    let closed = shared.key.is_some();
+    let door = move || Condition::new(closed, from_fn(door::only_with_key));
+    let app = move || App::new().app_data(Data::from(shared)).wrap(door()).configure(routes);
     Ok(Started::task(serve(listener, app, life, limits)))
 }
 

@@ -25,7 +25,8 @@ pub fn start(life: Life) -> Result<Started, StartError> {
         let announcer = shared.registry.announce(
             Identity::new(shared.group.tier, &shared.config.instance)
                 .at(shared.listener.bound_url())
-                .over(shared.bus.clone()),
+                .over(shared.bus.clone())
+                .with_key(shared.key.clone()),
         );
         life.ready();
         let stopping = life.stopping();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use messages::service::{Announcement, Health};
+use messages::sql::KEY_HEADER;
 use supervision::BoxError;
 
 use crate::position::Token;
@@ -48,14 +49,24 @@ pub(crate) fn peers(shared: &Shared) -> Vec<Peer> {
     all.filter_map(peer).collect()
 }
 
-/// Address of the primary: of the one that the log says, else of the one that says so itself in the latest epoch.
-pub(crate) fn primary(shared: &Shared) -> Option<String> {
+/// A request to another replica, with the key that it wants to see.
+pub(crate) fn post(shared: &Shared, to: &Announcement, target: &str) -> reqwest::RequestBuilder {
+    let address = to.address.as_deref().unwrap_or_default();
+    let request = shared.peers.post(format!("{address}{target}"));
+    match shared.registry.key_of(to) {
+        Some(key) => request.header(KEY_HEADER, key.expose()),
+        None => request,
+    }
+}
+
+/// The primary: the one that the log says, else of the one that says so itself in the latest epoch.
+pub(crate) fn primary(shared: &Shared) -> Option<Announcement> {
     let named = shared.status().borrow().primary.clone();
     let all = others(shared);
     let says = |it: &&Announcement| it.facts.get("role").is_some_and(|role| role == "primary");
     let by_log = all.iter().find(|it| *it.instance == *named);
     let by_word = || all.iter().filter(says).max_by_key(|it| fact(it, "epoch"));
-    by_log.or_else(by_word).and_then(|it| it.address.clone())
+    by_log.or_else(by_word).cloned()
 }
 
 /// Writes a snapshot of the replica that has most, and more than `mine` if that is said, to `file`, and says whose it is.
@@ -69,8 +80,7 @@ pub(crate) async fn fetch_snapshot(
     sources.sort_by_key(|it| std::cmp::Reverse((fact(it, "generation"), fact(it, "seq"))));
     let mut last = BoxError::from("no other replica is known");
     for source in sources {
-        let address = source.address.unwrap_or_default();
-        match fetch(&shared.peers, &address, mine, file).await {
+        match fetch(shared, &source, mine, file).await {
             Ok(()) => return Ok(source.instance),
             Err(error) => last = error,
         }
@@ -79,12 +89,13 @@ pub(crate) async fn fetch_snapshot(
 }
 
 async fn fetch(
-    client: &reqwest::Client,
-    address: &str,
+    shared: &Shared,
+    from: &Announcement,
     mine: Option<Token>,
     file: &Path,
 ) -> Result<(), BoxError> {
-    let response = client.post(format!("{address}/db/backup")).send().await?.error_for_status()?;
+    let response = post(shared, from, "/db/backup").send().await?.error_for_status()?;
+    let instance = &from.instance;
     let mut body = response.bytes_stream();
     let mut to = tokio::fs::File::create(file).await?;
     while let Some(piece) = body.next().await {
@@ -103,7 +114,7 @@ async fn fetch(
     let theirs = tokio::task::spawn_blocking(check).await??;
     match mine {
         Some(mine) if theirs <= mine => {
-            Err(format!("{address} has no more ({theirs}) than this replica ({mine})").into())
+            Err(format!("{instance} has no more ({theirs}) than this replica ({mine})").into())
         }
         _ => Ok(()),
     }

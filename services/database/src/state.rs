@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender};
 use bus::Bus;
 use changeset::Memory;
-use discovery::Registry;
+use discovery::{Key, Registry};
 use http_support::{Limits, Listener};
 use tokio::sync::{oneshot, watch};
 
@@ -230,6 +230,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 pub struct Shared {
     /// The database whose replica this is.
     pub group: &'static Group,
+    /// What has to be shown to this replica's API, if it is for our own tiers alone. It lives as long as the process.
+    pub key: Option<Key>,
     /// As configured.
     pub config: Config,
     /// This replica's link.
@@ -292,6 +294,7 @@ impl Shared {
             token,
             beat: AtomicU64::new(0),
             base: clock::now(),
+            key: group.system.then(Key::random),
             group,
             config,
             bus,

@@ -15,7 +15,7 @@ use supervision::Intervention;
 const TAKE: &str = "UPDATE t SET taken = 1 WHERE k = (SELECT min(k) FROM t WHERE taken = 0) RETURNING k";
 
 async fn start(dir: &std::path::Path) -> Cluster {
-    let cluster = Cluster::start(dir, 3).await;
+    let cluster = Cluster::start_jobs(dir, 3).await;
     cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, taken INTEGER NOT NULL DEFAULT 0)").await;
     cluster
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{Bus, BusConfig, Message};
 use clock::WallMs;
-use dbclient::Database;
+use dbclient::{Database, Replicas};
 use discovery::Registry;
 use jobs::{Config, Dependencies, Handler, JobContext};
 use jobstore::{NewJob, Store};
@@ -41,10 +41,10 @@ impl Tiers {
                 ..database::Config::default()
             };
             let link = bus.link(&format!("/test/database/{instance}"));
-            let (env, _) = database::env(config, link, registry.clone()).unwrap();
+            let (env, _) = database::env_of(&database::JOBS, config, link, registry.clone()).unwrap();
             root.add_instance("database", &instance, &database::TREE, env).await.unwrap();
         }
-        let database = Database::new(registry.clone());
+        let database = Database::new(Replicas::of_jobs(registry.clone()));
         let store = Store::new(database.clone());
         let on = Dependencies {
             instance: "jobs-1".to_owned(),

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     fn three() -> Vec<Endpoint> {
-        (0..3).map(|i| Endpoint { url: format!("http://{i}"), primary: i == 1 }).collect()
+        (0..3).map(|i| Endpoint { url: format!("http://{i}"), primary: i == 1, key: None }).collect()
     }
 
     #[test]

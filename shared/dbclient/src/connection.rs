@@ -15,8 +15,10 @@ use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
-use messages::sql::OFFSET_HEADER;
+use messages::sql::{KEY_HEADER, OFFSET_HEADER};
 use tokio::net::TcpStream;
+
+use crate::endpoints::Endpoint;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -54,12 +56,18 @@ thread_local! {
     static IDLE: RefCell<HashMap<String, Vec<Idle>>> = RefCell::default();
 }
 
-/// Sends JSON to `base` (`http://host:port`). A connection that turns out to be closed is replaced. Dropped early, the
+/// Sends JSON to a replica. A connection that turns out to be closed is replaced. Dropped early, the
 /// connection is closed: the replica knows then that nobody waits.
 ///
 /// # Errors
 /// See [`Lost`].
-pub(crate) async fn post(base: &str, target: &str, after: Option<&str>, body: Bytes) -> Result<Answer, Lost> {
+pub(crate) async fn post(
+    to: &Endpoint,
+    target: &str,
+    after: Option<&str>,
+    body: Bytes,
+) -> Result<Answer, Lost> {
+    let base = &*to.url;
     let authority = base.strip_prefix("http://").unwrap_or(base).trim_end_matches('/');
     loop {
         let (mut sender, reused) = match idle(authority).await {
@@ -68,6 +76,9 @@ pub(crate) async fn post(base: &str, target: &str, after: Option<&str>, body: By
         };
         let mut request =
             Request::post(target).header(HOST, authority).header(CONTENT_TYPE, "application/json");
+        if let Some(key) = &to.key {
+            request = request.header(KEY_HEADER, key.expose());
+        }
         if let Some(after) = after {
             request = request.header(OFFSET_HEADER, after);
         }
@@ -149,7 +160,8 @@ mod tests {
     }
 
     async fn ask(base: &str) -> Result<u16, Lost> {
-        post(base, "/db/batch", None, Bytes::from_static(b"[]")).await.map(|answer| answer.status)
+        let to = Endpoint { url: base.to_owned(), primary: false, key: None };
+        post(&to, "/db/batch", None, Bytes::from_static(b"[]")).await.map(|answer| answer.status)
     }
 
     /// Reads a request's head and short body; false at the end of the connection.

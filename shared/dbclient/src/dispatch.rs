@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::choose::{self, Need};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::DbError;
 use crate::http::{Ended, batch, query};
 use crate::{Executed, Options, Rows};
@@ -159,9 +159,9 @@ impl Worker {
         let Ok(body) = serde_json::to_vec(&transactions).map(Bytes::from) else { return };
         // The latest of all: each caller keeps its own deadline, and one that is near must not end the others' try.
         let deadline = group.iter().map(|w| w.deadline).max().unwrap_or_else(clock::now);
-        let ended = self.until_done(Need::Primary, deadline, |base, left| {
+        let ended = self.until_done(Need::Primary, deadline, |to, left| {
             let body = body.clone();
-            async move { batch(&base, body, patience, left).await }
+            async move { batch(&to, body, patience, left).await }
         });
         match ended.await {
             Ok((body, offset)) => hand_out(group, &body, &offset),
@@ -181,10 +181,10 @@ impl Worker {
 
     async fn read(&self, read: Read) {
         let Ok(body) = serde_json::to_vec(&[&read.statement]).map(Bytes::from) else { return };
-        let ended = self.until_done(Need::of(read.level), read.deadline, |base, left| {
+        let ended = self.until_done(Need::of(read.level), read.deadline, |to, left| {
             let (body, after) = (body.clone(), read.after.clone());
             async move {
-                match query(&base, body, read.level, after.as_deref(), left).await {
+                match query(&to, body, read.level, after.as_deref(), left).await {
                     // A read does nothing, so it may always be tried again.
                     Ended::Unknown => Ended::NotDone(Duration::from_millis(20)),
                     other => other,
@@ -203,7 +203,7 @@ impl Worker {
         send: F,
     ) -> Result<(Bytes, String), DbError>
     where
-        F: Fn(String, Duration) -> Fut,
+        F: Fn(Endpoint, Duration) -> Fut,
         Fut: Future<Output = Ended>,
     {
         let seed: usize = rand::random_range(0..1024);
@@ -215,7 +215,7 @@ impl Worker {
             let all = self.source.endpoints();
             let pause = match choose::endpoint(&all, need, attempt, seed) {
                 None => Duration::from_millis(20),
-                Some(endpoint) => match send(endpoint.url.clone(), left).await {
+                Some(endpoint) => match send(endpoint.clone(), left).await {
                     Ended::Answered(body, offset) => return Ok((body, offset)),
                     Ended::NotDone(pause) => pause,
                     Ended::Unknown => return Err(DbError::Unknown),

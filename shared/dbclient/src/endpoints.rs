@@ -1,6 +1,6 @@
 //! Where the replicas are.
 
-use discovery::Registry;
+use discovery::{Key, Registry};
 use messages::service::{self, Announcement, Health};
 
 /// One replica.
@@ -10,6 +10,8 @@ pub struct Endpoint {
     pub url: String,
     /// Whether it said that it is the primary.
     pub primary: bool,
+    /// What it has to be shown, if it asks for something.
+    pub key: Option<Key>,
 }
 
 /// A source of endpoints, asked at each request.
@@ -52,6 +54,7 @@ impl Endpoints for Replicas {
             .map(|it| Endpoint {
                 url: it.address.clone().unwrap_or_default(),
                 primary: says_primary(it) && epoch(it) == latest,
+                key: self.registry.key_of(it),
             })
             .collect()
     }
@@ -75,7 +78,7 @@ impl Endpoints for Registry {
 /// A fixed list of base URLs.
 impl Endpoints for Vec<String> {
     fn endpoints(&self) -> Vec<Endpoint> {
-        self.iter().map(|url| Endpoint { url: url.clone(), primary: false }).collect()
+        self.iter().map(|url| Endpoint { url: url.clone(), primary: false, key: None }).collect()
     }
 }
 

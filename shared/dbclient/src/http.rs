@@ -7,6 +7,7 @@ use messages::problem::Problem;
 use messages::sql::Level;
 
 use crate::connection::{self, Answer, Lost};
+use crate::endpoints::Endpoint;
 use crate::error::DbError;
 
 /// How a request ended, seen by the one who decides whether to try again.
@@ -25,16 +26,16 @@ pub(crate) enum Ended {
 /// The pause after an answer that names none.
 const PAUSE: Duration = Duration::from_millis(20);
 
-pub(crate) async fn batch(base: &str, body: Bytes, patience: Duration, timeout: Duration) -> Ended {
+pub(crate) async fn batch(to: &Endpoint, body: Bytes, patience: Duration, timeout: Duration) -> Ended {
     if patience.is_zero() {
-        return send(base, "/db/batch", None, body, timeout).await;
+        return send(to, "/db/batch", None, body, timeout).await;
     }
     let target = format!("/db/batch?until_changed_ms={}&async_commit", patience.as_millis());
-    send(base, &target, None, body, timeout).await
+    send(to, &target, None, body, timeout).await
 }
 
 pub(crate) async fn query(
-    base: &str,
+    to: &Endpoint,
     body: Bytes,
     level: Level,
     after: Option<&str>,
@@ -45,11 +46,11 @@ pub(crate) async fn query(
         Level::Session => "/db/query?level=session",
         Level::Strong => "/db/query?level=strong",
     };
-    send(base, target, after, body, timeout).await
+    send(to, target, after, body, timeout).await
 }
 
-async fn send(base: &str, target: &str, after: Option<&str>, body: Bytes, timeout: Duration) -> Ended {
-    match tokio::time::timeout(timeout, connection::post(base, target, after, body)).await {
+async fn send(to: &Endpoint, target: &str, after: Option<&str>, body: Bytes, timeout: Duration) -> Ended {
+    match tokio::time::timeout(timeout, connection::post(to, target, after, body)).await {
         Ok(Ok(Answer { status: 200, offset, body })) => Ended::Answered(body, offset),
         Ok(Ok(answer)) => judge(answer.status, &answer.body),
         Ok(Err(Lost::NothingSent)) => Ended::NotDone(PAUSE),
@@ -72,6 +73,8 @@ fn judge(status: u16, body: &[u8]) -> Ended {
             let named = problem.as_ref().and_then(|p| p.more.get("retry_after_ms")?.as_u64());
             Ended::NotDone(named.map_or(PAUSE, Duration::from_millis))
         }
+        // It was started again and has another key, which discovery tells in a moment. Nothing was read, so nothing done.
+        401 => Ended::NotDone(PAUSE),
         413 => Ended::Failed(DbError::TooLarge(text)),
         400..=499 => Ended::Failed(DbError::Statement(text)),
         _ => Ended::Unknown,
@@ -89,6 +92,7 @@ mod tests {
         let none = br#"{"type":"/problems/no-primary","title":"x","status":503,"retry_after_ms":50}"#;
         assert!(matches!(judge(503, none), Ended::NotDone(d) if d.as_millis() == 50));
         assert!(matches!(judge(502, b"<html>"), Ended::Unknown));
+        assert!(matches!(judge(401, b""), Ended::NotDone(_)), "its new key is about to be heard");
         assert!(matches!(judge(400, b""), Ended::Failed(DbError::Statement(_))));
         assert!(matches!(judge(413, b""), Ended::Failed(DbError::TooLarge(_))));
     }

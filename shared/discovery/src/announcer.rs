@@ -8,6 +8,7 @@ use std::time::Duration;
 use bus::Bus;
 use messages::service::{Announcement, Health};
 
+use crate::key::Key;
 use crate::registry::Registry;
 
 /// A goodbye that cannot be sent must not hold up the stop: the others notice the silence.
@@ -21,13 +22,21 @@ pub struct Identity {
     address: Option<String>,
     capacity: f64,
     link: Option<Bus>,
+    key: Option<Key>,
 }
 
 impl Identity {
     /// An instance without an address of its own.
     #[must_use]
     pub fn new(tier: impl Into<String>, instance: impl Into<String>) -> Self {
-        Self { tier: tier.into(), instance: instance.into(), address: None, capacity: 1.0, link: None }
+        Self {
+            tier: tier.into(),
+            instance: instance.into(),
+            address: None,
+            capacity: 1.0,
+            link: None,
+            key: None,
+        }
     }
 
     /// Its base URL: `http://127.0.0.1:4001`.
@@ -44,6 +53,13 @@ impl Identity {
         self
     }
 
+    /// What whoever asks it has to show. Only those who hear the bus are told.
+    #[must_use]
+    pub fn with_key(mut self, key: Option<Key>) -> Self {
+        self.key = key;
+        self
+    }
+
     /// How much it can carry, relative to others; 1.0 if not said.
     #[must_use]
     pub fn capacity(mut self, capacity: f64) -> Self {
@@ -57,6 +73,7 @@ impl Identity {
 pub struct Announcer {
     registry: Registry,
     link: Option<Bus>,
+    key: Option<Key>,
     words: Arc<Mutex<Announcement>>,
     news: Arc<AtomicBool>,
 }
@@ -76,6 +93,7 @@ impl Announcer {
         Self {
             registry,
             link: identity.link,
+            key: identity.key,
             words: Arc::new(Mutex::new(words)),
             news: Arc::new(AtomicBool::new(true)),
         }
@@ -112,7 +130,7 @@ impl Announcer {
     pub async fn goodbye(&self) {
         self.forget();
         if let Some(link) = &self.link {
-            crate::voice::say(link, &self.announcement(), GOODBYE_MAX).await;
+            crate::voice::say(link, &self.announcement(), None, GOODBYE_MAX).await;
         } else {
             self.registry.leave(self.clone());
         }
@@ -142,8 +160,12 @@ impl Announcer {
         self.link.as_ref()
     }
 
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
     pub(crate) fn told(&self) {
-        self.registry.heard_local(self.announcement());
+        self.registry.heard_local(self.announcement(), self.key.clone());
         self.news.store(true, Relaxed);
         self.registry.speak().notify_one();
     }

@@ -38,6 +38,7 @@ pub fn env(registry: &Registry, bus: &Bus) -> Env {
 mod announcer;
 mod config;
 mod directory;
+mod key;
 mod listener;
 mod registry;
 mod voice;
@@ -45,4 +46,5 @@ mod voice;
 pub use announcer::{Announcer, Identity};
 pub use config::Config;
 pub use directory::{Change, Directory, ENTRIES_MAX, LeftBecause};
+pub use key::Key;
 pub use registry::Registry;

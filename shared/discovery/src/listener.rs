@@ -2,10 +2,10 @@
 
 use bus::{Bus, Event, LinkState, Subscription};
 use messages::names;
-use messages::service::Announcement;
 use supervision::{Life, StartError, Started};
 use tokio::time::MissedTickBehavior;
 
+use crate::key::Heard;
 use crate::registry::Registry;
 
 /// Announcements that may wait to be heard; beyond, the oldest are lost, and come again within the interval.
@@ -79,8 +79,11 @@ fn heard(registry: &Registry, event: Event) {
         Event::Message { message, .. } if message.body.len() > ANNOUNCEMENT_BYTES_MAX => {
             tracing::warn!(bytes = message.body.len(), "announcement is too long; not heard");
         }
-        Event::Message { message, .. } => match message.parse::<Announcement>() {
-            Ok(announcement) => registry.heard(announcement),
+        Event::Message { message, .. } => match message.parse::<Heard>() {
+            Ok(heard) => {
+                let key = heard.key();
+                registry.heard_with(heard.announcement, key);
+            }
             Err(error) => tracing::warn!(%error, "announcement is not one"),
         },
         // Whoever was lost says it again within the interval; that he was silent meanwhile is not his fault.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use messages::service::Announcement;
+use messages::service::{Announcement, Health};
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::announcer::{Announcer, Identity};
 use crate::config::Config;
 use crate::directory::{Change, Directory};
+use crate::key::Key;
 
 /// A receiver of changes that is so many behind is told that it lagged, and reads the snapshot.
 const CHANGES_KEPT: usize = 1024;
@@ -38,11 +39,16 @@ struct Shared {
     /// Somebody new is there, who has heard nobody yet.
     greet: AtomicBool,
     picture: ArcSwap<Vec<Announcement>>,
+    /// Of the instances that have one; apart from the picture, which anybody may be shown.
+    keys: ArcSwap<Keys>,
     version: watch::Sender<u64>,
     changes: broadcast::Sender<Change>,
     /// Wakes the child that announces: something to say before the next interval.
     speak: Arc<Notify>,
 }
+
+/// By node and instance: the life that has the key, and the key.
+type Keys = BTreeMap<(String, String), (String, Key)>;
 
 impl Registry {
     /// An empty picture as seen from `node`; `life` is the UUIDv7 of this process.
@@ -59,6 +65,7 @@ impl Registry {
             leaving: Mutex::default(),
             greet: AtomicBool::new(false),
             picture: ArcSwap::default(),
+            keys: ArcSwap::default(),
             version: watch::Sender::new(0),
             changes: broadcast::Sender::new(CHANGES_KEPT),
             speak: Arc::default(),
@@ -82,6 +89,17 @@ impl Registry {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Vec<Announcement>> {
         self.shared.picture.load_full()
+    }
+
+    /// What this instance has to be shown, if it asks for something.
+    #[must_use]
+    pub fn key_of(&self, it: &Announcement) -> Option<Key> {
+        let keys = self.shared.keys.load();
+        if keys.is_empty() {
+            return None;
+        }
+        let (life, key) = keys.get(&(it.node.clone(), it.instance.clone()))?;
+        (*life == it.life).then(|| key.clone())
     }
 
     /// Everyone of one tier, in any health.
@@ -136,8 +154,13 @@ impl Registry {
 
     /// Takes in an announcement that was heard on the bus.
     pub fn heard(&self, announcement: Announcement) {
+        self.heard_with(announcement, None);
+    }
+
+    pub(crate) fn heard_with(&self, announcement: Announcement, key: Option<Key>) {
         let mut newcomer = false;
         self.change(|directory| {
+            self.keep_key(directory, &announcement, key);
             let change = directory.apply(announcement, clock::now());
             newcomer = matches!(change, Some(Change::Joined(_) | Change::Restarted(_)));
             change.into_iter().collect()
@@ -169,8 +192,27 @@ impl Registry {
         self.shared.speak.notify_one();
     }
 
-    pub(crate) fn heard_local(&self, announcement: Announcement) {
-        self.change(|directory| directory.apply_local(announcement, clock::now()).into_iter().collect());
+    pub(crate) fn heard_local(&self, announcement: Announcement, key: Option<Key>) {
+        self.change(|directory| {
+            self.keep_key(directory, &announcement, key);
+            directory.apply_local(announcement, clock::now()).into_iter().collect()
+        });
+    }
+
+    /// Kept before the picture shows the instance: whoever finds it there can ask it. Keys of those who are gone go too.
+    fn keep_key(&self, directory: &Directory, it: &Announcement, key: Option<Key>) {
+        let Some(key) = key else { return };
+        let (id, new) = ((it.node.clone(), it.instance.clone()), (it.life.clone(), key));
+        let keys = self.shared.keys.load();
+        let known = keys.get(&id);
+        if known == Some(&new) || known.is_some_and(|(life, _)| *life > new.0) || it.health == Health::Gone {
+            return;
+        }
+        let here: BTreeSet<_> = directory.iter().map(|it| (&*it.node, &*it.instance)).collect();
+        let mut keys = Keys::clone(&keys);
+        keys.retain(|(node, instance), _| here.contains(&(&**node, &**instance)));
+        keys.insert(id, new);
+        self.shared.keys.store(Arc::new(keys));
     }
 
     pub(crate) fn forget_local(&self, instance: &str) {
@@ -231,8 +273,6 @@ fn log(change: &Change) {
 
 #[cfg(test)]
 mod tests {
-    use messages::service::Health;
-
     use super::*;
 
     #[tokio::test]

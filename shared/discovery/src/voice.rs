@@ -9,6 +9,7 @@ use messages::service::Announcement;
 use supervision::{Life, StartError, Started};
 
 use crate::announcer::Announcer;
+use crate::key::{Key, Said};
 use crate::registry::Registry;
 
 /// News is told at once, the next within so short a time together with it.
@@ -45,12 +46,12 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
 
 /// Over the instance's own link: an instance that is cut off cannot be heard, and so expires.
 async fn announce(local: &Announcer, node_link: &Bus, limit: Duration) {
-    say(local.link().unwrap_or(node_link), &local.announcement(), limit).await;
+    say(local.link().unwrap_or(node_link), &local.announcement(), local.key(), limit).await;
 }
 
 /// A lost announcement is said again; so no error matters here.
-pub(crate) async fn say(link: &Bus, announcement: &Announcement, limit: Duration) {
-    let told = link.broadcast(names::DISCOVERY, Message::json(announcement));
+pub(crate) async fn say(link: &Bus, announcement: &Announcement, key: Option<&Key>, limit: Duration) {
+    let told = link.broadcast(names::DISCOVERY, Message::json(&Said::new(announcement, key)));
     match tokio::time::timeout(limit, told).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, instance = announcement.instance, "announcement not sent"),

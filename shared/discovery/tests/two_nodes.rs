@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::{Bus, BusConfig, LinkFault};
-use discovery::{Config, Identity, Registry};
+use discovery::{Config, Identity, Key, Registry};
 use messages::service::Health;
 use supervision::{Intensity, Root, RootOptions};
 
@@ -40,6 +40,35 @@ fn embedded() -> (tempfile::TempDir, Bus) {
     let directory = tempfile::tempdir().expect("a directory");
     let bus = Bus::open(&BusConfig::embedded(directory.path()), "test").expect("the bus opens");
     (directory, bus)
+}
+
+/// The key of an instance is heard by the other nodes, in time to be used, and shown by nobody: it is no part of the picture.
+#[actix::test]
+async fn a_key_travels_on_the_bus_and_is_not_in_the_picture() {
+    let (_directory, bus) = embedded();
+    let (one, two) = (node("one", &bus).await, node("two", &bus).await);
+    let key = Key::random();
+    let identity = || Identity::new("jobstore", "database-1-jobs").with_key(Some(key.clone()));
+    let replica = one.registry.announce(identity());
+    for registry in [&one.registry, &two.registry] {
+        until("it is there", registry, INTERVAL * 3, |it| it.of_tier("jobstore").len() == 1).await;
+        let picture = registry.snapshot();
+        assert_eq!(registry.key_of(&picture[0]), Some(key.clone()));
+        let shown = serde_json::to_string(&*picture).expect("JSON") + &format!("{picture:?}");
+        assert!(!shown.contains(key.expose()), "{shown}");
+    }
+    // Another life of it has another key; the old one is not used for it.
+    replica.goodbye().await;
+    let fresh = Key::random();
+    let _again =
+        one.registry.announce(Identity::new("jobstore", "database-1-jobs").with_key(Some(fresh.clone())));
+    let changed =
+        |it: &Registry| it.of_tier("jobstore").first().is_some_and(|of| it.key_of(of) == Some(fresh.clone()));
+    until("the new key is heard", &two.registry, INTERVAL * 5, changed).await;
+    let other = two.registry.announce(Identity::new("app", "app-1"));
+    assert_eq!(two.registry.key_of(&other.announcement()), None);
+    one.root.stop().await;
+    two.root.stop().await;
 }
 
 #[actix::test]

@@ -109,5 +109,8 @@ pub const RESULT_TOO_LARGE: &str = "the result has more than";
 /// quick enough.
 pub const RAN_TOO_LONG: &str = " ran for longer than";
 
+/// Request header that carries the key of a replica that only our own tiers may ask.
+pub const KEY_HEADER: &str = "standfast-key";
+
 /// Request and response header that carries a position in the database's history: `<generation>-<sequence>`.
 pub const OFFSET_HEADER: &str = "standfast-offset";

@@ -26,9 +26,7 @@ pub(super) async fn to_primary(
     }
     let primary = peers::primary(shared).ok_or_else(problem::no_primary)?;
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let mut onward = shared
-        .peers
-        .post(format!("{primary}{target}"))
+    let mut onward = peers::post(shared, &primary, target)
         .timeout(if may_change_schema(&body) { shared.config.schema_wait() } else { shared.config.wait() })
         .header(CONTENT_TYPE.as_str(), "application/json")
         .header(FORWARDED, shared.config.instance.as_str());

@@ -63,6 +63,9 @@ pub async fn batch(
     params: QueryParams,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
+    if !state.group.system && (params.until_changed_ms.is_some() || params.async_commit.is_some()) {
+        return Err(problem::invalid("until_changed_ms and async_commit are for the jobs' database alone"));
+    }
     let patience = patience(&state, &params)?;
     let body = body(&state, &request, payload).await?;
     let answer = run(&state, &request, body, patience, params.async_commit.is_some());

@@ -8,14 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::{Bus, BusConfig};
-use database::Config;
-use dbclient::Database;
+use database::{CLIENTS, Config, Group, JOBS};
+use dbclient::{Database, Replicas};
 use discovery::Registry;
 use messages::sql::{Level, Statement};
 use serde_json::Value;
 use supervision::{Intensity, Root, RootOptions};
 
 pub struct Cluster {
+    pub group: &'static Group,
     pub root: Root,
     pub bus: Bus,
     pub links: Vec<Bus>,
@@ -59,15 +60,31 @@ impl Cluster {
         n: usize,
         tune: impl Fn(Config) -> Config,
     ) -> Self {
+        Self::start_of(&CLIENTS, bus, dir, n, tune).await
+    }
+
+    /// `n` replicas of the jobs' database.
+    pub async fn start_jobs(dir: &std::path::Path, n: usize) -> Self {
+        Self::start_of(&JOBS, &BusConfig::embedded(dir.join("bus")), dir, n, |c| c).await
+    }
+
+    pub async fn start_of(
+        group: &'static Group,
+        bus: &BusConfig,
+        dir: &std::path::Path,
+        n: usize,
+        tune: impl Fn(Config) -> Config,
+    ) -> Self {
         let bus = open(bus).await;
         let registry = Registry::standalone("test");
         let root = Root::start("test", RootOptions::default());
         root.add_tier("database", Intensity { restarts: 100, period: Duration::from_secs(10) }).await;
-        let client = Database::new(registry.clone());
+        let replicas = if group == &JOBS { Replicas::of_jobs } else { Replicas::of_clients };
+        let client = Database::new(replicas(registry.clone()));
         drop(rustls::crypto::ring::default_provider().install_default());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut cluster =
-            Self { root, bus, links: vec![], registry, urls: vec![], dirs: vec![], client, http };
+            Self { group, root, bus, links: vec![], registry, urls: vec![], dirs: vec![], client, http };
         for i in 1..=n {
             cluster.add(&format!("database-{i}"), dir.join(format!("database-{i}")), &tune).await;
         }
@@ -77,7 +94,8 @@ impl Cluster {
     pub async fn add(&mut self, instance: &str, dir: PathBuf, tune: &impl Fn(Config) -> Config) {
         let link = self.bus.link(&format!("/test/database/{instance}"));
         let config = tune(config(instance, dir.clone()));
-        let (env, listener) = database::env(config, link.clone(), self.registry.clone()).unwrap();
+        let (env, listener) =
+            database::env_of(self.group, config, link.clone(), self.registry.clone()).unwrap();
         self.root.add_instance("database", instance, &database::TREE, env).await.unwrap();
         self.links.push(link);
         self.urls.push(listener.url());
@@ -105,6 +123,7 @@ impl Cluster {
 
     pub async fn post(&self, url: &str, body: &str) -> (u16, Value, Option<String>) {
         let request = self.http.post(url).header("content-type", "application/json").body(body.to_owned());
+        let request = self.with_key(url, request);
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let offset = answer.headers().get("standfast-offset").map(|v| v.to_str().unwrap().to_owned());
@@ -112,8 +131,23 @@ impl Cluster {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)), offset)
     }
 
+    /// Key of the replica that has this URL, if it has one and has announced itself.
+    pub fn key(&self, url: &str) -> Option<discovery::Key> {
+        let all = self.registry.snapshot();
+        let asked = all.iter().find(|it| it.address.as_deref().is_some_and(|base| url.starts_with(base)))?;
+        self.registry.key_of(asked)
+    }
+
+    fn with_key(&self, url: &str, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match self.key(url) {
+            Some(key) => request.header("standfast-key", key.expose()),
+            None => request,
+        }
+    }
+
     pub async fn status(&self, i: usize) -> Value {
-        let answer = self.http.get(format!("{}/status", self.urls[i])).send().await.unwrap();
+        let url = format!("{}/status", self.urls[i]);
+        let answer = self.with_key(&url, self.http.get(&url)).send().await.unwrap();
         serde_json::from_str(&answer.text().await.unwrap()).unwrap()
     }
 
