@@ -7,6 +7,8 @@ use std::time::Duration;
 use http_support::gateway::{ClientLimits, TlsConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::rules::sharing::Sharing;
+
 /// Configuration of a point of presence. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +32,12 @@ pub struct Config {
     pub shield: Option<String>,
     /// Addresses whose `Forwarded` and `X-Forwarded-*` fields are believed: of proxies before this one.
     pub trusted: Vec<IpAddr>,
+    /// How much is shared, where a site does not say otherwise. `explicit` (default): what says how long it is fresh and is
+    /// about no client, see `rules::sharing`; `rfc`: all that RFC 9111 allows; `off`: nothing.
+    pub cache: Sharing,
+    /// With `cache = "rfc"`, how long a response at most counts as fresh that does not say so itself, seconds, 0 to
+    /// 31,536,000.
+    pub heuristic_max_s: u32,
     /// Bytes of responses in memory, 1 MiB to 1 TiB.
     pub memory_bytes_max: u64,
     /// Bytes of responses on disk, of what memory has no room for; 0 turns it off, at most 16 TiB.
@@ -84,6 +92,8 @@ impl Default for Config {
             origins: Vec::new(),
             shield: None,
             trusted: Vec::new(),
+            cache: Sharing::Explicit,
+            heuristic_max_s: 86_400,
             memory_bytes_max: 128 << 20,
             disk_bytes_max: 1 << 30,
             object_bytes_max: 16 << 20,
@@ -125,8 +135,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let n = |n: usize| n as u64;
         #[rustfmt::skip]
-        let ranges: [(&'static str, u64, RangeInclusive<u64>); 18] = [
+        let ranges: [(&'static str, u64, RangeInclusive<u64>); 19] = [
             ("workers",               n(self.workers),               1..=64),
+            ("heuristic_max_s",       u64::from(self.heuristic_max_s), 0..=31_536_000),
             ("memory_bytes_max",      self.memory_bytes_max,         1 << 20..=1 << 40),
             ("disk_bytes_max",        self.disk_bytes_max,           0..=1 << 44),
             ("object_bytes_max",      self.object_bytes_max,         1 << 10..=1 << 30),

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::fill::Fills;
 use crate::origins::Origins;
 use crate::rules::report::Voice;
+use crate::rules::sharing::Rules;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -50,6 +51,11 @@ impl Edge {
             idle: ms(self.config.idle_timeout_ms),
             total: None,
         }
+    }
+
+    /// What is shared where a response says nothing about it.
+    pub fn rules(&self) -> Rules {
+        Rules { sharing: self.config.cache, heuristic_max_s: self.config.heuristic_max_s, private: false }
     }
 
     /// Bounds of one worker.

@@ -14,9 +14,10 @@ use crate::edge::Edge;
 use crate::error::no_origin;
 use crate::fill::{End, Head, Outcome, Writer};
 use crate::rules::directives::RequestDirectives;
-use crate::rules::fields::{Fields, Lines, push_line};
+use crate::rules::fields::{Fields, Lines, push_line, without};
 use crate::rules::freshness::{Exchanged, Freshness, Policy, lifetime};
 use crate::rules::reuse::{Failed, may_stand_in};
+use crate::rules::sharing::{FIELD, Sharing};
 use crate::rules::storing::{Asked, NotStored, storable};
 use crate::rules::validation::{conditions, is_about};
 use crate::rules::vary::Selecting;
@@ -40,8 +41,6 @@ pub struct Plan {
     pub directives: RequestDirectives,
     /// The stored response that is to be validated, and may stand in.
     pub stale: Option<Arc<Object>>,
-    /// Further stored responses of the URI, for other requests, that this one might be answered with as well.
-    pub others: Vec<Arc<Object>>,
     /// `Range` and `If-Range` lines: partial content is wanted.
     pub range: Option<Vec<u8>>,
     /// When it began, in the row of purges.
@@ -52,17 +51,14 @@ pub struct Plan {
 pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
     let mut conditional = Vec::new();
     if let Some(stale) = &plan.stale {
-        conditions(&stale.fields(), &[], &mut conditional);
-    } else if plan.range.is_none() {
-        let tags: Vec<&[u8]> = plan.others.iter().filter_map(|other| etag(other)).collect();
-        conditions(&Lines(b""), &tags, &mut conditional);
+        conditions(&stale.fields(), &mut conditional);
     }
     let mut asked = ask(&edge, &plan, &writer, &conditional).await;
     if let Ok((fetched, at)) = &asked
         && fetched.head().status() == 304
     {
-        if let Some(object) = validated(&edge, &plan, fetched, *at) {
-            return writer.outcome(Outcome::Stored { object, status: Some(304) }, false);
+        if let Some(outcome) = validated(&edge, &plan, fetched, *at) {
+            return writer.outcome(outcome, false);
         }
         // RFC 9111 section 4.3.4: a 304 about something else says nothing; ask without conditions.
         asked = ask(&edge, &plan, &writer, &[]).await;
@@ -79,11 +75,6 @@ pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
             stream(&edge, &plan, &writer, fetched, at).await;
         }
     }
-}
-
-fn etag(object: &Object) -> Option<&[u8]> {
-    let lines = object.fields().0;
-    Lines(lines).iter().find(|(name, _)| name.eq_ignore_ascii_case(b"etag")).map(|(_, value)| value)
 }
 
 /// Asks one origin after another.
@@ -119,23 +110,35 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<(
 }
 
 /// A 304: the stored response it is about is fresh again (RFC 9111 section 4.3.4).
-fn validated(edge: &Edge, plan: &Plan, fetched: &Fetched, at: Exchanged) -> Option<Arc<Object>> {
-    let news = kept_lines(edge, fetched);
-    let about = |object: &&Arc<Object>| is_about(&Lines(&news), &object.fields());
-    let object =
-        plan.stale.iter().chain(plan.others.iter().filter(|other| etag(other).is_some())).find(about)?;
-    let fresh = object.refreshed(&news, at, &Lines(&plan.request));
-    if Policy::of(&fresh.fields()).directives.no_store {
-        edge.store.remove_variant(&plan.key, object);
-        return Some(Arc::new(fresh));
+fn validated(edge: &Edge, plan: &Plan, fetched: &Fetched, at: Exchanged) -> Option<Outcome> {
+    let mut news = kept_lines(edge, fetched);
+    let object = plan.stale.as_ref().filter(|stale| is_about(&Lines(&news), &stale.fields()))?;
+    let rules = edge.rules().of(&Lines(&news));
+    let mut own = Vec::new();
+    if rules.sharing != Sharing::Rfc {
+        own = without(&news, |name| !name.eq_ignore_ascii_case(b"set-cookie"));
+        news = without(&news, |name| name.eq_ignore_ascii_case(b"set-cookie"));
     }
-    // One that answers another request now is stored beside the old one, with which it shares the body.
-    let replaced = plan.stale.as_ref().filter(|stale| Arc::ptr_eq(stale, object));
-    match edge.store.put(&plan.key, fresh, replaced, plan.moment) {
-        Ok(stored) => Some(stored),
+    let own = Bytes::from(own);
+    let fresh = object.refreshed(&news, at, &Lines(&plan.request), rules);
+    let answer =
+        |object, shared| Some(Outcome::Stored { object, status: Some(304), shared, own: own.clone() });
+    let (fields, status) = (fresh.fields(), fresh.prepared.status);
+    let policy = Policy::of(&fields, rules);
+    match storable(plan.asked, status, &policy, lifetime(&policy, &fields, status, at), &fields) {
+        Ok(()) | Err(NotStored::RequestNoStore) => {}
         Err(reason) => {
             edge.telemetry.not_stored(&plan.key, reason);
-            Some(Arc::new(object.refreshed(&news, at, &Lines(&plan.request))))
+            edge.store.remove_variant(&plan.key, object); // the origin says otherwise now
+            return answer(Arc::new(fresh), false);
+        }
+    }
+    // One that answers another request now is stored beside the old one, with which it shares the body.
+    match edge.store.put(&plan.key, fresh, Some(object), plan.moment) {
+        Ok(stored) => answer(stored, true),
+        Err(reason) => {
+            edge.telemetry.not_stored(&plan.key, reason);
+            answer(Arc::new(object.refreshed(&news, at, &Lines(&plan.request), rules)), true)
         }
     }
 }
@@ -148,7 +151,8 @@ fn failed(edge: &Edge, plan: &Plan, writer: &Writer, how: Failed, status: Option
         return None;
     }
     edge.telemetry.stood_in(&plan.key);
-    writer.outcome(Outcome::Stored { object: Arc::clone(stale), status }, false);
+    let object = Arc::clone(stale);
+    writer.outcome(Outcome::Stored { object, status, shared: true, own: Bytes::new() }, false);
     Some(())
 }
 
@@ -170,7 +174,7 @@ fn keepable(
     at: Exchanged,
 ) -> Result<Keepable, NotStored> {
     let (status, length) = (fetched.head().status(), fetched.head().content_length());
-    let (response, policy) = (Lines(lines), Policy::of(&Lines(lines)));
+    let (response, policy) = (Lines(lines), Policy::of(&Lines(lines), edge.rules()));
     let lifetime = lifetime(&policy, &response, status, at);
     storable(plan.asked, status, &policy, lifetime, &response)?;
     if status == 206 && (plan.range.is_none() || response.first("content-range").is_none()) {
@@ -200,11 +204,16 @@ async fn stream(edge: &Edge, plan: &Plan, writer: &Writer, fetched: Fetched, at:
     let ttl = |kept: &Keepable| {
         Freshness::new(&kept.policy, &Lines(&kept.lines), kept.status, kept.at).ttl(kept.at.received_at)
     };
+    // Another edge that asks this one decides for itself what it shares.
+    let for_edge = Lines(&plan.request).first("cdn-loop").is_some();
+    let lines =
+        if for_edge { lines } else { without(&lines, |name| name.eq_ignore_ascii_case(FIELD.as_bytes())) };
     let head = Head {
         status: fetched.head().status(),
         lines: lines.into(),
         length: fetched.head().content_length(),
         shared: kept.as_ref().ok().filter(|_| plan.range.is_none()).map(|kept| kept.selecting.clone()),
+        for_everybody: kept.as_ref().is_ok_and(|kept| kept.policy.is_for_everybody()),
         stored_ttl: kept.as_ref().ok().map(ttl),
     };
     let length = head.length;

@@ -32,6 +32,8 @@ pub struct Head {
     pub length: Option<u64>,
     /// Which requests it answers too; `None`: only the one that caused it.
     pub shared: Option<Selecting>,
+    /// It answers requests with credentials too.
+    pub for_everybody: bool,
     /// It is being stored, and has so many seconds of freshness.
     pub stored_ttl: Option<i64>,
 }
@@ -45,6 +47,10 @@ pub enum Outcome {
         object: Arc<Object>,
         /// What the origin answered, if it did.
         status: Option<u16>,
+        /// Whether it answers others than the client that caused the fetch.
+        shared: bool,
+        /// Lines for that client alone: cookies that it was given.
+        own: Bytes,
     },
     /// A response comes.
     Stream(Arc<Head>),
@@ -430,6 +436,7 @@ mod tests {
             lines: Bytes::new(),
             length: None,
             shared,
+            for_everybody: true,
             stored_ttl: None,
         }))
     }

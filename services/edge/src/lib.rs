@@ -50,6 +50,7 @@ use supervision::{Intensity, Tree, pool, secs, worker};
 pub use config::{Config, ConfigError};
 pub use env::{Dependencies, env, reload, tls_url};
 pub use error::Error;
+pub use rules::sharing::Sharing;
 
 /// Supervision tree of a point of presence. Started top to bottom, stopped bottom to top.
 /// one_for_one: the store, the fetches under way and the listening sockets live in the `Env` and survive each of them.

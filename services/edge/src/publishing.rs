@@ -116,7 +116,7 @@ pub fn received(edge: &Arc<Edge>, message: &Message) -> Message {
 fn store(edge: &Edge, key: &str, lines: &[u8], content: Bytes) -> Result<(), NotStored> {
     let now = WallMs::now();
     let (at, moment) = (Exchanged { requested_at: now, received_at: now }, edge.store.moment());
-    let (response, policy) = (Lines(lines), Policy::of(&Lines(lines)));
+    let (response, policy) = (Lines(lines), Policy::of(&Lines(lines), edge.rules()));
     let asked = Asked { get: true, ..Asked::default() };
     storable(asked, 200, &policy, lifetime(&policy, &response, 200, at), &response)?;
     if content.len() as u64 > edge.config.object_bytes_max {

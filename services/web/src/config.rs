@@ -16,7 +16,7 @@ use crate::credentials::AuthConfig;
 use crate::pool::PoolConfig;
 
 pub use files::FilesConfig;
-pub use site::{RouteConfig, RuleConfig, SiteConfig};
+pub use site::{RouteConfig, RuleConfig, Sharing, SiteConfig};
 
 /// The pool that is there without being configured: the app servers that discovery knows.
 pub const APP_POOL: &str = "app";

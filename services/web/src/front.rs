@@ -18,6 +18,7 @@ use crate::credentials::Identity;
 use crate::env::Web;
 use crate::fields::Asked;
 use crate::path::PlainPath;
+use crate::private;
 use crate::proxy::{self, Errand};
 use crate::rate::Admission;
 use crate::refusal::Refusal;
@@ -198,6 +199,10 @@ impl Front {
             path = PlainPath::read(&kept).map_err(Refusal::Path)?;
         }
         let place = site.place(&path);
+        let private = site.policy.is_private() || place.policy.is_private();
+        if let Some(line) = private::line(private, place.cache) {
+            request.extra.extend_from_slice(line.as_bytes());
+        }
         self.admit(exchange, &site.policy, request).await?;
         self.admit(exchange, &place.policy, request).await?;
         let reads = matches!(head.method(), "GET" | "HEAD");
@@ -216,7 +221,8 @@ impl Front {
                 let (user, extra) = (request.user.as_deref(), &request.extra[..]);
                 let coding =
                     site.compress.then(|| transform::coding_for(head, request.asked.accepted())).flatten();
-                Box::pin(self.proxy(exchange, Errand { site, pool, target, user, extra, coding })).await
+                Box::pin(self.proxy(exchange, Errand { site, pool, target, user, extra, coding, private }))
+                    .await
             }
             (None, Some(file)) if reads => {
                 let name = file.trim_matches('/').as_bytes();

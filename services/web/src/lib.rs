@@ -57,13 +57,14 @@ mod delivery;
 mod env;
 mod error;
 mod front;
+mod private;
 mod proxy;
 mod telemetry;
 mod transform;
 
 pub use access_log::{Format, LogConfig};
 pub use certificates::tls_config;
-pub use config::{Config, ConfigError, FilesConfig, RouteConfig, RuleConfig, SiteConfig};
+pub use config::{Config, ConfigError, FilesConfig, RouteConfig, RuleConfig, Sharing, SiteConfig};
 pub use credentials::AuthConfig;
 pub use env::{Dependencies, env, reload, tls_url, url};
 pub use error::Error;

@@ -10,6 +10,7 @@ use crate::coding::Coding;
 use crate::front::{Answer, Front, Halt};
 use crate::path::PlainPath;
 use crate::pool::Pool;
+use crate::private;
 use crate::refusal::Refusal;
 use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
@@ -32,6 +33,15 @@ pub struct Errand<'r> {
     pub extra: &'r [u8],
     /// What the answer is compressed with, if it may be.
     pub coding: Option<Coding>,
+    /// Whether the answer is for this client alone.
+    pub private: bool,
+}
+
+impl Errand<'_> {
+    /// Fields of the upstream server's answer that are not passed on.
+    pub(crate) fn left_out(&self) -> &'static [&'static str] {
+        if self.private { &private::LEFT_OUT } else { &private::LEFT_OUT_ALWAYS }
+    }
 }
 
 /// What the pool is asked for; `None`: the target as it was received.
@@ -115,12 +125,16 @@ impl Front {
             if *compress && transform::is_transformable(head) && !transform::varies(head) {
                 lines.extend_from_slice(b"vary: accept-encoding\r\n");
             }
+            if errand.private {
+                lines.extend_from_slice(&private::cache_control_of(head));
+            }
             Decision::AddLines(lines)
         };
         let options = ForwardOptions {
             request_lines: user.as_deref().unwrap_or_default().as_bytes(),
             drop_request: guarded,
             response_lines: errand.extra,
+            drop_response: errand.left_out(),
             target: errand.target.as_deref(),
             timeouts: errand.pool.timeouts(),
             on_response: Some(&mut add_missing),

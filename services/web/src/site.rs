@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use build::Build;
 
-use crate::config::{Config, ConfigError, SiteConfig};
+use crate::config::{Config, ConfigError, Sharing, SiteConfig};
 use crate::credentials::Guard;
 use crate::fields::Standing;
 use crate::folder::Folder;
@@ -67,6 +67,8 @@ pub struct Place {
     pub fallback_file: Option<String>,
     /// Of this part alone; the site's comes first.
     pub policy: Policy,
+    /// How much of it the edges share, if they are told.
+    pub cache: Option<Sharing>,
 }
 
 /// Who may ask, and how often.
@@ -78,6 +80,8 @@ pub struct Policy {
     pub rate: Option<Rate>,
     /// Who.
     pub guard: Option<Arc<Guard>>,
+    /// Whether what these rules let through may be given to others.
+    pub share: bool,
 }
 
 #[derive(Debug)]
@@ -210,6 +214,12 @@ impl Place {
 }
 
 impl Policy {
+    /// Whether what it lets through is for one client only.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        !self.share && !self.is_open()
+    }
+
     /// Nothing to check, as on most sites.
     #[must_use]
     pub fn is_open(&self) -> bool {

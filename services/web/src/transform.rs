@@ -13,6 +13,7 @@ use crate::coding::{Accepted, Coding};
 use crate::compress::{Effort, Encoder, WORTH_BYTES};
 use crate::front::Front;
 use crate::media;
+use crate::private;
 use crate::proxy::{Errand, USER_FIELD};
 
 /// A piece smaller than this is all there was to read: it is not kept back for better compression.
@@ -157,9 +158,13 @@ fn lines(
     // A range of compressed content is not one of what the server has; its strong tag names other bytes.
     let changed: &[&str] =
         if coding.is_some() { &["etag", "accept-ranges", "content-length"] } else { &["content-length"] };
+    let left_out = changed.iter().chain(errand.left_out());
     response.end_to_end_lines(&mut lines, |name| {
-        changed.iter().any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
+        left_out.clone().any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
     });
+    if errand.private {
+        lines.extend_from_slice(&private::cache_control_of(&response));
+    }
     forwarding.via_line(response.version(), &mut lines);
     if let Some(coding) = coding {
         lines.extend_from_slice(format!("content-encoding: {}\r\n", coding.name()).as_bytes());

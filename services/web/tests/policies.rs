@@ -11,7 +11,7 @@ use common::origin::Origin;
 use common::{Client, Instance, config, files, proxy, with_origin, write};
 use http_support::gateway::ClientLimits;
 use sha2::Digest as _;
-use web::{AuthConfig, Config, NetworksConfig, RateConfig, RouteConfig, SiteConfig};
+use web::{AuthConfig, Config, NetworksConfig, RateConfig, RouteConfig, Sharing, SiteConfig};
 
 fn page() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -217,4 +217,37 @@ async fn slow_clients_are_given_up_in_time() {
     tokio::time::sleep(Duration::from_millis(1500)).await; // it takes nothing for longer than it may
     deaf.answer(false).await.expect_err("cut off before the end");
     assert!(clock::now() - begun < Duration::from_secs(15));
+}
+
+/// A page behind an address rule, a limit or a password had been stored by the edge and served to those it excludes.
+#[actix::test]
+async fn what_is_decided_for_one_client_is_private_unless_the_place_says_otherwise() {
+    let root = page();
+    let networks = NetworksConfig { allow: vec!["127.0.0.0/8".parse().unwrap()], deny: Vec::new() };
+    let rate = Some(RateConfig { per_second: 100, burst: None });
+    let public = Some("public, s-maxage=60, max-age=60".to_owned());
+    let open = SiteConfig { cache_control: public.clone(), ..files(root.path()) };
+    for (site, field, said) in [
+        (open.clone(), None, "public, s-maxage=60, max-age=60"),
+        (SiteConfig { networks: networks.clone(), ..open.clone() }, Some("private"), "private, max-age=60"),
+        (SiteConfig { rate, ..open.clone() }, Some("private"), "private, max-age=60"),
+        (SiteConfig { rate, share: true, ..open.clone() }, None, "public, s-maxage=60, max-age=60"),
+        (
+            SiteConfig { networks, cache_control: None, ..open.clone() },
+            Some("private"),
+            "private, max-age=60",
+        ),
+        (
+            SiteConfig { cache: Some(Sharing::Rfc), cache_control: None, ..open },
+            Some("rfc"),
+            "public, max-age=60",
+        ),
+    ] {
+        let web = Instance::start(config(vec![site.clone()])).await;
+        for headers in [&[][..], &[("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")]] {
+            let answer = web.get("/page.txt", headers).await;
+            assert_eq!(answer.field("standfast-cache"), field, "{site:?}");
+            assert_eq!(answer.field("cache-control"), Some(said), "{site:?}");
+        }
+    }
 }

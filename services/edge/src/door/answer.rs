@@ -45,10 +45,11 @@ impl Door {
         asked: &Asked<'_>,
         object: &Object,
         what: Forwarded,
+        own: &[u8],
     ) -> Result<(), Abort> {
         let now = WallMs::now();
         let what = Forwarded { ttl: Some(object.freshness.ttl(now)), ..what };
-        let mut extra = Extra::new();
+        let mut extra = Extra::from_slice(own);
         self.edge.voice.forwarded(&mut extra, what, &asked.key);
         extra.extend_from_slice(b"Age: ");
         extra.extend_from_slice(itoa::Buffer::new().format(object.freshness.age(now)).as_bytes());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use clock::WallMs;
 use http_support::gateway::{Abort, Exchange};
 use http_support::wire::{Forwarding, RequestHead, Scheme};
@@ -11,9 +12,11 @@ use crate::fetching::{self, Plan};
 use crate::fill::{End, Head, Joined, Next, Outcome, Prelude, Reader};
 use crate::rules::fields::{Lines, push_line};
 use crate::rules::report::{Forwarded, Fwd};
+use crate::rules::sharing::answers;
 use crate::rules::storing;
 use crate::rules::validation::{fields_of_304, not_modified};
-use crate::store::{Object, Variants, hash};
+use crate::rules::vary::Selecting;
+use crate::store::{Object, Variants};
 
 /// A body up to this size that has come whole is sent together with its head.
 const TOGETHER: usize = 64 << 10;
@@ -43,7 +46,7 @@ impl Door {
             Joined::Late => return Ok(false),
             Joined::Full => self.pass(exchange, asked, fwd).await,
             Joined::Lead(reader, writer) => {
-                let plan = self.plan(exchange, asked, key, stale, variants, range);
+                let plan = self.plan(exchange, asked, key, stale, range);
                 self.life.spawn_linked(fetching::run(Arc::clone(&self.edge), plan, writer));
                 self.read(exchange, asked, reader, Forwarded::plain(fwd), now).await
             }
@@ -67,7 +70,7 @@ impl Door {
         let current = || variants.is_current();
         if let Joined::Lead(_, writer) = self.edge.fills.join(&key, true, self.edge.config.fills_max, current)
         {
-            let plan = self.plan(exchange, asked, key, Some(Arc::clone(object)), Some(variants), false);
+            let plan = self.plan(exchange, asked, key, Some(Arc::clone(object)), false);
             self.life.spawn_linked(fetching::run(Arc::clone(&self.edge), plan, writer));
         }
     }
@@ -78,21 +81,11 @@ impl Door {
         asked: &Asked<'_>,
         key: Arc<str>,
         stale: Option<Arc<Object>>,
-        variants: Option<&Variants>,
         range: bool,
     ) -> Plan {
         let head = exchange.head();
         let mut request = Vec::with_capacity(512);
         head.fields().for_each(|(name, value)| push_line(&mut request, name, value));
-        let others = match &stale {
-            None => variants
-                .into_iter()
-                .flat_map(Variants::objects)
-                .filter(|it| it.placed.is_none())
-                .cloned()
-                .collect(),
-            Some(_) => Vec::new(),
-        };
         Plan {
             key,
             target: head.target().to_owned(),
@@ -103,10 +96,10 @@ impl Door {
                 get: true,
                 no_store: asked.wants.directives.no_store,
                 authorization: asked.wants.authorization,
+                cookie: asked.wants.cookie,
             },
             directives: asked.wants.directives,
             stale,
-            others,
             range: range.then(|| range_lines(asked)),
             moment: self.edge.store.moment(),
         }
@@ -144,14 +137,18 @@ impl Door {
             outcome(exchange, &mut reader).await?
         };
         match outcome {
-            Outcome::Stored { object, status }
-                if !what.collapsed || object.selecting.matches(exchange.head()) =>
+            Outcome::Stored { object, status, shared, own }
+                if !what.collapsed
+                    || shared
+                        && object.selecting.matches(exchange.head())
+                        && answers(&asked.wants, &object.selecting, object.freshness.for_everybody) =>
             {
                 self.edge.telemetry.forwarded(what.fwd);
+                let own = if what.collapsed { Bytes::new() } else { own };
                 let what = Forwarded { status, stored: status == Some(304), ..what };
-                self.validated(exchange, asked, &object, what).await
+                self.validated(exchange, asked, &object, what, &own).await
             }
-            Outcome::Stream(head) if !what.collapsed || answers(&head, exchange.head()) => {
+            Outcome::Stream(head) if !what.collapsed || streams_to(&head, exchange.head(), asked) => {
                 self.note(asked, &head, now);
                 self.edge.telemetry.forwarded(what.fwd);
                 let what = Forwarded { stored: head.stored_ttl.is_some(), ttl: head.stored_ttl, ..what };
@@ -170,10 +167,9 @@ impl Door {
 
     /// Remembers whether waiting for each other is of use for this URI.
     fn note(&self, asked: &Asked<'_>, head: &Head, now: WallMs) {
-        let hash = hash(&asked.key);
+        let hash = asked.pass_hash();
         // What the request itself forbids to store says nothing about the next request.
-        let by_request =
-            asked.wants.directives.no_store || asked.wants.authorization || asked.wants.range.is_some();
+        let by_request = asked.wants.directives.no_store || asked.wants.range.is_some();
         if head.stored_ttl.is_some() {
             self.passes.borrow_mut().forget(hash);
         } else if !by_request && head.status < 500 && self.edge.store.get(asked.key()).is_none() {
@@ -219,8 +215,11 @@ impl Door {
 }
 
 /// Whether a response that streams answers this request as well as the one that caused it.
-fn answers(head: &Head, request: &RequestHead<'_>) -> bool {
-    head.shared.as_ref().is_some_and(|selecting| selecting.matches(request))
+fn streams_to(head: &Head, request: &RequestHead<'_>, asked: &Asked<'_>) -> bool {
+    let fits = |selecting: &Selecting| {
+        selecting.matches(request) && answers(&asked.wants, selecting, head.for_everybody)
+    };
+    head.shared.as_ref().is_some_and(fits)
 }
 
 fn range_lines(asked: &Asked<'_>) -> Vec<u8> {

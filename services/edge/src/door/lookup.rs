@@ -9,7 +9,8 @@ use super::{Asked, Door};
 use crate::error::not_stored;
 use crate::rules::report::Fwd;
 use crate::rules::reuse::{Because, Reuse, judge};
-use crate::store::{Known, Object, Variants, hash};
+use crate::rules::sharing::answers;
+use crate::store::{Known, Object, Variants};
 use crate::telemetry::Hit;
 
 /// How often a request looks into a store that changes under its eyes, before it is simply forwarded.
@@ -21,13 +22,15 @@ pub enum Found {
     Usable(Arc<Object>, Hit),
     /// The same, and it is to be validated meanwhile.
     Revalidate(Arc<Object>, Arc<Variants>),
+    /// A response that answers only requests without credentials, and this one has some.
+    NotForThis,
     /// Nothing that may be sent as it is: why, and the response that may be validated.
     Nothing(Fwd, Option<Arc<Object>>, Option<Arc<Variants>>),
 }
 
 impl Door {
     pub(super) async fn get(&self, exchange: &mut Exchange<'_>, asked: &Asked<'_>) -> Result<(), Abort> {
-        let (now, hash) = (WallMs::now(), hash(&asked.key));
+        let (now, hash) = (WallMs::now(), asked.pass_hash());
         if self.passes.borrow().has(hash, now) && !asked.wants.directives.only_if_cached {
             return Box::pin(self.pass(exchange, asked, Fwd::UriMiss)).await;
         }
@@ -38,9 +41,10 @@ impl Door {
                     self.revalidate(exchange, asked, &object, &variants);
                     return self.hit(exchange, asked, &object, Hit::Stale, now).await;
                 }
-                Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+                Found::Nothing(..) | Found::NotForThis if asked.wants.directives.only_if_cached => {
                     return Box::pin(self.refuse(exchange, asked, None, not_stored())).await;
                 }
+                Found::NotForThis => return Box::pin(self.pass(exchange, asked, Fwd::Request)).await,
                 Found::Nothing(fwd, stale, variants) => {
                     let variants = variants.as_deref();
                     if Box::pin(self.collapse(exchange, asked, fwd, stale, variants, now)).await? {
@@ -56,12 +60,13 @@ impl Door {
         let now = WallMs::now();
         match self.find(exchange, asked, now).await {
             Found::Usable(object, hit) => self.hit(exchange, asked, &object, hit, now).await,
-            Found::Nothing(..) if asked.wants.directives.only_if_cached => {
+            Found::Nothing(..) | Found::NotForThis if asked.wants.directives.only_if_cached => {
                 Box::pin(self.refuse(exchange, asked, None, not_stored())).await
             }
             Found::Revalidate(object, _) => {
                 self.head_upstream(exchange, asked, Fwd::Stale, Some(object)).await
             }
+            Found::NotForThis => self.pass(exchange, asked, Fwd::Request).await,
             Found::Nothing(fwd, stale, _) => self.head_upstream(exchange, asked, fwd, stale).await,
         }
     }
@@ -80,6 +85,9 @@ impl Door {
             let fwd = if partial { Fwd::Partial } else { Fwd::VaryMiss };
             return Found::Nothing(fwd, None, Some(variants));
         };
+        if !answers(&asked.wants, &object.selecting, object.freshness.for_everybody) {
+            return Found::NotForThis;
+        }
         let object = Arc::clone(object);
         let distrusted = object.distrusted(self.edge.store.trusted_since());
         match judge(&object.freshness, &asked.wants.directives, distrusted, now) {

@@ -24,7 +24,7 @@ use crate::passes::Passes;
 use crate::rules::key::{KeyBuf, key};
 use crate::rules::report::Fwd;
 use crate::rules::request::Wants;
-use crate::store::Front;
+use crate::store::{Front, hash};
 
 /// One worker: accepts from the shared listeners until it is asked to stop.
 pub fn start(life: Life) -> Result<Started, StartError> {
@@ -57,6 +57,11 @@ pub struct Asked<'c> {
 impl Asked<'_> {
     fn key(&self) -> &str {
         std::str::from_utf8(&self.key).expect("made of text")
+    }
+
+    /// What is remembered of a URI whose answers are not shared holds for requests with credentials, or for those without.
+    fn pass_hash(&self) -> u64 {
+        hash(&self.key) ^ u64::from(self.wants.cookie || self.wants.authorization)
     }
 }
 

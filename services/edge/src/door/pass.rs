@@ -8,10 +8,11 @@ use http_support::wire::ResponseHead;
 
 use super::{Asked, Door};
 use crate::error::no_origin;
-use crate::rules::fields::Fields;
+use crate::rules::fields::{Fields, without};
 use crate::rules::freshness::Exchanged;
 use crate::rules::invalidation::invalidated;
 use crate::rules::report::{Forwarded, Fwd};
+use crate::rules::sharing::{FIELD, Sharing};
 use crate::rules::validation::is_about;
 use crate::store::Object;
 
@@ -54,13 +55,18 @@ impl Door {
             let Some(stored) = stored.as_ref().filter(|_| response.status() == 200) else { return };
             let same_length =
                 response.content_length().is_none_or(|length| length == stored.prepared.body.len() as u64);
-            if !same_length || !is_about(response, &stored.fields()) {
+            let rules = edge.rules().of(response);
+            let shared = !rules.private && rules.sharing != Sharing::Off;
+            if !shared || !same_length || !is_about(response, &stored.fields()) {
                 return stored.soften();
             }
             let at = Exchanged { requested_at, received_at: WallMs::now() };
             let mut news = Vec::new();
             response.end_to_end_lines(&mut news, |_| false);
-            let fresh = stored.refreshed(&news, at, request);
+            if rules.sharing != Sharing::Rfc {
+                news = without(&news, |name| name.eq_ignore_ascii_case(b"set-cookie"));
+            }
+            let fresh = stored.refreshed(&news, at, request, rules);
             let _ = edge.store.put(&asked.key().into(), fresh, Some(stored), moment);
         };
         self.forward(exchange, asked, fwd, observe).await
@@ -95,6 +101,7 @@ impl Door {
             let options = ForwardOptions {
                 request_lines: &edge.loop_line,
                 response_lines: &status_line,
+                drop_response: if asked.wants.from_edge { &[] } else { &[FIELD] },
                 timeouts,
                 on_response: Some(&mut on_response),
                 ..ForwardOptions::default()

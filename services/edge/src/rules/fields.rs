@@ -104,6 +104,15 @@ pub fn unquoted(value: &[u8], wanted: u8) -> Option<usize> {
     })
 }
 
+/// The lines but those with such a name.
+pub fn without(lines: &[u8], left_out: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(lines.len());
+    for (name, value) in Lines(lines).iter().filter(|(name, _)| !left_out(name)) {
+        push_line(&mut kept, name, value);
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::date;
 use super::directives::{DELTA_MAX, ResponseDirectives, delta};
 use super::fields::Fields;
+use super::sharing::{Rules, Sharing};
 use super::targeted::targeted;
 
 /// When a response was asked for and when its head came, by our clock.
@@ -47,18 +48,28 @@ pub struct Policy {
     pub directives: ResponseDirectives,
     /// Whether they are targeted: then `Expires` says nothing (RFC 9213 section 2.1).
     pub targeted: bool,
+    /// What applies beyond what it says.
+    pub rules: Rules,
 }
 
 impl Policy {
-    /// Reads it from a response.
-    pub fn of(response: &impl Fields) -> Self {
+    /// Reads it from a response; `rules` are those of this cache.
+    pub fn of(response: &impl Fields, rules: Rules) -> Self {
+        let rules = rules.of(response);
         match targeted(response) {
-            Some(directives) => Self { directives, targeted: true },
+            Some(directives) => Self { directives, targeted: true, rules },
             None => {
                 let directives = ResponseDirectives::parse(response.all("cache-control"));
-                Self { directives, targeted: false }
+                Self { directives, targeted: false, rules }
             }
         }
+    }
+
+    /// Whether it is for everybody in so many words, whoever asked first.
+    pub fn is_for_everybody(&self) -> bool {
+        let said = &self.directives;
+        let named = self.targeted && said.max_age.is_some();
+        said.public || said.s_maxage.is_some() || named || self.rules.sharing == Sharing::Rfc
     }
 }
 
@@ -78,8 +89,11 @@ pub fn lifetime(policy: &Policy, response: &impl Fields, status: u16, at: Exchan
     }
     let modified = response.first("last-modified").and_then(date::parse);
     match modified {
-        Some(modified) if heuristically_cacheable(status) || said.public => {
-            Lifetime::Heuristic(seconds(date.since(modified)) / 10) // section 4.2.2
+        Some(modified)
+            if policy.rules.sharing == Sharing::Rfc && (heuristically_cacheable(status) || said.public) =>
+        {
+            let tenth = seconds(date.since(modified)) / 10; // section 4.2.2
+            Lifetime::Heuristic(tenth.min(policy.rules.heuristic_max_s))
         }
         _ => Lifetime::Unknown,
     }
@@ -123,6 +137,8 @@ pub struct Freshness {
     pub explicit: bool,
     /// `no-cache`: never without validation.
     pub no_cache: bool,
+    /// It answers requests with `Cookie` or `Authorization` too.
+    pub for_everybody: bool,
     /// How far staleness is allowed.
     pub stale: Stale,
 }
@@ -151,6 +167,7 @@ impl Freshness {
             lifetime: lifetime.seconds(),
             explicit: matches!(lifetime, Lifetime::Explicit(_)),
             no_cache: said.no_cache,
+            for_everybody: policy.is_for_everybody(),
             stale: Stale {
                 forbidden: said.must_revalidate || said.proxy_revalidate,
                 shared_forbidden: said.s_maxage.is_some(),
@@ -177,11 +194,12 @@ mod tests {
     use super::*;
 
     const NOW: WallMs = WallMs(784_111_777_000); // Sun, 06 Nov 1994 08:49:37 GMT
+    const RFC: Rules = Rules { sharing: Sharing::Rfc, heuristic_max_s: u32::MAX, private: false };
     const AT: Exchanged = Exchanged { requested_at: NOW, received_at: NOW };
 
     fn life(status: u16, block: &str) -> Lifetime {
         let lines = Lines(block.as_bytes());
-        lifetime(&Policy::of(&lines), &lines, status, AT)
+        lifetime(&Policy::of(&lines, RFC), &lines, status, AT)
     }
 
     fn age(block: &str, at: Exchanged) -> u32 {
@@ -259,7 +277,7 @@ mod tests {
     #[test]
     fn it_ages_with_the_time_it_is_kept() {
         let lines = Lines(b"Cache-Control: max-age=10\r\nAge: 4\r\n");
-        let freshness = Freshness::new(&Policy::of(&lines), &lines, 200, AT);
+        let freshness = Freshness::new(&Policy::of(&lines, RFC), &lines, 200, AT);
         assert_eq!((freshness.age(NOW), freshness.ttl(NOW)), (4, 6));
         let later = NOW.plus(Duration::from_secs(8));
         assert_eq!((freshness.age(later), freshness.ttl(later)), (12, -2));

@@ -1,7 +1,7 @@
 //! The rules of a shared cache, as pure functions: no socket, no clock (`now` is an argument), no shared state.
 //!
 //! Read in this order: [`fields`] and [`directives`] (what was said), [`freshness`] (how long it holds), [`storing`]
-//! (what is kept), [`reuse`] (what is answered from it), [`vary`] (by which variant), [`validation`] (asking whether it
+//! (what is kept), [`sharing`] (how much of that by choice), [`reuse`] (what is answered from it), [`vary`] (by which variant), [`validation`] (asking whether it
 //! still holds), [`range`] (parts of it), [`invalidation`] (what a write makes untrue), [`report`] (what is said of it).
 
 pub mod date;
@@ -16,6 +16,7 @@ pub mod range;
 pub mod report;
 pub mod request;
 pub mod reuse;
+pub mod sharing;
 pub mod storing;
 pub mod targeted;
 pub mod validation;

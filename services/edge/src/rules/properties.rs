@@ -54,7 +54,7 @@ proptest! {
     fn any_response_can_be_read(cc in value(), cdn in value(), age in value(), after in 0_i64..10_000_000) {
         let block = format!("Cache-Control: {cc}\r\nCDN-Cache-Control: {cdn}\r\nAge: {age}\r\n");
         let lines = Lines(block.as_bytes());
-        let freshness = Freshness::new(&Policy::of(&lines), &lines, 200, AT);
+        let freshness = Freshness::new(&Policy::of(&lines, super::sharing::Rules::default()), &lines, 200, AT);
         prop_assert!(freshness.lifetime <= DELTA_MAX && freshness.initial_age <= DELTA_MAX);
         let later = WallMs(NOW.0 + after);
         prop_assert!(freshness.age(later) >= freshness.age(NOW));
@@ -69,7 +69,7 @@ proptest! {
         for forbidden in ["max-age=60, must-revalidate, stale-while-revalidate=99999", "no-cache, max-age=99999999"] {
             let block = format!("Cache-Control: {forbidden}\r\n");
             let lines = Lines(block.as_bytes());
-            let freshness = Freshness::new(&Policy::of(&lines), &lines, 200, AT);
+            let freshness = Freshness::new(&Policy::of(&lines, super::sharing::Rules::default()), &lines, 200, AT);
             let reuse = judge(&freshness, &directives, false, WallMs(NOW.0 + after * 1000));
             prop_assert!(matches!(reuse, Reuse::Validate(_)), "{reuse:?}");
         }

@@ -26,11 +26,15 @@ pub struct Wants<'b> {
     pub range: Option<&'b [u8]>,
     /// `Authorization` is there.
     pub authorization: bool,
+    /// `Cookie` is there.
+    pub cookie: bool,
     /// It may take long on purpose or never end (`Accept: text/event-stream`, `Prefer: wait`), or it changes the
     /// protocol: nobody else waits for its answer.
     pub alone: bool,
     /// It has a body.
     pub body: bool,
+    /// `CDN-Loop` is there: another cache asks.
+    pub from_edge: bool,
     /// `CDN-Loop` names this cache (RFC 8586).
     pub looped: bool,
 }
@@ -44,13 +48,17 @@ impl<'b> Wants<'b> {
             // The length alone rules most fields out, and this is read for each request.
             match name.len() {
                 5 if is(name, b"range") => wants.range = wants.range.or(Some(value)),
+                6 if is(name, b"cookie") => wants.cookie = true,
                 6 if is(name, b"pragma") => pragma |= has_token(value, b"no-cache"),
                 6 if is(name, b"accept") => wants.alone |= has_token(value, b"text/event-stream"),
                 6 if is(name, b"prefer") => wants.alone |= starts_with(value, b"wait"),
                 7 if is(name, b"upgrade") => wants.alone = true,
                 8 if is(name, b"if-range") => wants.conditions.range = Some(value),
                 8 if is(name, b"if-match") => wants.conditions.for_origin = true,
-                8 if is(name, b"cdn-loop") => wants.looped |= names(value, own),
+                8 if is(name, b"cdn-loop") => {
+                    wants.from_edge = true;
+                    wants.looped |= names(value, own);
+                }
                 13 if is(name, b"cache-control") => {
                     cache_control = true;
                     wants.directives.take_line(value);

@@ -95,6 +95,7 @@ mod tests {
 
     use super::super::fields::Lines;
     use super::super::freshness::{Exchanged, Policy};
+    use super::super::sharing::Rules;
     use super::*;
 
     const START: WallMs = WallMs(1_000_000);
@@ -103,7 +104,7 @@ mod tests {
         let block = format!("Cache-Control: {directives}\r\n");
         let lines = Lines(block.as_bytes());
         let at = Exchanged { requested_at: START, received_at: START };
-        Freshness::new(&Policy::of(&lines), &lines, 200, at)
+        Freshness::new(&Policy::of(&lines, Rules::default()), &lines, 200, at)
     }
 
     fn asked(directives: &str) -> RequestDirectives {

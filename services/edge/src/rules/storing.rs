@@ -2,6 +2,7 @@
 
 use super::fields::Fields;
 use super::freshness::{Lifetime, Policy, heuristically_cacheable};
+use super::sharing::{FIELD, Sharing};
 
 /// Why a response was not stored: a closed list, shared by metric, log and test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +19,12 @@ pub enum NotStored {
     Private,
     /// The request was authenticated, and the response does not allow to share it (section 3.5).
     Authorization,
+    /// The request had a cookie, and the response neither says that it is for everybody nor varies on cookies.
+    Cookie,
+    /// It sets a cookie: it is for the client that asked.
+    SetCookie,
+    /// `cache = "off"`.
+    Off,
     /// Nothing says how long it holds, and nothing could validate it.
     NoFreshness,
     /// It has expired when it comes, and nothing could validate it.
@@ -48,6 +55,9 @@ impl NotStored {
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Authorization => "authorization",
+            Self::Cookie => "cookie",
+            Self::SetCookie => "set-cookie",
+            Self::Off => "off",
             Self::NoFreshness => "no-freshness",
             Self::Expired => "expired",
             Self::Vary => "vary",
@@ -70,6 +80,8 @@ pub struct Asked {
     pub no_store: bool,
     /// `Authorization` is there.
     pub authorization: bool,
+    /// `Cookie` is there.
+    pub cookie: bool,
 }
 
 /// Whether a response to GET may be stored by a shared cache, by its head.
@@ -85,6 +97,10 @@ pub fn storable(
 ) -> Result<(), NotStored> {
     let said = &policy.directives;
     let share = said.public || said.must_revalidate || said.s_maxage.is_some();
+    let careful = policy.rules.sharing != Sharing::Rfc;
+    let varies = |name: &[u8]| response.list("vary").any(|member| member.eq_ignore_ascii_case(name));
+    let sets_cookie =
+        response.first("set-cookie").is_some() && !said.withheld.iter().any(|it| it == "set-cookie");
     // Section 5.2.2.3: who understands the status code is meant to ignore the no-store beside must-understand.
     let no_store = said.no_store && !(said.must_understand && understood(status));
     let refusals = [
@@ -93,8 +109,15 @@ pub fn storable(
         (status < 200 || status == 304, NotStored::Status),
         (said.must_understand && !understood(status), NotStored::Status),
         (no_store, NotStored::NoStore),
-        (said.private, NotStored::Private),
+        (policy.rules.sharing == Sharing::Off, NotStored::Off),
+        (said.private || policy.rules.private, NotStored::Private),
         (asked.authorization && !share, NotStored::Authorization),
+        (careful && sets_cookie, NotStored::SetCookie),
+        (
+            careful && asked.authorization && !policy.is_for_everybody() && !varies(b"authorization"),
+            NotStored::Authorization,
+        ),
+        (careful && asked.cookie && !policy.is_for_everybody() && !varies(b"cookie"), NotStored::Cookie),
     ];
     if let Some((_, reason)) = refusals.into_iter().find(|(refused, _)| *refused) {
         return Err(reason);
@@ -118,7 +141,13 @@ fn worth_it(
         }
         Lifetime::Explicit(0) if !validator && !usable_stale => Err(NotStored::Expired),
         Lifetime::Explicit(_) | Lifetime::Heuristic(_) => Ok(()),
-        Lifetime::Unknown if validator && (heuristically_cacheable(status) || said.public) => Ok(()),
+        Lifetime::Unknown
+            if policy.rules.sharing == Sharing::Rfc
+                && validator
+                && (heuristically_cacheable(status) || said.public) =>
+        {
+            Ok(())
+        }
         Lifetime::Unknown => Err(NotStored::NoFreshness),
     }
 }
@@ -131,7 +160,8 @@ fn understood(status: u16) -> bool {
 /// Fields that are not stored though the response is: they are about one connection or one exchange (section 3.1), or
 /// withheld by name. `Age` and `Content-Length` are made anew for each answer.
 pub fn is_kept(name: &[u8], withheld: &[String]) -> bool {
-    const NEVER: [&str; 12] = [
+    const NEVER: [&str; 13] = [
+        FIELD,
         "age",
         "connection",
         "content-length",
@@ -155,14 +185,20 @@ mod tests {
 
     use super::super::fields::Lines;
     use super::super::freshness::{Exchanged, lifetime};
+    use super::super::sharing::Rules;
     use super::*;
 
-    const GET: Asked = Asked { get: true, no_store: false, authorization: false };
+    const GET: Asked = Asked { get: true, no_store: false, authorization: false, cookie: false };
+    const RFC: Rules = Rules { sharing: Sharing::Rfc, heuristic_max_s: u32::MAX, private: false };
 
     fn judged(asked: Asked, status: u16, block: &str) -> Result<(), NotStored> {
+        by(RFC, asked, status, block)
+    }
+
+    fn by(rules: Rules, asked: Asked, status: u16, block: &str) -> Result<(), NotStored> {
         let at = Exchanged { requested_at: WallMs(0), received_at: WallMs(0) };
         let lines = Lines(block.as_bytes());
-        let policy = Policy::of(&lines);
+        let policy = Policy::of(&lines, rules);
         storable(asked, status, &policy, lifetime(&policy, &lines, status, at), &lines)
     }
 
@@ -219,6 +255,54 @@ mod tests {
         for leave in ["public, max-age=60", "must-revalidate, max-age=60", "s-maxage=60"] {
             assert_eq!(with(leave), Ok(()), "{leave}");
         }
+    }
+
+    /// What is about one client is for nobody else, unless it says that it is for everybody.
+    #[test]
+    fn by_default_nothing_is_shared_that_may_be_about_one_client() {
+        let asked = |cookie, authorization| Asked { cookie, authorization, ..GET };
+        let judged = |asked, block: &str| by(Rules::default(), asked, 200, block);
+        let set = "Set-Cookie: s=1\r\nCache-Control: public, s-maxage=60\r\n";
+        assert_eq!(judged(GET, set), Err(NotStored::SetCookie));
+        let withheld = "Set-Cookie: s=1\r\nCache-Control: public, max-age=60, no-cache=\"Set-Cookie\"\r\n";
+        assert_eq!(judged(GET, withheld), Ok(()), "it is stored without that field");
+        for plain in ["Cache-Control: max-age=60\r\n", "Expires: Fri, 01 Jan 2100 00:00:00 GMT\r\n"] {
+            assert_eq!(judged(GET, plain), Ok(()));
+            assert_eq!(judged(asked(true, false), plain), Err(NotStored::Cookie));
+            assert_eq!(judged(asked(true, false), &format!("Vary: Accept, cookie\r\n{plain}")), Ok(()));
+            assert_eq!(judged(asked(false, true), plain), Err(NotStored::Authorization));
+        }
+        assert_eq!(
+            judged(asked(false, true), "Cache-Control: must-revalidate, max-age=9\r\n"),
+            Err(NotStored::Authorization)
+        );
+        for leave in [
+            "Cache-Control: public, max-age=60\r\n",
+            "Cache-Control: s-maxage=60\r\n",
+            "CDN-Cache-Control: max-age=60\r\n",
+        ] {
+            assert_eq!(judged(asked(true, false), leave), Ok(()), "{leave}");
+        }
+        for guessed in ["ETag: \"a\"\r\n", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n"] {
+            assert_eq!(judged(GET, guessed), Err(NotStored::NoFreshness), "{guessed}");
+        }
+    }
+
+    /// A tier behind this one has let in one client: no targeted field, and no rule of this cache, overrides that.
+    #[test]
+    fn what_another_tier_decided_for_one_client_is_never_shared() {
+        for said in [
+            "Cache-Control: public, max-age=60",
+            "CDN-Cache-Control: max-age=60",
+            "Surrogate-Control: max-age=60",
+        ] {
+            let block = format!("{said}\r\nStandfast-Cache: private\r\n");
+            assert_eq!(judged(GET, 200, &block), Err(NotStored::Private), "{said}");
+        }
+        assert_eq!(
+            judged(GET, 200, "Cache-Control: max-age=60\r\nStandfast-Cache: off\r\n"),
+            Err(NotStored::Off)
+        );
     }
 
     /// RFC 9111 section 3.1.

@@ -48,6 +48,11 @@ impl Selecting {
         })
     }
 
+    /// Whether it was selected by this field, among others.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
     /// Memory it takes.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 64).sum()

@@ -14,6 +14,7 @@ use crate::rules::date;
 use crate::rules::fields::{Fields, Lines, push_line};
 use crate::rules::freshness::{Exchanged, Freshness, Policy};
 use crate::rules::range::{Placed, placed};
+use crate::rules::sharing::Rules;
 use crate::rules::storing::{NotStored, is_kept};
 use crate::rules::validation::updated;
 use crate::rules::vary::Selecting;
@@ -122,7 +123,7 @@ impl Object {
 
     /// The same response with the fields of a 304 or of an answer to HEAD (RFC 9111 sections 3.2 and 4.3.4), for the
     /// request that brought it.
-    pub fn refreshed(&self, news: &[u8], at: Exchanged, request: &impl Fields) -> Self {
+    pub fn refreshed(&self, news: &[u8], at: Exchanged, request: &impl Fields, rules: Rules) -> Self {
         let mut news_dated = news.to_vec();
         if Lines(news).first("date").is_none() {
             push_line(&mut news_dated, b"Date", date::format(at.received_at).as_bytes());
@@ -133,7 +134,7 @@ impl Object {
         if let Some(age) = Lines(news).first("age") {
             push_line(&mut dated, b"Age", age);
         }
-        let policy = Policy::of(&Lines(&lines));
+        let policy = Policy::of(&Lines(&lines), rules.of(&Lines(news)));
         let freshness = Freshness::new(&policy, &Lines(&dated), self.prepared.status, at);
         let tags = tags_of(&Lines(&lines), usize::MAX).unwrap_or_else(|| Arc::clone(&self.tags));
         Self::build(

@@ -42,8 +42,13 @@ pub struct SiteConfig {
     pub precompressed: bool,
     /// Whether text is compressed on the way: files (once, kept) and what the pools answer (as it streams).
     pub compress: bool,
-    /// `Cache-Control` of files: `public, max-age=3600`.
+    /// `Cache-Control` of files. Default `public, max-age=60`; empty: none.
     pub cache_control: Option<String>,
+    /// How much the edges share of this site: `explicit`, `rfc`, `off`; by default what `[edge] cache` says.
+    pub cache: Option<Sharing>,
+    /// Whether answers behind `auth`, `networks` or `rate` may be stored and given to others. Default false: what was
+    /// decided for one client is for nobody else.
+    pub share: bool,
     /// Status → path of the file that is its page: `404 = "/404.html"`. For clients that take HTML; others, and all
     /// other statuses, get RFC 9457 problem details.
     pub error_pages: BTreeMap<String, String>,
@@ -80,6 +85,8 @@ impl Default for SiteConfig {
             precompressed: true,
             compress: true,
             cache_control: None,
+            cache: None,
+            share: false,
             error_pages: BTreeMap::new(),
             headers: BTreeMap::new(),
             hsts_s: 31_536_000,
@@ -87,6 +94,30 @@ impl Default for SiteConfig {
             auth: None,
             rate: None,
             networks: NetworksConfig::default(),
+        }
+    }
+}
+
+/// How much of a site the edges share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// What says how long it is fresh, and is about no client.
+    Explicit,
+    /// All that RFC 9111 allows a shared cache.
+    Rfc,
+    /// Nothing.
+    Off,
+}
+
+impl Sharing {
+    /// As it is configured, and said to the edges.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit",
+            Self::Rfc => "rfc",
+            Self::Off => "off",
         }
     }
 }
@@ -105,8 +136,12 @@ pub struct RouteConfig {
     pub fallback_file: Option<String>,
     /// Whether the pool is asked for the path after the route's.
     pub strip: bool,
-    /// `Cache-Control` of files.
+    /// `Cache-Control` of files; by default the site's.
     pub cache_control: Option<String>,
+    /// How much the edges share of it; by default the site's choice.
+    pub cache: Option<Sharing>,
+    /// As of the site, for the `auth`, `networks` and `rate` of this part.
+    pub share: bool,
     /// Who may pass.
     pub auth: Option<String>,
     /// How many requests a client may send.

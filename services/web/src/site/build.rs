@@ -13,12 +13,16 @@ use crate::folder::Folder;
 use crate::networks::{Networks, NetworksConfig};
 use crate::pattern::{Pattern, Template};
 use crate::pool::{Pool, PoolConfig};
+use crate::private;
 use crate::rate::{Rate, RateConfig};
 use crate::root::Root;
 
 /// Distinguishes the folders of all configurations that this process has had: cache keys of an old one never meet a
 /// new one.
 static FOLDERS: AtomicU64 = AtomicU64::new(1);
+
+/// `Cache-Control` of files that are not configured otherwise: a minute old at most, also where no purge reaches.
+const CACHE_CONTROL: &str = "public, max-age=60";
 
 /// What is shared while the sites of one configuration are compiled.
 pub struct Build<'c> {
@@ -58,6 +62,7 @@ impl<'c> Build<'c> {
             pool: site.pool.clone(),
             fallback_file: site.fallback_file.clone(),
             cache_control: site.cache_control.clone(),
+            cache: site.cache,
             ..RouteConfig::default()
         };
         let answers = |place: &RouteConfig| place.root.is_some() || place.pool.is_some();
@@ -81,6 +86,7 @@ impl<'c> Build<'c> {
         }
         places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         places.push(self.place(&whole, site, &standing, key)?);
+        let policy = self.policy(&access_of(site), key)?;
         Ok(Site {
             redirects: rules(&site.redirects, &["host"], &format!("{key}redirects"))?,
             rewrites: rules(&site.rewrites, &[], &format!("{key}rewrites"))?,
@@ -90,7 +96,7 @@ impl<'c> Build<'c> {
             error_pages: error_pages(site, key)?,
             standing,
             compress: site.compress,
-            policy: self.policy(site.auth.as_ref(), site.rate, &site.networks, key)?,
+            policy,
         })
     }
 
@@ -101,10 +107,15 @@ impl<'c> Build<'c> {
         standing: &Standing,
         key: &str,
     ) -> Result<Place, ConfigError> {
+        let policy = self.policy(&access_of_part(route), key)?;
+        let private = policy.is_private() || access_of(site).is_private();
         let folder = route.root.as_ref().map(|root| {
             let mut lines = standing.lines().to_vec();
-            if let Some(cache_control) = &route.cache_control {
-                lines.extend_from_slice(format!("cache-control: {cache_control}\r\n").as_bytes());
+            let said = route.cache_control.as_ref().or(site.cache_control.as_ref());
+            let said = said.map_or(CACHE_CONTROL, String::as_str);
+            let said = if private { private::cache_control(said) } else { said.to_owned() };
+            if !said.is_empty() {
+                lines.extend_from_slice(format!("cache-control: {said}\r\n").as_bytes());
             }
             Arc::new(Folder {
                 id: FOLDERS.fetch_add(1, Relaxed),
@@ -127,7 +138,8 @@ impl<'c> Build<'c> {
             folder,
             pool: route.pool.as_ref().map(|name| self.pool(name, key)).transpose()?,
             fallback_file: route.fallback_file.clone(),
-            policy: self.policy(route.auth.as_ref(), route.rate, &route.networks, key)?,
+            policy,
+            cache: route.cache.or(site.cache),
         })
     }
 
@@ -149,13 +161,8 @@ impl<'c> Build<'c> {
         Ok(pool)
     }
 
-    fn policy(
-        &self,
-        auth: Option<&String>,
-        rate: Option<RateConfig>,
-        networks: &NetworksConfig,
-        key: &str,
-    ) -> Result<Policy, ConfigError> {
+    fn policy(&self, access: &Access<'_>, key: &str) -> Result<Policy, ConfigError> {
+        let Access { auth, rate, networks, share } = *access;
         let guard = auth.map(|name| {
             let known = self.guards.get(name).cloned();
             known
@@ -169,8 +176,33 @@ impl<'c> Build<'c> {
             networks: lists.then(|| Networks::new(networks)),
             rate: rate.map(|rate| Rate::new(rate, self.config.rate_clients_max, self.now)),
             guard: guard.transpose()?,
+            share,
         })
     }
+}
+
+/// Who may ask, as it is configured for a site or a part of it.
+#[derive(Clone, Copy)]
+struct Access<'c> {
+    auth: Option<&'c String>,
+    rate: Option<RateConfig>,
+    networks: &'c NetworksConfig,
+    share: bool,
+}
+
+impl Access<'_> {
+    fn is_private(&self) -> bool {
+        let lists = !self.networks.allow.is_empty() || !self.networks.deny.is_empty();
+        !self.share && (self.auth.is_some() || self.rate.is_some() || lists)
+    }
+}
+
+fn access_of(site: &SiteConfig) -> Access<'_> {
+    Access { auth: site.auth.as_ref(), rate: site.rate, networks: &site.networks, share: site.share }
+}
+
+fn access_of_part(route: &RouteConfig) -> Access<'_> {
+    Access { auth: route.auth.as_ref(), rate: route.rate, networks: &route.networks, share: route.share }
 }
 
 fn rules(rules: &[RuleConfig], also: &[&str], key: &str) -> Result<Vec<Rule>, ConfigError> {
