@@ -75,7 +75,7 @@ async fn purge(edge: &Edge, exchange: &mut Exchange<'_>) -> Done {
     let body = whole_body(exchange, PURGE_BYTES_MAX).await?;
     let wrong = |detail: String| Refused::from(Answer::bad_request("invalid-purge", detail));
     let purge: Purge = serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?;
-    purge.targets().map_err(wrong)?;
+    purging::targets(&purge).map_err(wrong)?;
     let receipt = purging::everywhere(edge, &purge).await;
     if receipt.silent.is_empty() {
         return json(200, &receipt);

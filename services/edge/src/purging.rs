@@ -10,8 +10,8 @@ use std::time::Instant;
 use bus::{LinkState, Message};
 use clock::WallMs;
 use futures_util::future::join_all;
-use messages::names;
-use serde::{Deserialize, Serialize};
+pub use messages::edge::{Forgot, KIND, KIND_PURGE, Purge, address};
+use serde::Serialize;
 use supervision::{Life, StartError, Started};
 
 use crate::edge::Edge;
@@ -24,31 +24,6 @@ const WAITING_MAX: usize = 1024;
 /// Targets of one purge.
 pub const TARGETS_MAX: usize = 10_000;
 
-/// What to forget. The body of a purge, over HTTP and on the bus.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Purge {
-    /// URLs: `http://example.com/a?b`.
-    pub urls: Vec<String>,
-    /// Everything whose URL begins so.
-    pub prefixes: Vec<String>,
-    /// Everything with one of these tags.
-    pub tags: Vec<String>,
-    /// Make it stale instead: it is validated before its next use, and may still stand in for a failed origin.
-    pub soft: bool,
-}
-
-/// What one point says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forgot {
-    /// Its instance name.
-    pub instance: String,
-    /// When it had forgotten, by its own clock.
-    pub at: String,
-    /// URIs that it had.
-    pub uris: usize,
-}
-
 /// What all say.
 #[derive(Debug, Serialize)]
 pub struct Receipt {
@@ -60,41 +35,42 @@ pub struct Receipt {
     pub took_ms: u64,
 }
 
-impl Purge {
-    /// The targets.
-    ///
-    /// # Errors
-    /// Says which is no URL, that there are none, or too many.
-    pub fn targets(&self) -> Result<Vec<Target>, String> {
-        let count = self.urls.len() + self.prefixes.len() + self.tags.len();
-        if !(1..=TARGETS_MAX).contains(&count) {
-            return Err(format!(
-                "one to {TARGETS_MAX} of `urls`, `prefixes` and `tags` are expected, not {count}"
-            ));
-        }
-        let url =
-            |url: &String| of_url(url).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"));
-        let mut targets = Vec::with_capacity(count);
-        for key in self.urls.iter().map(url) {
-            targets.push(Target::Key(key?.into()));
-        }
-        for prefix in self.prefixes.iter().map(url) {
-            targets.push(Target::Prefix(prefix?.into()));
-        }
-        targets.extend(self.tags.iter().map(|tag| Target::Tag(tag.trim().into())));
-        Ok(targets)
+/// The targets of a purge.
+///
+/// # Errors
+/// Says which is no URL, that there are none, or too many.
+pub fn targets(purge: &Purge) -> Result<Vec<Target>, String> {
+    if purge.all {
+        return Ok(["http://", "https://"].map(|scheme| Target::Prefix(scheme.into())).into());
     }
-}
-
-/// Address on the bus of one point.
-fn address(node: &str, instance: &str) -> String {
-    format!("{}.{node}.{instance}", names::EDGE)
+    let count = purge.urls.len() + purge.prefixes.len() + purge.hosts.len() + purge.tags.len();
+    if !(1..=TARGETS_MAX).contains(&count) {
+        return Err(format!(
+            "one to {TARGETS_MAX} of `urls`, `prefixes`, `hosts` and `tags` are expected, not {count}"
+        ));
+    }
+    let url =
+        |url: &String| of_url(url).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"));
+    let mut targets = Vec::with_capacity(count);
+    for key in purge.urls.iter().map(url) {
+        targets.push(Target::Key(key?.into()));
+    }
+    for prefix in purge.prefixes.iter().map(url) {
+        targets.push(Target::Prefix(prefix?.into()));
+    }
+    for host in purge.hosts.iter().map(|host| host.to_ascii_lowercase()) {
+        let beginnings = ["http", "https"].into_iter().flat_map(|scheme| [(scheme, '/'), (scheme, ':')]);
+        targets
+            .extend(beginnings.map(|(scheme, end)| Target::Prefix(format!("{scheme}://{host}{end}").into())));
+    }
+    targets.extend(purge.tags.iter().map(|tag| Target::Tag(tag.trim().into())));
+    Ok(targets)
 }
 
 /// Forgets here.
 fn apply(edge: &Edge, purge: &Purge) -> Forgot {
     let mut uris = 0;
-    for target in purge.targets().unwrap_or_default() {
+    for target in targets(purge).unwrap_or_default() {
         if !purge.soft {
             match &target {
                 Target::Key(key) => edge.fills.detach(key),
@@ -130,10 +106,6 @@ pub async fn everywhere(edge: &Edge, purge: &Purge) -> Receipt {
 pub fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(clock::now().duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
-
-/// Header that says what a request on the bus is.
-pub const KIND: &str = "kind";
-const KIND_PURGE: &str = "purge";
 
 /// Asks every other point that discovery knows, at once.
 pub async fn ask_all(edge: &Edge, message: &Message) -> Vec<(String, Option<Message>)> {
@@ -214,19 +186,19 @@ mod tests {
             urls: vec!["HTTP://A.example/x".to_owned()],
             prefixes: vec!["https://a.example".to_owned()],
             tags: vec![" t ".to_owned()],
-            soft: false,
+            ..Purge::default()
         };
         let expected = [
             Target::Key("http://a.example/x".into()),
             Target::Prefix("https://a.example/".into()),
             Target::Tag("t".into()),
         ];
-        assert_eq!(purge.targets().unwrap(), expected);
-        assert!(Purge::default().targets().is_err());
+        assert_eq!(targets(&purge).unwrap(), expected);
+        assert!(targets(&Purge::default()).is_err());
         assert!(
-            Purge { urls: vec!["/x".to_owned()], ..Purge::default() }.targets().unwrap_err().contains("/x")
+            targets(&Purge { urls: vec!["/x".to_owned()], ..Purge::default() }).unwrap_err().contains("/x")
         );
         let many = Purge { tags: vec!["t".to_owned(); TARGETS_MAX + 1], ..Purge::default() };
-        assert!(many.targets().is_err());
+        assert!(targets(&many).is_err());
     }
 }

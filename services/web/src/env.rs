@@ -1,8 +1,8 @@
 //! What the children of a web instance share, and what outlives their restarts.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use bus::Bus;
@@ -18,6 +18,7 @@ use crate::acme::Challenges;
 use crate::certificates::tls_config;
 use crate::config::Config;
 use crate::error::Error;
+use crate::purging::{Owed, covered};
 use crate::shelf::Library;
 use crate::site::Sites;
 use crate::telemetry::Meters;
@@ -58,7 +59,11 @@ pub struct Web {
     pub library: Arc<Library>,
     /// What is counted.
     pub meters: Arc<Meters>,
+    /// What the edges are still to be told to forget.
+    pub owed: Owed,
     sites: ArcSwap<Sites>,
+    /// What the sites were made of.
+    configured: Mutex<Config>,
     generation: AtomicU64,
     reloads: watch::Sender<u64>,
     _announcer: Announcer, // its health is kept by the node
@@ -79,7 +84,9 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     let announcer = registry.announce(Identity::new("web", instance).at(url).over(bus.clone()));
     let workers = PoolSize("http", config.workers);
     let web = Web {
+        owed: Owed::default(),
         sites: ArcSwap::from_pointee(Sites::new(&config, now)?),
+        configured: Mutex::new(config.clone()),
         library: Arc::new(Library::new(&config.files, now)),
         log: AccessLog::new(config.access_log.clone()),
         meters: Meters::new(),
@@ -124,6 +131,13 @@ pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
         tls_config(config, &web.data_dir).reload(tls, &web.data_dir, WallMs::now())?;
     }
     web.sites.store(Arc::new(Sites::new(config, clock::now())?));
+    let before = std::mem::replace(
+        &mut *web.configured.lock().unwrap_or_else(PoisonError::into_inner),
+        config.clone(),
+    );
+    if let Some(purge) = covered(&before, config) {
+        web.owed.add(purge);
+    }
     let generation = web.generation.fetch_add(1, Ordering::Release) + 1;
     web.reloads.send_replace(generation);
     Ok(())

@@ -59,6 +59,7 @@ mod error;
 mod front;
 mod private;
 mod proxy;
+mod purging;
 mod telemetry;
 mod transform;
 
@@ -83,6 +84,7 @@ pub static TREE: Tree = Tree {
         //     id              start                restart    shutdown
         worker("access_log",   access_log::start,   Permanent, Within(secs(5))),   // after http in time: writes the last lines
         worker("upstreams",    pool::start,         Permanent, Within(secs(1))),   // knows the servers before the first request
+        worker("purging",      purging::start,      Permanent, Within(secs(1))),   // tells the edges what a reload takes back
         worker("certificates", certificates::start, Permanent, Within(secs(5))),   // orders and renews them, if told to
         pool(  "http",         front::start,        Permanent, Within(secs(30)))   // last in, first out: drains before the rest stops
             .on_own_arbiter(),
