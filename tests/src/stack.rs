@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use supervision::view;
 
@@ -147,6 +149,19 @@ impl TestStack {
                 }
             })
             .await;
+        }
+    }
+
+    /// Writes another configuration file and has every process read it (SIGHUP).
+    ///
+    /// # Panics
+    /// When a process is gone.
+    pub fn reload(&self, toml: &str) {
+        let dir = self.dir.as_ref().expect("a started stack has its directory");
+        std::fs::write(dir.path().join("standfast.toml"), toml).expect("the temporary directory is ours");
+        for node in &self.nodes {
+            let pid = node.pid().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
+            kill(Pid::from_raw(pid), Signal::SIGHUP).expect("it is ours");
         }
     }
 

@@ -1,6 +1,6 @@
 //! One point of presence alone, in front of origins given on the command line: for the conformance suite and benches.
 //!
-//! `point LISTEN ORIGIN… [key=value…]`: keys of the `[edge]` section that are numbers.
+//! `point LISTEN ORIGIN… [key=value…]`: keys of the `[edge]` section that are numbers or words.
 #![allow(clippy::print_stdout, reason = "a program for the command line")]
 
 use std::net::SocketAddr;
@@ -39,7 +39,10 @@ fn config(arguments: impl Iterator<Item = String>) -> Result<Config, Box<dyn std
     let mut addresses = Vec::new();
     for argument in arguments {
         match argument.split_once('=') {
-            Some((key, value)) => drop(table.insert(key.to_owned(), value.parse::<i64>()?.into())),
+            Some((key, value)) => {
+                let number = value.parse::<i64>().map(toml::Value::from);
+                drop(table.insert(key.to_owned(), number.unwrap_or_else(|_| value.into())));
+            }
             None => addresses.push(argument.parse::<SocketAddr>()?),
         }
     }

@@ -9,6 +9,7 @@
 
 mod crowd;
 mod floods;
+mod private;
 mod smuggling;
 mod storms;
 
