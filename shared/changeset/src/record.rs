@@ -54,6 +54,8 @@ struct Tape {
     inserted: bool,
     /// A statement changed rows of `sqlite_sequence` itself.
     sequences: bool,
+    /// Tables that may have AUTOINCREMENT and got a row.
+    counted: Vec<Rc<Table>>,
 }
 
 /// What a statement did that SQLite does not tell afterwards.
@@ -156,6 +158,13 @@ impl Replicated {
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         self.with(|tape| tape.failed.take())
+    }
+
+    /// Names of tables that may have AUTOINCREMENT and got rows since the last call: where the changes are applied, their
+    /// counters may be raised, even if they were not raised here.
+    #[must_use]
+    pub fn counted(&self) -> Vec<String> {
+        self.with(|tape| tape.counted.drain(..).map(|table| table.name.clone()).collect())
     }
 
     /// What was noted since the last call.
@@ -277,6 +286,12 @@ impl Tape {
         if row.is_unchanged() {
             return;
         }
+        if table.counted
+            && row.is_inserted(table)
+            && !self.counted.iter().any(|known| Rc::ptr_eq(known, table))
+        {
+            self.counted.push(Rc::clone(table));
+        }
         self.turn_to(table);
         row.put(table, &mut self.bytes);
         if self.bytes.len() > self.end {
@@ -331,6 +346,15 @@ impl Row<'_> {
 
     fn is_unchanged(&self) -> bool {
         self.op == Op::Update && self.old.iter().zip(&self.new).all(|(old, new)| same(*old, *new))
+    }
+
+    /// Whether it is recorded as a row that is inserted: also one whose key changes.
+    fn is_inserted(&self, table: &Table) -> bool {
+        let moved = || {
+            let both = self.old.iter().zip(&self.new).enumerate();
+            both.into_iter().any(|(i, (old, new))| table.is_key(i) && !same(*old, *new))
+        };
+        self.op == Op::Insert || (self.op == Op::Update && moved())
     }
 
     fn put(&self, table: &Table, out: &mut Vec<u8>) {

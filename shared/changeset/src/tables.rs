@@ -21,6 +21,8 @@ pub(crate) struct Table {
     pub key: Vec<u8>,
     /// Not WITHOUT ROWID.
     pub has_rowid: bool,
+    /// It may have AUTOINCREMENT: where a row is inserted, SQLite may raise its counter.
+    pub counted: bool,
     insert: String,
     delete: String,
     /// By the columns that change, a byte each.
@@ -71,7 +73,8 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
         "SELECT t.name, c.name, c.cid, c.pk,
             t.wr OR (EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE pk > 0)
                 AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')),
-            c.hidden, t.wr
+            c.hidden, t.wr,
+            (SELECT sql LIKE '%autoincrement%' FROM sqlite_schema WHERE type = 'table' AND name = t.name)
          FROM pragma_table_list t, pragma_table_xinfo(t.name) c
          WHERE t.schema = 'main' AND t.type = 'table' ORDER BY t.name, c.cid",
     )?;
@@ -87,6 +90,7 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
                 name,
                 by_key: row.get(4)?,
                 has_rowid: !row.get::<_, bool>(6)?,
+                counted: row.get(7)?,
                 ..Found::default()
             });
         }
@@ -126,6 +130,7 @@ struct Found {
     /// It has no rowid, or its key is the rowid.
     by_key: bool,
     has_rowid: bool,
+    counted: bool,
     /// Names that mean the rowid in this table.
     rowid_names: Vec<&'static str>,
 }
@@ -133,7 +138,15 @@ struct Found {
 impl Default for Found {
     fn default() -> Self {
         let (name, columns, key) = Default::default();
-        Self { name, columns, key, by_key: false, has_rowid: true, rowid_names: ROWID_NAMES.to_vec() }
+        Self {
+            name,
+            columns,
+            key,
+            by_key: false,
+            has_rowid: true,
+            counted: false,
+            rowid_names: ROWID_NAMES.to_vec(),
+        }
     }
 }
 
@@ -145,12 +158,14 @@ impl Found {
             Some(_) => std::iter::once(1).chain(self.key.iter().map(|_| 0)).collect(),
             None => self.key.clone(),
         };
-        Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key, self.has_rowid)
+        let mut table = Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key);
+        (table.has_rowid, table.counted) = (self.has_rowid, self.counted);
+        table
     }
 }
 
 impl Table {
-    fn new(name: String, columns: Vec<Column>, key: Vec<u8>, has_rowid: bool) -> Self {
+    fn new(name: String, columns: Vec<Column>, key: Vec<u8>) -> Self {
         let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
         let insert = format!(
             "INSERT INTO main.{} ({}) VALUES ({})",
@@ -159,7 +174,7 @@ impl Table {
             vec!["?"; names.len()].join(", ")
         );
         let (delete, updates) = (String::new(), RefCell::default());
-        let mut table = Self { name, columns, key, has_rowid, insert, delete, updates };
+        let mut table = Self { name, columns, key, has_rowid: true, counted: false, insert, delete, updates };
         let all = vec![1; table.columns.len()];
         table.delete = format!("DELETE FROM main.{} WHERE {}", quoted(&table.name), table.is_as_before(&all));
         table

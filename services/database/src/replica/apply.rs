@@ -5,6 +5,7 @@ use bus::{LogEntry, LogReader};
 use super::{Left, Replica};
 use crate::entry::{Data, Entry, chain_of};
 use crate::fold::{Divergence, Verdict};
+use crate::sqlite::writer::StoreError;
 use crate::state::WriteError;
 
 /// Entries applied in one SQLite transaction when there are as many.
@@ -91,11 +92,14 @@ impl Replica {
             *open = true;
         }
         self.writer.apply(&data.ops).map_err(|error| {
+            self.writer.rollback();
+            *open = false;
+            if matches!(error, StoreError::Abandoned) {
+                return Left::Reattach;
+            }
             tracing::error!(instance = self.instance(), seq = data.seq, %error,
                 cause = super::cause(&error), "an entry was not applied");
             let fits_not = error.conflict();
-            self.writer.rollback();
-            *open = false;
             if fits_not { Left::Diverged(Divergence::Conflict) } else { Left::Storage(error) }
         })?;
         self.shared.telemetry.applied.inc();

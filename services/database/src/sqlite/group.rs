@@ -150,7 +150,10 @@ impl Writer {
         }
         group.memory = self.memories.now(&self.conn);
         self.cut(&mut group.ops).map_err(|e| (0, Ended::Storage(e)))?;
-        let changed = self.sequences.changed(&self.conn, &self.guard, &before).map_err(storage)?;
+        let schema = group.ops.iter().any(|op| matches!(op, Op::Ddl(_)));
+        let counted = self.conn.counted();
+        let changed = self.sequences.changed(&self.conn, &self.guard, &before, &counted, schema);
+        let changed = changed.map_err(storage)?;
         group.ops.extend(changed.map(Op::Sequences));
         Ok(group)
     }
@@ -452,3 +455,7 @@ fn failed(error: StoreError) -> Failed {
 #[cfg(test)]
 #[path = "group_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model;

@@ -45,30 +45,42 @@ impl Watch {
         Ok(counters)
     }
 
-    /// What differs from `before`.
+    /// What differs from `before`, and what may differ where the changes are applied: there the counters of `inserted`
+    /// tables are raised by rows that were moved here, which raises none. If the schema changed as well, names prove
+    /// nothing, and all counters are sent.
     pub fn changed(
         &self,
         conn: &Connection,
         guard: &Guard,
         before: &Counters,
+        inserted: &[String],
+        schema: bool,
     ) -> rusqlite::Result<Option<Sequences>> {
-        Ok(difference(before, self.read(conn, guard)?))
+        let after = self.read(conn, guard)?;
+        if !inserted.is_empty() && schema {
+            return Ok(Some(Sequences { all: true, counters: after.into_iter().collect() }));
+        }
+        let inserted: Vec<_> = inserted.iter().map(|name| Value::Text(name.clone().into())).collect();
+        Ok(difference(before, after, &inserted))
     }
 }
 
-fn difference(before: &Counters, after: Counters) -> Option<Sequences> {
-    if *before == after {
-        return None;
-    }
+fn difference(before: &Counters, after: Counters, inserted: &[Value]) -> Option<Sequences> {
+    let differs = |name: &Value| before.get(name) != after.get(name) || inserted.contains(name);
+    let mut names: Vec<_> =
+        before.keys().chain(after.keys()).chain(inserted).filter(|n| differs(n)).collect();
+    names.sort();
+    names.dedup();
     // SQL finds a text by its bytes. Other values may equal one another without being the same, as 0.0 and -0.0.
     let odd = |name: &Value| !matches!(name, Value::Text(_));
-    if before.keys().chain(after.keys()).any(odd) {
-        return Some(Sequences { all: true, counters: after.into_iter().collect() });
+    if names.is_empty() {
+        None
+    } else if before.keys().chain(after.keys()).any(odd) {
+        Some(Sequences { all: true, counters: after.into_iter().collect() })
+    } else {
+        let rows = |name: &Value| (name.clone(), after.get(name).cloned().unwrap_or_default());
+        Some(Sequences { all: false, counters: names.into_iter().map(rows).collect() })
     }
-    let gone = before.keys().filter(|name| !after.contains_key(name)).map(|name| (name.clone(), Vec::new()));
-    let mut counters: Vec<_> = gone.collect();
-    counters.extend(after.into_iter().filter(|(name, rows)| before.get(name) != Some(rows)));
-    Some(Sequences { all: false, counters })
 }
 
 /// Makes the counters equal to the primary's.

@@ -70,7 +70,17 @@ impl Pair {
             memory = done.memory;
             answers.extend(done.ran);
         }
-        assert_eq!(content(&self.primary.conn), content(&self.replica.conn));
+        if content(&self.primary.conn) != content(&self.replica.conn) {
+            let (primary, replica) = (dump(&self.primary.conn), dump(&self.replica.conn));
+            let only = |a: &[String], b: &[String]| {
+                a.iter().filter(|row| !b.contains(row)).cloned().collect::<Vec<_>>()
+            };
+            panic!(
+                "after {all:#?}\nonly the primary has {:#?}\nonly the replica has {:#?}",
+                only(&primary, &replica),
+                only(&replica, &primary)
+            );
+        }
         answers
     }
 
@@ -90,6 +100,27 @@ pub fn transaction(statements: &[&str]) -> Transaction {
 
 pub fn job(transaction: &Transaction) -> Job<'_> {
     Job { transaction, owner: 0, memory: changeset::Memory::default() }
+}
+
+fn dump(conn: &Connection) -> Vec<String> {
+    let mut tables = conn.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema").unwrap();
+    let tables = tables.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let tables: Vec<(String, String)> = tables.collect::<Result<_, _>>().unwrap();
+    let mut all = Vec::new();
+    for (name, sql) in tables {
+        let named = format!("SELECT * FROM {}", changeset::quoted(&name));
+        if sql.starts_with("CREATE TABLE") {
+            let mut rows = conn.prepare(&named).unwrap();
+            let width = rows.column_count();
+            let mut rows = rows.query([]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                let row: Vec<_> = (0..width).map(|i| format!("{:?}", row.get_ref(i).unwrap())).collect();
+                all.push(format!("{name} {row:?}"));
+            }
+        }
+        all.push(sql);
+    }
+    all
 }
 
 pub fn content(conn: &Connection) -> String {

@@ -83,7 +83,12 @@ pub struct Writer {
     /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong; and its
     /// commit may take long.
     pub(super) unsettled: Cell<bool>,
+    /// Set up for a primary's duty.
+    leads: Cell<bool>,
 }
+
+/// How long a follower's commit may take before it is judged to hang.
+const FOLLOWER_COMMIT: Duration = Duration::from_secs(30);
 
 impl Writer {
     /// Opens the connection, for a replica's duty.
@@ -118,6 +123,7 @@ impl Writer {
             sequences: Watch::default(),
             counts_changes: Cell::new(false),
             unsettled: Cell::new(false),
+            leads: Cell::new(false),
         };
         writer.take_up(Duty::Replica)?;
         Ok(writer)
@@ -129,6 +135,7 @@ impl Writer {
     /// SQLite's own.
     pub fn take_up(&self, duty: Duty) -> Result<(), StoreError> {
         let primary = duty == Duty::Primary;
+        self.leads.set(primary);
         self.guard.speak(Voice::Own);
         self.conn.pragma_update(None, "synchronous", if primary { "FULL" } else { "NORMAL" })?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, primary)?;
@@ -182,7 +189,13 @@ impl Writer {
     /// # Errors
     /// SQLite's own; then the transaction is rolled back.
     pub fn commit(&self, at: &Position) -> Result<(), StoreError> {
-        let _long = self.unsettled.get().then(|| self.ticker.work(Work::Log, self.schema_time()));
+        let long = match (self.unsettled.get(), self.leads.get()) {
+            (true, _) => Some(self.schema_time()),
+            // Many entries at once, and the checkpoint after them. A primary that hangs here is to be replaced.
+            (false, false) => Some(FOLLOWER_COMMIT),
+            (false, true) => None,
+        };
+        let _long = long.map(|time| self.ticker.work(Work::Log, time));
         self.guard.speak(Voice::Own);
         let done = store::write_position(&self.conn, at, &self.instance);
         let done = done.map_err(StoreError::from).and_then(|()| self.own("COMMIT"));

@@ -267,6 +267,22 @@ fn replicas_have_the_primarys_counters_whatever_their_names_and_values() {
         assert_eq!(pair.one(sql).error, None, "{sql}");
     }
     assert_eq!(pair.one("SELECT max(k) FROM users").rows.unwrap().json, b"[1003]");
+    // A row that is moved raises no counter; where the change is applied, it is an insert.
+    for group in [
+        &["UPDATE users SET k = 5000 WHERE k = 1003"][..],
+        &[
+            "INSERT INTO users (k) VALUES (6000)",
+            "UPDATE sqlite_sequence SET seq = 1003 WHERE name = 'users'",
+        ],
+        &[
+            "ALTER TABLE users RENAME TO x",
+            "UPDATE x SET k = 7000 WHERE k = 6000",
+            "ALTER TABLE x RENAME TO users",
+        ],
+        &["DELETE FROM sqlite_sequence WHERE name = 'users'", "UPDATE users SET k = 8000 WHERE k = 7000"],
+    ] {
+        assert!(pair.run(&[group])[0].iter().all(|outcome| outcome.error.is_none()), "{group:?}");
+    }
     assert_eq!(pair.one("DROP TABLE a").error, None);
     assert_eq!(pair.one("ALTER TABLE \"a'b\" RENAME TO a").error, None);
     assert_eq!(pair.one("INSERT INTO a (v) VALUES (4)").last_insert_id, Some(4));
