@@ -8,11 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Deepest nesting of a text of ours: what a parser that recurses still reads.
-pub const DEPTH_MAX: usize = 128;
-
-/// Numbers shorter than this, without an exponent, are within the range of a double.
-const DIGITS_SAFE: usize = 300;
+/// Deepest nesting of a text of ours: what `serde_json`, which recurses, still reads as a value.
+pub const DEPTH_MAX: usize = 127;
 
 /// A JSON text, kept as it was written. Two are equal if they are the same text.
 #[derive(Clone, Debug, Default)]
@@ -126,13 +123,19 @@ fn number_end(text: &[u8], i: usize) -> Result<usize, Fault> {
     let is_part = |b: &u8| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E');
     let len = text[i..].iter().position(|b| !is_part(b)).unwrap_or(text.len() - i);
     let number = &text[i..i + len];
-    let may_be_large = len > DIGITS_SAFE || number.iter().any(|b| matches!(b, b'e' | b'E'));
-    // By the parser that reads it later. What is no number at all is the grammar's business.
-    let is_number = || std::str::from_utf8(number).is_ok_and(|text| text.parse::<f64>().is_ok());
-    if may_be_large && is_number() && serde_json::from_slice::<f64>(number).is_err_and(|e| is_range(&e)) {
+    // Asked of the parser that reads it later. What is no number at all is the grammar's business.
+    if may_be_large(number) && serde_json::from_slice::<f64>(number).is_err_and(|e| is_range(&e)) {
         return Err(Fault { offset: i, what: What::NumberTooLarge });
     }
     Ok(i + len)
+}
+
+/// Up to 100 characters with an exponent of two digits are within the range, and so are up to 300 without one.
+fn may_be_large(number: &[u8]) -> bool {
+    match number.iter().position(|b| matches!(b, b'e' | b'E')) {
+        None => number.len() > 300,
+        Some(at) => number.len() > 100 || number[at..].iter().filter(|b| b.is_ascii_digit()).count() > 2,
+    }
 }
 
 fn is_range(error: &serde_json::Error) -> bool {
@@ -259,6 +262,73 @@ mod tests {
             ["", "{", "nul", "[1,]", "1 2", "01", "\"\u{1}\"", "{'a':1}", r#""\x""#, r#""\u12g4""#, "1e", "-"]
         {
             assert!(Raw::parse(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    /// What the door lets in and what a parser of values reads are the same, over random texts.
+    #[test]
+    fn the_verdict_is_that_of_a_parser_of_values() {
+        const PIECES: [&str; 36] = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\"",
+            "\"a\"",
+            "\"k\":",
+            "\\",
+            "\\u",
+            "\\ud83d",
+            "\\ude00",
+            "\\u0000",
+            "\\n",
+            "d83d",
+            "0",
+            "1",
+            "9",
+            "-",
+            "+",
+            ".",
+            "e",
+            "E",
+            "e400",
+            "e-400",
+            "1e308",
+            "1.7976931348623159e308",
+            "null",
+            "true",
+            " ",
+            "\n",
+            "\u{1}",
+            "é",
+            "99999999999999999999",
+        ];
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |n: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap() % n
+        };
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..150_000 {
+            let inner: String = (0..next(7)).map(|_| PIECES[next(PIECES.len())]).collect();
+            let text = match next(4) {
+                0 => inner,
+                1 => format!("\"{inner}\""),
+                2 => format!("[{inner}]"),
+                _ => format!("{{\"k\":{inner}}}"),
+            };
+            let read = serde_json::from_str::<Value>(&text);
+            assert_eq!(Raw::parse(text.clone()).is_ok(), read.is_ok(), "{text:?}: {read:?}");
+            *(if read.is_ok() { &mut good } else { &mut bad }) += 1;
+        }
+        assert!(good > 10_000 && bad > 10_000, "{good} {bad}");
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        for n in 1..200 {
+            let readable = serde_json::from_str::<Value>(&nested(n)).is_ok();
+            assert_eq!(Raw::parse(nested(n)).is_ok(), readable, "{n} levels");
         }
     }
 

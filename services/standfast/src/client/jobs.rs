@@ -95,7 +95,8 @@ fn payload(argument: &str) -> Outcome<Raw> {
         }
         None => argument.to_owned(),
     };
-    Raw::parse(text).map_err(|fault| Failure::usage(format!("the payload is not JSON that every reader takes: {fault}")))
+    Raw::parse(text)
+        .map_err(|fault| Failure::usage(format!("the payload is not JSON that every reader takes: {fault}")))
 }
 
 async fn bulk(file: &Path, at: &FrontDoor) -> Outcome {
