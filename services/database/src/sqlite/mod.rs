@@ -8,6 +8,7 @@ pub mod reader;
 pub mod run;
 mod schema;
 mod sequences;
+mod statement;
 pub mod store;
 pub mod system;
 mod text;
