@@ -30,8 +30,14 @@ pub struct Config {
     /// A result may have so many bytes of JSON. Default 1,048,576, range 1,024 to 1,048,576: with its payload it must fit
     /// into one answer of the database.
     pub result_bytes_max: usize,
-    /// Final jobs are kept for so long after they were submitted. Default 168 h (a week), range 1 to 87,600.
+    /// Completed jobs are kept for so long after their end, and up to 5 minutes more. Default 168 h (a week), range 1 to
+    /// 87,600. Longer: the database grows by what is submitted in that time.
     pub keep_hours: u64,
+    /// Cancelled jobs are kept for so long after their end. Default 168 h, range 1 to 87,600.
+    pub keep_cancelled_hours: u64,
+    /// Discarded jobs are kept for so long after their end, to be looked at and redriven. Default 720 h (30 days), range 1
+    /// to 87,600.
+    pub keep_discarded_hours: u64,
     /// Delay before a failed job's next attempt.
     pub retry: Backoff,
     /// How often, and for how long, a target may ask a job to come later at no cost.
@@ -106,6 +112,8 @@ impl Default for Config {
             cancel_grace_ms: 1_000,
             result_bytes_max: 1 << 20,
             keep_hours: 168,
+            keep_cancelled_hours: 168,
+            keep_discarded_hours: 720,
             retry: Backoff::default(),
             postponement: Postponement::DEFAULT,
             seed: None,
@@ -142,6 +150,8 @@ impl Config {
         range("jobs.cancel_grace_ms", self.cancel_grace_ms, 0, 10_000)?;
         range("jobs.result_bytes_max", self.result_bytes_max as u64, 1 << 10, 1 << 20)?;
         range("jobs.keep_hours", self.keep_hours, 1, 87_600)?;
+        range("jobs.keep_cancelled_hours", self.keep_cancelled_hours, 1, 87_600)?;
+        range("jobs.keep_discarded_hours", self.keep_discarded_hours, 1, 87_600)?;
         range("jobs.retry.base_ms", self.retry.base_ms, 1, 3_600_000)?;
         range("jobs.retry.cap_ms", self.retry.cap_ms, self.retry.base_ms, 86_400_000)?;
         let Postponement { count_max, span_max_ms, floor_ms, floor_cap_ms } = self.postponement;

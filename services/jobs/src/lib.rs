@@ -24,6 +24,7 @@ mod endings;
 mod error;
 mod handler;
 mod herald;
+mod housekeeper;
 pub mod kinds;
 mod lease_keeper;
 mod listeners;
@@ -66,6 +67,7 @@ pub static TREE: Tree = Tree {
             .with_intensity(Intensity { restarts: 500, period: secs(5) }),            // a bad job ends as poison, not as an outage
         worker( "claimer",         claimer::start,      Permanent, Within(secs(6))),  // waits for the claim that is on its way
         worker( "sweeper",         sweeper::start,      Permanent, Within(secs(1))),
+        worker( "housekeeper",     housekeeper::start,  Permanent, Within(secs(1))),
         worker( "wake_listener",   listeners::wakes,    Permanent, Within(secs(1))),
         worker( "cancel_listener", listeners::cancels,  Permanent, Within(secs(1))),
         worker( "announcer",       announcer::start,    Permanent, Within(secs(1))),

@@ -1,10 +1,7 @@
 //! Looks at everything that waits for a signal, in case the signal is lost: jobs whose time came, leases that ran out,
 //! jobs that nobody was woken for. Nothing in this runner waits longer than a sweep because of a lost message.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use bus::Message;
 use clock::WallMs;
@@ -16,9 +13,6 @@ use crate::{endings, runner::Runner};
 
 /// Rows in one statement.
 const BATCH_MAX: usize = 500;
-/// Old jobs are deleted so often, so many at a time.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
-const PRUNE_MAX: usize = 2_000;
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     let runner = life.env::<Runner>();
@@ -34,7 +28,6 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
 
 async fn sweep(runner: &Runner, life: &Life) -> std::convert::Infallible {
     let mut trust_leases_from = clock::now();
-    let mut pruned = clock::now();
     loop {
         let pause = match once(runner, clock::now() >= trust_leases_from).await {
             Ok(next_due) => {
@@ -49,9 +42,6 @@ async fn sweep(runner: &Runner, life: &Life) -> std::convert::Infallible {
                 runner.jittered(Duration::from_millis(runner.config.sweep_ms))
             }
         };
-        if pruned.elapsed() > PRUNE_EVERY {
-            pruned = prune(runner).await.unwrap_or(pruned);
-        }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = runner.sweep.notified() => {}
@@ -105,12 +95,4 @@ async fn expire(runner: &Runner, now: WallMs, woken: &mut BTreeSet<String>) -> R
         }
     }
     Ok(())
-}
-
-async fn prune(runner: &Runner) -> Result<Instant, Error> {
-    let now = WallMs::now();
-    let keep = Duration::from_secs(runner.config.keep_hours * 3_600);
-    let before = WallMs(now.0 - i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
-    runner.store.prune(before, PRUNE_MAX, now).await?;
-    Ok(clock::now())
 }

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobstore::{Claimed, Error, Expired, Lease};
+use jobstore::{Claimed, Error, Expired, Lease, Old, Pruned};
 use messages::job::{Reason, State};
-use telemetry::{Counters, DURATION_SECONDS, Histograms, SHORT_SECONDS, metrics};
+use telemetry::{Counters, DURATION_SECONDS, Gauges, Histograms, SHORT_SECONDS, metrics};
 
 use crate::board::{Lost, Outcome, Report};
 
@@ -41,6 +41,8 @@ pub(crate) struct Telemetry {
     leases_lost: Counters<0>,
     hints_dropped: Counters<0>,
     troubles: Counters<1>,
+    pruned: Counters<1>,
+    prune_lag: Gauges<1>,
     start_latency: Histograms<0>,
     attempt: Histograms<1>,
 }
@@ -67,6 +69,12 @@ impl Telemetry {
             ),
             hints_dropped: m.counters("jobs_hints_dropped", "Change hints that were not sent.", []),
             troubles: m.counters("jobs_database_troubles", "Calls to the database that failed.", ["call"]),
+            pruned: m.counters("jobs_pruned", "Old rows that were deleted.", ["what"]),
+            prune_lag: m.gauges(
+                "jobs_prune_lag_seconds",
+                "How much longer than its age the oldest row was kept; 0 at a runner that does not prune.",
+                ["what"],
+            ),
             start_latency: m.histograms(
                 "jobs_start_latency_seconds",
                 "From when a job might run to the start of its handler, wall clock.",
@@ -146,6 +154,28 @@ impl Telemetry {
 
     pub(crate) fn hints_dropped(&self, count: usize) {
         self.hints_dropped.with::<&str>([]).inc_by(count as u64);
+    }
+
+    pub(crate) fn pruned(&self, what: Old, pruned: &Pruned) {
+        self.pruned.with([what.as_str()]).inc_by(pruned.rows);
+        self.prune_lag.with([what.as_str()]).set(i64::try_from(pruned.lag.as_secs()).unwrap_or(i64::MAX));
+        if pruned.rows > 0 {
+            tracing::debug!(what = what.as_str(), rows = pruned.rows, lag = ?pruned.lag, "old rows deleted");
+        }
+    }
+
+    pub(crate) fn prunes_not(&self) {
+        for what in Old::ALL {
+            self.prune_lag.with([what.as_str()]).set(0);
+        }
+    }
+
+    pub(crate) fn not_pruned(&self, what: Old, error: &Error) {
+        self.troubles.with(["prune"]).inc();
+        if let Some(unsaid) = self.said.may_say("prune") {
+            let what = what.as_str();
+            tracing::error!(what, unsaid, error = %Chain(error), "an old row cannot be deleted, passed over");
+        }
     }
 
     pub(crate) fn refused_by_database(&self, lease: Option<Lease>, error: &Error) {

@@ -116,3 +116,29 @@ async fn a_database_that_refuses_everything_is_not_stormed() {
     assert_eq!(stack.done(after).await.state, State::Completed);
     stack.stop().await;
 }
+
+/// 9,000 finished jobs were pruned at 33 a second, by each runner for itself; expired keys not at all.
+#[actix::test]
+async fn one_of_two_runners_prunes_all_that_is_old_and_nothing_else() {
+    let stack = Stack::start().await;
+    let old = 1_000_000_000_000_i64;
+    stack.sqlite.execute(&format!(
+        "WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 8999)
+         INSERT INTO jobs (id, kind, queue, state, priority, max_attempts, timeout_ms, inserted_at, run_at, finished_at, payload)
+         SELECT printf('00e8d4a5-1000-7000-8000-%012d', i), 'noop', 'default',
+            CASE i % 9 WHEN 0 THEN 'discarded' WHEN 1 THEN 'cancelled' WHEN 2 THEN 'retryable' ELSE 'completed' END,
+            4, 5, 1000, {old}, CASE i % 9 WHEN 2 THEN 9999999999999 ELSE {old} END,
+            CASE i % 9 WHEN 2 THEN NULL WHEN 3 THEN {old} + 900000 ELSE {old} + 5 END, '1' FROM n;
+         WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 2999)
+         INSERT INTO jobs_keys SELECT 'key-' || i, 'f', 'x', {old} FROM n;"
+    ));
+    let recent = stack.submit(noop("1".into())).await;
+    stack.runner("jobs-1", config(), any()).await;
+    stack.runner("jobs-2", config(), any()).await;
+    stack.done(recent).await;
+    eventually("the old is gone", async || stack.sqlite.number("SELECT count(*) FROM jobs") == 1_001).await;
+    eventually("so are the keys", async || stack.sqlite.number("SELECT count(*) FROM jobs_keys") == 0).await;
+    assert_eq!(stack.sqlite.number("SELECT count(*) FROM jobs WHERE state = 'retryable'"), 1_000);
+    assert_eq!(stack.sqlite.number("SELECT count(*) FROM jobs_duties"), 1);
+    stack.stop().await;
+}

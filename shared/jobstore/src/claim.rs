@@ -1,6 +1,6 @@
 //! Claiming: how a runner comes to have jobs. What one claim takes is bounded in jobs and in bytes.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use clock::WallMs;
 use messages::sql::{Level, Statement};
@@ -84,39 +84,62 @@ const CLAIMED_COLUMNS: &str = "id, token, attempt, max_attempts, kills, kind, qu
      substr(traceparent, 1, 200), version, run_at, cancel_requested, \
      EXISTS (SELECT 1 FROM jobs_queues q WHERE q.name = jobs.queue AND q.concurrency IS NOT NULL)";
 
-/// Each queue that is not paused and has room for more running jobs offers its first jobs by priority, then age.
-/// Of those the lowest priority number wins, and within it the queues take turns, so that one full queue does not
-/// starve the others. The names of the queues are found by hopping along the index, not by reading it all.
+/// The lowest priority number wins, and within it the queues take turns, so that one full queue does not starve the
+/// others; within a queue the oldest goes first. What is looked at is bounded by what is asked for, not by the number of
+/// queues: lanes are read by priority, from the queue where the last claim ended, until enough of them have jobs that this
+/// runner can take and queues with room. Lanes of paused queues and of other runners' kinds cost nothing, or a look at an
+/// index. Each lane then offers its first jobs: of the best priority as many as are asked for, unless there are many lanes.
 /// The kinds are one JSON text that is searched, which costs less than a table of them: a kind's name has no quotes, and
 /// neither has that of a program.
 const CLAIM: &str = r#"
 WITH RECURSIVE
 clock (now) AS (SELECT coalesce(?3, CAST(unixepoch('subsec') * 1000 AS INTEGER))),
-names (queue) AS (
-    SELECT min(queue) FROM jobs WHERE state = 'available'
+levels (priority) AS (
+    SELECT min(priority) FROM jobs_lanes WHERE open
     UNION ALL
-    SELECT (SELECT min(queue) FROM jobs WHERE state = 'available' AND queue > names.queue)
-    FROM names WHERE names.queue IS NOT NULL
+    SELECT (SELECT min(priority) FROM jobs_lanes WHERE open AND priority > levels.priority)
+    FROM levels WHERE levels.priority IS NOT NULL
 ),
-open (queue, room) AS (
-    SELECT n.queue, CASE WHEN q.concurrency IS NULL THEN ?1 ELSE
-        q.concurrency - (SELECT count(*) FROM jobs r WHERE r.state = 'running' AND r.queue = n.queue) END
-    FROM names n LEFT JOIN jobs_queues q ON q.name = n.queue
-    WHERE n.queue IS NOT NULL AND coalesce(q.paused, 0) = 0
+halves (low, high) AS (VALUES (?7, '{'), ('', ?7)),
+lanes (queue, kind, needs, priority, room) AS MATERIALIZED (
+    SELECT l.queue, l.kind, l.needs, l.priority, CASE WHEN q.concurrency IS NULL THEN ?1 ELSE
+        q.concurrency - (SELECT count(*) FROM jobs r WHERE r.state = 'running' AND r.queue = l.queue) END
+    FROM levels v CROSS JOIN halves h CROSS JOIN jobs_lanes l INDEXED BY jobs_lanes_open
+        LEFT JOIN jobs_queues q ON q.name = l.queue
+    WHERE l.open AND l.priority = v.priority AND l.queue >= h.low AND l.queue < h.high
+        AND (instr(?2, '"' || CASE l.needs WHEN '' THEN l.kind ELSE l.needs END || '"')
+            OR (l.needs <> '' AND instr(?2, '"' || l.kind || ':*"')))
+        AND EXISTS (SELECT 1 FROM jobs a WHERE a.state = 'available' AND a.queue = l.queue AND a.kind = l.kind
+            AND a.needs IS nullif(l.needs, '') AND a.priority = l.priority)
+        AND (q.concurrency IS NULL OR q.concurrency >
+            (SELECT count(*) FROM jobs r WHERE r.state = 'running' AND r.queue = l.queue))
+    LIMIT ?1 + ?8
+),
+best (priority, lanes) AS MATERIALIZED (
+    SELECT priority, count(*) FROM lanes WHERE priority = (SELECT min(priority) FROM lanes)
+),
+offers (id, queue, priority, room) AS (
+    SELECT j.id, l.queue, l.priority, l.room
+    FROM lanes l CROSS JOIN jobs j ON j.id IN (SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = l.queue
+        AND a.kind = l.kind AND a.needs IS nullif(l.needs, '') AND a.priority = l.priority
+        ORDER BY a.id LIMIT (SELECT min(?1, 1 + 8 * ?1 / max(lanes, 1)) FROM best))
+    WHERE l.priority = (SELECT priority FROM best)
+    UNION ALL
+    SELECT j.id, l.queue, l.priority, l.room
+    FROM lanes l CROSS JOIN jobs j ON j.id IN (SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = l.queue
+        AND a.kind = l.kind AND a.needs IS nullif(l.needs, '') AND a.priority = l.priority
+        ORDER BY a.id LIMIT (SELECT min(?1, 1 + 8 * ?1 / max(count(*), 1)) FROM lanes))
+    WHERE l.priority > (SELECT priority FROM best)
 ),
 offered (id, priority, turn, room) AS (
-    SELECT j.id, j.priority, row_number() OVER (PARTITION BY j.queue ORDER BY j.priority, j.id), o.room
-    FROM open o JOIN jobs j ON j.id IN (
-        SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = o.queue
-        AND (instr(?2, '"' || coalesce(a.needs, a.kind) || '"')
-            OR (a.needs IS NOT NULL AND instr(?2, '"' || a.kind || ':*"'))) ORDER BY a.priority, a.id LIMIT ?1)
+    SELECT id, priority, row_number() OVER (PARTITION BY queue ORDER BY priority, id), room FROM offers
 ),
 picked (id, place) AS MATERIALIZED (
     SELECT id, row_number() OVER (ORDER BY priority, turn, id) FROM offered WHERE turn <= room
     ORDER BY priority, turn, id LIMIT ?1
 ),
 filled (id, place, bytes) AS (
-    SELECT p.id, p.place, sum(octet_length(j.payload)) OVER (ORDER BY p.place) FROM picked p JOIN jobs j ON j.id = p.id
+    SELECT p.id, p.place, sum(octet_length(j.payload)) OVER (ORDER BY p.place) FROM picked p CROSS JOIN jobs j ON j.id = p.id
 )
 UPDATE jobs SET state = 'running', attempt = attempt + 1, token = token + 1, version = version + 1,
     started_at = (SELECT now FROM clock), lease_until = (SELECT now + ?4 FROM clock), runner = ?5
@@ -139,6 +162,8 @@ impl<D: Sql> Store<D> {
             lease_ms.into(),
             claim.runner.into(),
             CLAIM_BYTES_MAX.into(),
+            self.turn().as_str().into(),
+            claim.kinds.len().into(),
         ];
         let statements = vec![Statement::new(format!("{CLAIM}{CLAIMED_COLUMNS}"), params)];
         let done = if patient {
@@ -148,6 +173,7 @@ impl<D: Sql> Store<D> {
         };
         let rows = done.results.first().map_or(&[][..], |out| &out.values);
         let mut jobs: Vec<_> = rows.iter().filter_map(|values| claimed(values)).collect();
+        self.next_turn(&jobs);
         jobs.sort_unstable_by_key(|job: &Claimed| (job.priority, job.id));
         Ok(jobs)
     }
@@ -175,6 +201,23 @@ impl<D: Sql> Store<D> {
                 Some(last) => after = last.clone(),
                 None => return Ok(held),
             }
+        }
+    }
+}
+
+impl<D> Store<D> {
+    /// The queue at which the next claim begins to look.
+    fn turn(&self) -> String {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next claim begins behind the last queue, in the order of the last claim, that had a job taken.
+    fn next_turn(&self, jobs: &[Claimed]) {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = jobs.iter().map(|job| &job.queue).max_by_key(|queue| (**queue < *turn, queue.as_str()));
+        if let Some(last) = last {
+            // Behind the queue, before every longer name: "!" sorts before all that a name may have.
+            *turn = format!("{last}!");
         }
     }
 }

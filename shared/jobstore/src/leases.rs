@@ -119,7 +119,8 @@ impl<D: Sql> Store<D> {
     /// What the database said.
     pub async fn make_due(&self, limit: usize, now: WallMs) -> Result<Vec<Due>, Error> {
         let statement = Statement::new(
-            "UPDATE jobs SET state = 'available', version = version + 1 WHERE id IN (
+            // Its time stays as it is: that it is set is what sees to its lane.
+            "UPDATE jobs SET state = 'available', run_at = run_at, version = version + 1 WHERE id IN (
                 SELECT id FROM jobs WHERE state IN ('scheduled', 'retryable') AND run_at <= ?1
                 ORDER BY run_at LIMIT ?2)
              RETURNING id, queue, version",

@@ -86,7 +86,7 @@ impl<D: Sql> Store<D> {
                 now.0.into(),
             ],
         );
-        Ok(self.db.execute(vec![statement]).await?.offset)
+        Ok(self.db.execute(vec![statement, lanes_of(&q.name)]).await?.offset)
     }
 
     /// Pauses or resumes a queue, leaving its other settings; returns the position of the write.
@@ -99,7 +99,7 @@ impl<D: Sql> Store<D> {
              ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = excluded.updated_at",
             vec![name.into(), u8::from(paused).into(), now.0.into()],
         );
-        Ok(self.db.execute(vec![statement]).await?.offset)
+        Ok(self.db.execute(vec![statement, lanes_of(name)]).await?.offset)
     }
 
     /// Forgets a queue's settings (its jobs stay); returns whether there were any.
@@ -108,7 +108,7 @@ impl<D: Sql> Store<D> {
     /// What the database said.
     pub async fn delete_queue(&self, name: &str) -> Result<bool, Error> {
         let statement = Statement::new("DELETE FROM jobs_queues WHERE name = ?1", vec![name.into()]);
-        let done = self.db.execute(vec![statement]).await?;
+        let done = self.db.execute(vec![statement, lanes_of(name)]).await?;
         Ok(done.results.first().and_then(|out| out.rows_affected).unwrap_or(0) > 0)
     }
 
@@ -141,6 +141,15 @@ impl<D: Sql> Store<D> {
         }
         Ok(counts)
     }
+}
+
+/// Opens or closes the lanes of a queue, as its settings are now.
+fn lanes_of(name: &str) -> Statement {
+    Statement::new(
+        "UPDATE jobs_lanes SET open = NOT EXISTS (SELECT 1 FROM jobs_queues WHERE name = ?1 AND paused)
+         WHERE queue = ?1 AND open = EXISTS (SELECT 1 FROM jobs_queues WHERE name = ?1 AND paused)",
+        vec![name.into()],
+    )
 }
 
 fn queue(values: &[Value]) -> Result<Queue, Error> {

@@ -1,6 +1,5 @@
 //! Reading jobs: one, many by cursor, attempts, and why a job has not run yet.
 
-use clock::WallMs;
 use messages::{
     job::{Job, Reason, State},
     sql::{Level, Statement},
@@ -259,8 +258,11 @@ impl<D: Sql> Store<D> {
                 CASE j.state WHEN 'available' THEN
                     (SELECT count(*) FROM jobs WHERE state = 'running' AND queue = j.queue) ELSE 0 END,
                 CASE j.state WHEN 'available' THEN (SELECT count(*) FROM (
-                    SELECT 1 FROM jobs a WHERE a.state = 'available' AND a.queue = j.queue
-                    AND (a.priority, a.id) < (j.priority, j.id) LIMIT 10000)) ELSE 0 END,
+                    SELECT 1 FROM jobs_lanes l CROSS JOIN jobs a INDEXED BY jobs_available
+                    WHERE l.queue = j.queue AND l.priority <= j.priority AND a.state = 'available'
+                    AND a.queue = l.queue AND a.kind = l.kind AND a.needs IS nullif(l.needs, '')
+                    AND a.priority = l.priority
+                    AND a.id < CASE WHEN l.priority < j.priority THEN 'g' ELSE j.id END LIMIT 10000)) ELSE 0 END,
                 (SELECT reason FROM jobs_attempts WHERE job_id = j.id ORDER BY token DESC LIMIT 1),
                 j.needs, j.postponed
              FROM jobs j LEFT JOIN jobs_queues q ON q.name = j.queue WHERE j.id = ?1",
@@ -268,29 +270,6 @@ impl<D: Sql> Store<D> {
         );
         let out = self.db.query(statement, level, after).await?;
         why(out.values.first().ok_or(Error::NotFound)?)
-    }
-
-    /// Deletes up to `limit` final jobs that were submitted before `before`, their attempts, and expired idempotency
-    /// keys; returns how many jobs went.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn prune(&self, before: WallMs, limit: usize, now: WallMs) -> Result<u64, Error> {
-        // A UUIDv7 begins with its time: old jobs are the first rows of the table, and need no index.
-        let bound = format!("{:012x}", before.0.max(0));
-        let bound = format!("{}-{}", &bound[..8], &bound[8..]);
-        let old = "SELECT id FROM jobs WHERE id < ?1 AND state IN ('completed', 'cancelled', 'discarded')
-                   ORDER BY id LIMIT ?2";
-        let params = vec![bound.into(), limit.into()];
-        let done = self
-            .db
-            .execute(vec![
-                Statement::new(format!("DELETE FROM jobs_attempts WHERE job_id IN ({old})"), params.clone()),
-                Statement::new(format!("DELETE FROM jobs WHERE id IN ({old})"), params),
-                Statement::new("DELETE FROM jobs_keys WHERE expires_at <= ?1", vec![now.0.into()]),
-            ])
-            .await?;
-        Ok(done.results.get(1).and_then(|out| out.rows_affected).unwrap_or(0))
     }
 }
 

@@ -6,7 +6,7 @@ pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Statement lists; the n-th takes a database from version n to n + 1, in one transaction with the version. Two nodes may
 /// start at once: the later one fails or changes nothing, and finds the version there.
-pub const MIGRATIONS: &[&[&str]] = &[V1, V2];
+pub const MIGRATIONS: &[&[&str]] = &[V1, V2, V3];
 
 /// `WITHOUT ROWID`: the row lives in the tree of its key, one tree instead of two, and UUIDv7 keys append.
 const V1: &[&str] = &[
@@ -79,6 +79,51 @@ const V2: &[&str] = &[
     "ALTER TABLE jobs ADD COLUMN postponed_at INTEGER",
     "DROP INDEX IF EXISTS jobs_available",
     "CREATE INDEX jobs_available ON jobs (queue, priority, id, kind, needs) WHERE state = 'available'",
+];
+
+/// A job that ends within so long of its submit is pruned by the order of ids, which is the order of submits; a later one
+/// has an entry in an index of its own. So the many pay for no index by time.
+pub(crate) const SOON_MS: i64 = 300_000;
+
+/// What keeps costs flat however many queues, kinds and finished jobs there are.
+const V3: &[&str] = &[
+    "DROP INDEX IF EXISTS jobs_available",
+    "CREATE INDEX jobs_available ON jobs (queue, kind, needs, priority, id) WHERE state = 'available'",
+    // What waits for its time, by queue: to be counted.
+    "CREATE INDEX jobs_waiting ON jobs (queue, state) WHERE state IN ('scheduled', 'retryable')",
+    "CREATE INDEX jobs_dead ON jobs (queue, id) WHERE state = 'discarded'",
+    // What is pruned by the time of its end: see `SOON_MS`.
+    "CREATE INDEX jobs_ended ON jobs (state, finished_at)
+     WHERE finished_at IS NOT NULL AND (state <> 'completed' OR finished_at > inserted_at + 300000)",
+    // A lane is what a claim can choose: the available jobs of a queue that have the same kind, needs and priority. Each
+    // available job has its lane; a lane may be empty, until it is tidied up. Lanes of paused queues are not open.
+    "CREATE TABLE jobs_lanes (
+        queue TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        needs TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        open INTEGER NOT NULL,
+        PRIMARY KEY (queue, kind, needs, priority)
+    ) WITHOUT ROWID",
+    "CREATE INDEX jobs_lanes_open ON jobs_lanes (priority, queue, kind, needs) WHERE open",
+    // For whatever makes a job available again, which also sets its time. A submit makes its lanes itself, once for many
+    // jobs; claims and completions, the many, set no time and so run no trigger.
+    "CREATE TRIGGER jobs_lane_again AFTER UPDATE OF run_at ON jobs
+     WHEN new.state = 'available' AND NOT EXISTS (SELECT 1 FROM jobs_lanes WHERE queue = new.queue
+        AND kind = new.kind AND needs = coalesce(new.needs, '') AND priority = new.priority)
+     BEGIN
+        INSERT INTO jobs_lanes SELECT new.queue, new.kind, coalesce(new.needs, ''), new.priority,
+            NOT EXISTS (SELECT 1 FROM jobs_queues WHERE name = new.queue AND paused);
+     END",
+    "INSERT INTO jobs_lanes SELECT DISTINCT queue, kind, coalesce(needs, ''), priority,
+        NOT EXISTS (SELECT 1 FROM jobs_queues WHERE name = queue AND paused)
+     FROM jobs WHERE state = 'available'",
+    // Who does what one does for all.
+    "CREATE TABLE jobs_duties (
+        name TEXT NOT NULL PRIMARY KEY,
+        holder TEXT NOT NULL,
+        until INTEGER NOT NULL
+    ) WITHOUT ROWID",
 ];
 
 /// The table that says which version a database has.

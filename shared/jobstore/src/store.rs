@@ -1,6 +1,10 @@
 //! [`Store`]: the verbs of the jobs table over any [`Sql`].
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use dbclient::{Database, DbError, Executed, Rows};
 use messages::sql::{Level, Statement};
@@ -53,12 +57,14 @@ impl Sql for Database {
 pub struct Store<D = Database> {
     pub(crate) db: D,
     pub(crate) postponement: Postponement,
+    /// See [`Store::claim`]: where the queues' turns are. Shared by clones, and worth nothing to anybody else.
+    pub(crate) turn: Arc<Mutex<String>>,
 }
 
 impl<D: Sql> Store<D> {
     /// The jobs table in `db`. Call [`Store::migrate`] before anything else.
-    pub const fn new(db: D) -> Self {
-        Self { db, postponement: Postponement::DEFAULT }
+    pub fn new(db: D) -> Self {
+        Self { db, postponement: Postponement::DEFAULT, turn: Arc::default() }
     }
 
     /// The same with another bound of free postponements.

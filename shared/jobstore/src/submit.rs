@@ -1,6 +1,6 @@
 //! Submitting: one row, many rows, or one row under an idempotency key.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::HashSet, time::Duration};
 
 use clock::WallMs;
 use messages::{
@@ -140,6 +140,33 @@ pub enum Keyed {
     Conflict,
 }
 
+/// Makes a lane, unless it is there: see [`crate::schema`].
+pub(crate) const LANE: &str = "INSERT INTO jobs_lanes (queue, kind, needs, priority, open)
+    SELECT ?1, ?2, ?3, ?4, NOT EXISTS (SELECT 1 FROM jobs_queues WHERE name = ?1 AND paused)
+    WHERE NOT EXISTS (SELECT 1 FROM jobs_lanes WHERE queue = ?1 AND kind = ?2 AND needs = ?3 AND priority = ?4)";
+
+/// The lanes of those that can be claimed at once, each once, from the parameters of their inserts.
+fn lanes(rows: &[Vec<Value>]) -> Option<Statement> {
+    let mut lanes = Vec::<Vec<Value>>::new();
+    let mut seen = HashSet::new();
+    for row in rows {
+        let [_, kind, queue, state, priority, .., needs] = row.as_slice() else { continue };
+        let key = (queue.as_str(), kind.as_str(), needs.as_str(), priority.as_u64());
+        if *state == *State::Available.as_str() && seen.insert(key) {
+            let needs = needs.as_str().unwrap_or_default().into();
+            lanes.push(vec![queue.clone(), kind.clone(), needs, priority.clone()]);
+        }
+    }
+    match (lanes.len(), lanes.pop()) {
+        (_, None) => None,
+        (1, Some(lane)) => Some(Statement::new(LANE, lane)),
+        (_, Some(last)) => {
+            lanes.push(last);
+            Some(Statement::many(LANE, lanes))
+        }
+    }
+}
+
 macro_rules! insert {
     ($source:literal) => {
         concat!(
@@ -159,6 +186,7 @@ impl<D: Sql> Store<D> {
     pub async fn submit(&self, jobs: Vec<NewJob>, now: WallMs) -> Result<String, Error> {
         const SQL: &str = insert!("VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)");
         let mut rows: Vec<_> = jobs.into_iter().map(|job| job.params(now)).collect();
+        let lanes = lanes(&rows);
         let statement = match (rows.len(), rows.pop()) {
             (1, Some(row)) => Statement::new(SQL, row),
             (_, Some(last)) => {
@@ -167,7 +195,7 @@ impl<D: Sql> Store<D> {
             }
             (_, None) => return Ok(String::new()),
         };
-        Ok(self.db.execute(vec![statement]).await?.offset)
+        Ok(self.db.execute([statement].into_iter().chain(lanes).collect()).await?.offset)
     }
 
     /// Stores a job and its idempotency key in one transaction. `fingerprint` is a digest of the request; the key is
@@ -191,6 +219,7 @@ impl<D: Sql> Store<D> {
             vec![key.into(), fingerprint.into(), rows::id(id), now.plus(keep).0.into(), now.0.into()],
         );
         let mut params = job.params(now);
+        let lane = lanes(std::slice::from_ref(&params));
         params.push(key.into());
         let insert = Statement::new(
             insert!(
@@ -201,7 +230,7 @@ impl<D: Sql> Store<D> {
         );
         let who =
             Statement::new("SELECT job_id, fingerprint FROM jobs_keys WHERE key = ?1", vec![key.into()]);
-        let done = self.db.execute(vec![take, insert, who]).await?;
+        let done = self.db.execute(lane.into_iter().chain([take, insert, who]).collect()).await?;
         keyed(id, fingerprint, done.results.last(), done.offset)
     }
 }

@@ -256,17 +256,6 @@ fn a_sweep_sees_what_is_due_and_an_earlier_life_is_told_apart() {
     assert_eq!(now(store.left_behind("n/jobs-10/", "n/jobs-10/b", None, 9)).unwrap().len(), 0);
 }
 
-#[test]
-fn prune_deletes_old_final_jobs_only() {
-    let (store, memory) = store();
-    now(store.submit(vec![noop(), noop()], AT)).unwrap();
-    let job = claim(&store, 1).remove(0);
-    now(store.complete(&[Completion { lease: lease(&job), result: "7".into() }], AT)).unwrap();
-    assert_eq!(now(store.prune(WallMs(1_000), 10, AT)).unwrap(), 0);
-    assert_eq!(now(store.prune(WallMs::now().plus(LEASE), 10, AT)).unwrap(), 1);
-    assert_eq!(memory.rows("SELECT state FROM jobs", vec![])[0][0], "available");
-}
-
 /// The hot statements use their partial indexes: a full scan would go unnoticed until there are a million jobs.
 #[test]
 fn hot_statements_use_their_indexes() {
@@ -280,7 +269,7 @@ fn hot_statements_use_their_indexes() {
         ("SELECT 1 FROM jobs WHERE state = 'running' AND lease_until < 1", "jobs_running"),
         ("SELECT min(queue) FROM jobs WHERE state = 'available' AND queue > 'a'", "jobs_available"),
         (
-            "SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = 'q' AND a.kind IN (SELECT value FROM json_each('[]')) ORDER BY a.priority, a.id LIMIT 1",
+            "SELECT a.id FROM jobs a WHERE a.state = 'available' AND a.queue = 'q' AND a.kind = 'k' AND a.needs IS NULL AND a.priority = 4 ORDER BY a.id LIMIT 1",
             "jobs_available",
         ),
         (

@@ -76,6 +76,11 @@ impl Sqlite {
         self.state.conn.lock().unwrap().execute_batch(sql).unwrap();
     }
 
+    /// The one number of a query.
+    pub fn number(&self, sql: &str) -> i64 {
+        self.state.conn.lock().unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
     /// Transactions so far.
     pub fn writes(&self) -> u64 {
         self.state.writes.load(SeqCst)
