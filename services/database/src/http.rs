@@ -14,9 +14,11 @@ use actix_web::web::{self, Data, Query};
 use actix_web::{App, HttpRequest, HttpResponse};
 use http_support::{Error, read_body, require_json, serve};
 use serde::Deserialize;
+use serde_json::Value;
 use supervision::{Life, StartError, Started};
 
 use crate::state::Shared;
+use crate::wire::Shape;
 
 /// Starts one worker of the pool.
 ///
@@ -34,6 +36,8 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/db/execute", web::post().to(write::execute))
+        // Reads among writes: the writer runs them in order, and answers what it has read as of its own barrier.
+        .route("/db/request", web::post().to(write::execute))
         .route("/db/batch", web::post().to(write::batch))
         .route("/db/query", web::post().to(read::query))
         .route("/db/query", web::get().to(read::query_get))
@@ -43,15 +47,34 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(info::ready));
 }
 
-/// Query parameters. `transaction`, `associative` and `async_commit` are flags: there or not, whatever their value.
+/// Query parameters. Those of text that are not `level` or `q` are flags: there or not, whatever their value. Others that
+/// rqlite knows say nothing here: `redirect` (requests are forwarded), `queue` and `wait` (a write that is answered is done).
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Params {
     pub transaction: Option<String>,
     pub associative: Option<String>,
+    pub blob_array: Option<String>,
+    pub timings: Option<String>,
+    pub pretty: Option<String>,
     pub level: Option<String>,
     pub q: Option<String>,
     pub until_changed_ms: Option<u64>,
     pub async_commit: Option<String>,
+}
+
+impl Params {
+    pub fn shape(&self) -> Shape {
+        Shape { types: true, timings: self.timings.is_some() }
+    }
+
+    /// With lines and spaces for a person, if one asked for it.
+    pub fn finish(&self, out: Vec<u8>) -> Vec<u8> {
+        if self.pretty.is_none() {
+            return out;
+        }
+        let read: Result<Value, _> = serde_json::from_slice(&out);
+        read.and_then(|value| serde_json::to_vec_pretty(&value)).unwrap_or(out)
+    }
 }
 
 async fn body(shared: &Shared, request: &HttpRequest, payload: web::Payload) -> Result<bytes::Bytes, Error> {

@@ -35,6 +35,19 @@ pub struct Statement {
     pub params: Vec<Param>,
     /// Runs once for each of these, if there are any.
     pub rows: Vec<Vec<Param>>,
+    /// Runs once for each of these instead: parameters by name.
+    pub named: Vec<Named>,
+}
+
+/// Parameters by name, without the `:`, `@` or `$`.
+pub type Named = Vec<(String, Param)>;
+
+impl Statement {
+    /// How often it runs.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.named.len().max(self.rows.len()).max(1)
+    }
 }
 
 impl ToSql for Param {
@@ -94,13 +107,143 @@ impl<'de> Visitor<'de> for ParamVisitor {
         Ok(Param::Text(value))
     }
 
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Param, S::Error> {
+        let mut bytes = Vec::new();
+        let wrong = |_| S::Error::custom("a list as parameter is a blob: numbers from 0 to 255");
+        while let Some(byte) = seq.next_element::<u8>().map_err(wrong)? {
+            bytes.push(byte);
+        }
+        Ok(Param::Blob(bytes))
+    }
+
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Param, M::Error> {
         let wrong = || M::Error::custom("an object as parameter must be {\"base64\": \"…\"}");
-        let (key, text): (String, String) = map.next_entry()?.ok_or_else(wrong)?;
-        if key != "base64" || map.next_key::<serde::de::IgnoredAny>()?.is_some() {
+        let key: String = map.next_key()?.ok_or_else(wrong)?;
+        if key != "base64" {
             return Err(wrong());
         }
-        BASE64.decode(text).map(Param::Blob).map_err(|_| M::Error::custom("a blob is not valid base64"))
+        let text: String = map.next_value()?;
+        if map.next_key::<serde::de::IgnoredAny>()?.is_some() {
+            return Err(wrong());
+        }
+        blob(&text)
+    }
+}
+
+/// An element after the SQL, or an element of `rows`: a parameter, or several by name.
+enum Item {
+    One(Param),
+    Named(Named),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ItemVisitor)
+    }
+}
+
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ParamVisitor.expecting(f)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Item, E> {
+        ParamVisitor.visit_unit().map(Item::One)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Item, E> {
+        ParamVisitor.visit_bool(value).map(Item::One)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Item, E> {
+        ParamVisitor.visit_i64(value).map(Item::One)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Item, E> {
+        ParamVisitor.visit_u64(value).map(Item::One)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Item, E> {
+        ParamVisitor.visit_f64(value).map(Item::One)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Item, E> {
+        ParamVisitor.visit_str(value).map(Item::One)
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<Item, S::Error> {
+        ParamVisitor.visit_seq(seq).map(Item::One)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Item, M::Error> {
+        let named = named(map)?;
+        if let [(name, Param::Text(text))] = &named[..]
+            && name == "base64"
+        {
+            return blob(text).map(Item::One);
+        }
+        Ok(Item::Named(named))
+    }
+}
+
+fn blob<E: Error>(text: &str) -> Result<Param, E> {
+    BASE64.decode(text).map(Param::Blob).map_err(|_| E::custom("a blob is not valid base64"))
+}
+
+/// Names with and without their sign are the same.
+fn named<'de, M: MapAccess<'de>>(mut map: M) -> Result<Named, M::Error> {
+    let mut all = Named::new();
+    while let Some((name, value)) = map.next_entry::<String, Param>()? {
+        let name = name.strip_prefix([':', '@', '$']).map(str::to_owned).unwrap_or(name);
+        if all.iter().any(|(known, _)| *known == name) {
+            return Err(M::Error::custom(format_args!("the parameter {name} is given twice")));
+        }
+        if all.len() == NAMES_MAX {
+            return Err(M::Error::custom(format_args!("more than {NAMES_MAX} parameters with a name")));
+        }
+        all.push((name, value));
+    }
+    Ok(all)
+}
+
+/// Parameters with a name in one statement: each is looked for among all.
+const NAMES_MAX: usize = 1000;
+
+/// `params`: a list, or an object by name.
+enum Many {
+    List(Vec<Param>),
+    Named(Named),
+}
+
+impl<'de> Deserialize<'de> for Many {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ManyVisitor)
+    }
+}
+
+struct ManyVisitor;
+
+impl<'de> Visitor<'de> for ManyVisitor {
+    type Value = Many;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of parameters, or an object of parameters by name")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Many, S::Error> {
+        let mut all = Vec::new();
+        while let Some(param) = seq.next_element()? {
+            all.push(param);
+        }
+        Ok(Many::List(all))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Many, M::Error> {
+        named(map).map(Many::Named)
     }
 }
 
@@ -126,26 +269,50 @@ impl<'de> Visitor<'de> for StatementVisitor {
     fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Statement, S::Error> {
         let sql = seq.next_element()?.ok_or_else(|| S::Error::custom("an empty statement"))?;
         let mut params = Vec::new();
-        while let Some(param) = seq.next_element()? {
-            params.push(param);
+        let mut named = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            match item {
+                Item::One(param) => params.push(param),
+                Item::Named(names) => named.push(names),
+            }
         }
-        Ok(Statement { sql, params, rows: Vec::new() })
+        if named.len() > 1 || (named.len() == 1 && !params.is_empty()) {
+            return Err(S::Error::custom("parameters are a list, or one object by name"));
+        }
+        Ok(Statement { sql, params, named, ..Statement::default() })
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Statement, M::Error> {
-        let (mut sql, mut params, mut rows) = (None, Vec::new(), Vec::new());
+        let (mut sql, mut params, mut rows) = (None, None, Vec::new());
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match &*key {
                 "sql" => sql = Some(map.next_value()?),
-                "params" => params = map.next_value()?,
+                "params" => params = Some(map.next_value()?),
                 "rows" => rows = map.next_value()?,
                 other => return Err(M::Error::unknown_field(other, &["sql", "params", "rows"])),
             }
         }
-        if !params.is_empty() && !rows.is_empty() {
-            return Err(M::Error::custom("a statement has either params or rows"));
+        let sql = sql.ok_or_else(|| M::Error::missing_field("sql"))?;
+        let mut statement = Statement { sql, ..Statement::default() };
+        let some = !rows.is_empty();
+        for row in rows {
+            match row {
+                Many::List(row) => statement.rows.push(row),
+                Many::Named(row) => statement.named.push(row),
+            }
         }
-        Ok(Statement { sql: sql.ok_or_else(|| M::Error::missing_field("sql"))?, params, rows })
+        if !statement.rows.is_empty() && !statement.named.is_empty() {
+            return Err(M::Error::custom("rows are all lists, or all objects by name"));
+        }
+        match params {
+            Some(Many::List(params)) if params.is_empty() => {}
+            Some(Many::Named(params)) if params.is_empty() => {}
+            Some(_) if some => return Err(M::Error::custom("a statement has either params or rows")),
+            Some(Many::List(params)) => statement.params = params,
+            Some(Many::Named(params)) => statement.named.push(params),
+            None => {}
+        }
+        Ok(statement)
     }
 }
 
@@ -160,6 +327,17 @@ pub struct Outcome {
     pub rows: Option<Rows>,
     /// Why it failed.
     pub error: Option<String>,
+    /// How long it ran.
+    pub time: std::time::Duration,
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// With the types of columns, as rqlite's clients expect.
+    pub types: bool,
+    /// With how long each statement ran.
+    pub timings: bool,
 }
 
 /// Rows, as JSON already.
@@ -167,6 +345,10 @@ pub struct Outcome {
 pub struct Rows {
     /// Names of the columns.
     pub columns: Vec<String>,
+    /// Their declared types, in lower case; of an expression what its first value is.
+    pub types: Vec<String>,
+    /// Blobs are lists of numbers instead of `{"base64"}`.
+    pub blob_array: bool,
     /// `[row, row …]` without the brackets.
     pub json: Vec<u8>,
     /// How many.
@@ -191,11 +373,60 @@ impl Rows {
                 write_str(&mut self.json, column);
                 self.json.push(b':');
             }
-            write_value(&mut self.json, row.get_ref(i)?);
+            let value = row.get_ref(i)?;
+            if let Some(kind) = self.types.get_mut(i).filter(|kind| kind.is_empty()) {
+                kind.push_str(kind_of(value));
+            }
+            match value {
+                ValueRef::Blob(bytes) if self.blob_array => write_numbers(&mut self.json, bytes),
+                value => write_value(&mut self.json, value),
+            }
         }
         self.json.push(close);
         self.count += 1;
         Ok(())
+    }
+}
+
+impl Rows {
+    fn write_types(&self, out: &mut Vec<u8>) {
+        let (open, close) = if self.associative { (b'{', b'}') } else { (b'[', b']') };
+        out.push(open);
+        for (i, (kind, column)) in self.types.iter().zip(&self.columns).enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            if self.associative {
+                write_str(out, column);
+                out.push(b':');
+            }
+            write_str(out, kind);
+        }
+        out.push(close);
+    }
+
+    /// The same rows as objects by column name.
+    pub fn associate(&mut self) {
+        let list = [b"[", &self.json[..], b"]"].concat();
+        // What was written above reads back.
+        let Ok(rows) = serde_json::from_slice::<Vec<Vec<&serde_json::value::RawValue>>>(&list) else {
+            return;
+        };
+        let mut json = Vec::with_capacity(list.len() * 2);
+        for (n, row) in rows.iter().enumerate() {
+            json.push(if n > 0 { b',' } else { b' ' });
+            json.push(b'{');
+            for (i, (column, value)) in self.columns.iter().zip(row).enumerate() {
+                if i > 0 {
+                    json.push(b',');
+                }
+                write_str(&mut json, column);
+                json.push(b':');
+                json.extend_from_slice(value.get().as_bytes());
+            }
+            json.push(b'}');
+        }
+        (self.json, self.associative) = (json, true);
     }
 }
 
@@ -207,7 +438,7 @@ impl Outcome {
     }
 
     /// Writes it as JSON.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut Vec<u8>, shape: Shape) {
         let mut object = Object { out, fields: 0 };
         if let Some(id) = self.last_insert_id {
             write_number(object.field("last_insert_id"), id);
@@ -225,6 +456,9 @@ impl Outcome {
                 write_str(out, column);
             }
             out.push(b']');
+            if shape.types {
+                rows.write_types(object.field("types"));
+            }
             let out = object.field(if rows.associative { "rows" } else { "values" });
             out.push(b'[');
             out.extend_from_slice(&rows.json);
@@ -233,20 +467,28 @@ impl Outcome {
         if let Some(error) = &self.error {
             write_str(object.field("error"), error);
         }
+        if shape.timings {
+            write_number(object.field("time"), self.time.as_secs_f64());
+        }
         object.end();
     }
 }
 
 /// `{"results":[…]}`
-pub fn write_results(out: &mut Vec<u8>, results: &[Outcome]) {
+pub fn write_results(out: &mut Vec<u8>, results: &[Outcome], shape: Shape) {
     out.extend_from_slice(b"{\"results\":[");
     for (i, outcome) in results.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        outcome.write(out);
+        outcome.write(out, shape);
     }
-    out.extend_from_slice(b"]}");
+    out.push(b']');
+    if shape.timings {
+        out.extend_from_slice(b",\"time\":");
+        write_number(out, results.iter().map(|one| one.time).sum::<std::time::Duration>().as_secs_f64());
+    }
+    out.push(b'}');
 }
 
 struct Object<'a> {
@@ -294,6 +536,27 @@ fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
     }
 }
 
+fn kind_of(value: ValueRef<'_>) -> &'static str {
+    match value {
+        ValueRef::Null => "",
+        ValueRef::Integer(_) => "integer",
+        ValueRef::Real(_) => "real",
+        ValueRef::Text(_) => "text",
+        ValueRef::Blob(_) => "blob",
+    }
+}
+
+fn write_numbers(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'[');
+    for (i, byte) in bytes.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_number(out, byte);
+    }
+    out.push(b']');
+}
+
 #[cfg(test)]
 mod tests {
     use messages::sql;
@@ -307,7 +570,7 @@ mod tests {
         let read: Statement = serde_json::from_str(&serde_json::to_string(&full).unwrap()).unwrap();
         let expected =
             vec![Param::Null, Param::Int(1), Param::Int(7), Param::Real(0.5), Param::Text("t".into())];
-        assert_eq!(read, Statement { sql: "A".into(), params: expected, rows: vec![] });
+        assert_eq!(read, Statement { sql: "A".into(), params: expected, ..Statement::default() });
         let many = sql::Statement::many("B", vec![vec![json!(1)], vec![json!({"base64": "AAE="})]]);
         let read: Statement = serde_json::from_str(&serde_json::to_string(&many).unwrap()).unwrap();
         assert_eq!(read.rows, [vec![Param::Int(1)], vec![Param::Blob(vec![0, 1])]]);
@@ -324,8 +587,12 @@ mod tests {
             (r#"[{"params": []}]"#, "missing field `sql`"),
             (r#"[{"sql": "x", "parms": []}]"#, "unknown field `parms`"),
             (r#"[{"sql": "x", "params": [1], "rows": [[1]]}]"#, "either params or rows"),
-            (r#"[["x", [1]]]"#, "expected a parameter"),
-            (r#"[["x", {"base65": "AA=="}]]"#, "must be {\"base64\""),
+            (r#"[["x", [256]]]"#, "a list as parameter is a blob"),
+            (r#"[["x", {"a": {"b": 1}}]]"#, "must be {\"base64\""),
+            (r#"[["x", {"a": 1}, 2]]"#, "a list, or one object by name"),
+            (r#"[["x", {"a": 1, ":a": 2}]]"#, "given twice"),
+            (r#"[{"sql": "x", "rows": [[1], {"a": 1}]}]"#, "all lists, or all objects"),
+            (r#"[{"sql": "x", "params": [{"base65": "AA=="}]}]"#, "must be {\"base64\""),
             (r#"[["x", {"base64": "?"}]]"#, "not valid base64"),
             (r#"[["x", 18446744073709551615]]"#, "does not fit a 64-bit integer"),
         ] {
@@ -336,12 +603,8 @@ mod tests {
 
     #[test]
     fn outcomes_are_written_as_messages_reads_them() {
-        let rows = Rows {
-            columns: vec!["a\"b".into()],
-            json: b"[1],[\"x\"]".to_vec(),
-            count: 2,
-            associative: false,
-        };
+        let rows =
+            Rows { columns: vec!["a\"b".into()], json: b"[1],[\"x\"]".to_vec(), count: 2, ..Rows::default() };
         let all = [
             Outcome { last_insert_id: Some(-3), rows_affected: Some(2), ..Outcome::default() },
             Outcome { rows: Some(rows), ..Outcome::default() },
@@ -349,7 +612,7 @@ mod tests {
             Outcome::default(),
         ];
         let mut out = Vec::new();
-        write_results(&mut out, &all);
+        write_results(&mut out, &all, Shape::default());
         let read: sql::Results = serde_json::from_slice(&out).unwrap();
         assert_eq!((read.results[0].last_insert_id, read.results[0].rows_affected), (Some(-3), Some(2)));
         assert_eq!(read.results[1].columns, ["a\"b"]);

@@ -37,7 +37,7 @@ fn requests_that_are_wrong_are_told_so() {
             ("/db/execute", "[[]]", 422),
             ("/db/execute", "{\"sql\": 1}", 422),
             ("/db/execute", "[{\"sql\": \"SELECT 1\", \"parms\": []}]", 422),
-            ("/db/execute", "[[\"SELECT ?\", {\"x\": 1}]]", 422),
+            ("/db/execute", "[[\"SELECT ?\", {\"x\": {\"y\": 1}}]]", 422),
             ("/db/batch", "[]", 422),
             ("/db/query", "[]", 400),
             ("/db/query?level=best", "[\"SELECT 1\"]", 400),

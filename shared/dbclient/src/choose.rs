@@ -17,7 +17,7 @@ impl Need {
     pub(crate) fn of(level: Level) -> Self {
         match level {
             Level::Eventual => Self::Any,
-            Level::Session | Level::Strong => Self::Primary,
+            Level::Session | Level::Weak | Level::Strong => Self::Primary,
         }
     }
 }

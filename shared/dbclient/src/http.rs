@@ -44,6 +44,7 @@ pub(crate) async fn query(
     let target = match level {
         Level::Eventual => "/db/query?level=eventual",
         Level::Session => "/db/query?level=session",
+        Level::Weak => "/db/query?level=weak",
         Level::Strong => "/db/query?level=strong",
     };
     send(to, target, after, body, timeout).await

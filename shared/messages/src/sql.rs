@@ -53,6 +53,9 @@ pub struct Outcome {
     /// Rows it inserted, changed or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_affected: Option<u64>,
+    /// The declared type of each column in lower case; of an expression what its first value is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
     /// Names of its columns, if it returned rows (`SELECT`, `RETURNING`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
@@ -94,6 +97,8 @@ pub enum Level {
     /// Not older than the offset the caller names: it reads its own writes and never goes back.
     #[default]
     Session,
+    /// The primary, as it is: every write that it has answered, unless another replica became primary meanwhile.
+    Weak,
     /// Linearizable: sees every write acknowledged before the read began.
     Strong,
 }

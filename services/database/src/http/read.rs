@@ -57,25 +57,28 @@ async fn answer(
     match level(params)? {
         Level::Eventual => {}
         Level::Session => wait_until(state, after).await?,
-        Level::Strong if state.status().borrow().role != Role::Primary => {
+        Level::Weak | Level::Strong if state.status().borrow().role != Role::Primary => {
             return forward::to_primary(state, request, body).await;
         }
+        Level::Weak => wait_until(state, after).await?,
         Level::Strong => still_primary(state).await?,
     }
-    let read = read(state, statements, params.associative.is_some()).await?;
+    let read = read(state, statements, params).await?;
     let mut out = Vec::with_capacity(256);
-    write_results(&mut out, &read.results);
+    write_results(&mut out, &read.results, params.shape());
+    let out = params.finish(out);
     Ok(json(out, Some(read.token.to_string())))
 }
 
 fn level(params: &Params) -> Result<Level, Error> {
     match params.level.as_deref() {
-        None | Some("session") => Ok(Level::Session),
-        Some("eventual") => Ok(Level::Eventual),
-        Some("strong") => Ok(Level::Strong),
-        Some(other) => {
-            Err(problem::invalid(format!("level {other:?}: expected eventual, session or strong")))
-        }
+        None | Some("weak" | "auto") => Ok(Level::Weak),
+        Some("session") => Ok(Level::Session),
+        Some("eventual" | "none") => Ok(Level::Eventual),
+        Some("strong" | "linearizable") => Ok(Level::Strong),
+        Some(other) => Err(problem::invalid(format!(
+            "level {other:?}: expected weak, strong or linearizable, session, eventual or none, or auto"
+        ))),
     }
 }
 
@@ -110,13 +113,14 @@ async fn still_primary(shared: &Shared) -> Result<(), Error> {
     }
 }
 
-async fn read(state: &State, statements: Vec<Statement>, associative: bool) -> Result<Answer, Error> {
+async fn read(state: &State, statements: Vec<Statement>, params: &Params) -> Result<Answer, Error> {
     let shared = shared(state);
     let limits = Limits {
         rows_max: shared.config.rows_max,
         result_bytes_max: shared.config.result_bytes_max,
         time: Duration::from_millis(shared.config.read_time_ms),
-        associative,
+        associative: params.associative.is_some(),
+        blob_array: params.blob_array.is_some(),
     };
     let place = tokio::time::timeout(shared.config.wait(), state.readers.place())
         .await

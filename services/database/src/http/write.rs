@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 use super::{Params, QueryParams, State, body, forward, json, problem};
 use crate::sqlite::group::{Transaction, changes_schema};
+use crate::sqlite::guard::first_word;
 use crate::state::{Claim, Role, Shared, Write, WriteError, Written};
-use crate::wire::{Statement, write_results};
+use crate::wire::{Outcome, Rows, Shape, Statement, write_results};
 
 /// Statements, each on its own, or with `?transaction` all or none.
 pub async fn execute(
@@ -26,19 +27,45 @@ pub async fn execute(
     if state.status().borrow().role != Role::Primary {
         return forward::to_primary(&state, &request, body).await;
     }
-    let statements: Vec<Statement> = parse(&body, state.limits.json_depth_max)?;
+    let mut statements: Vec<Statement> = parse(&body, state.limits.json_depth_max)?;
+    let framed = params.transaction.is_some() && unframe(&mut statements);
     if statements.is_empty() {
         return Err(problem::invalid("no statements"));
     }
+    let count = statements.len();
     let transactions = match params.transaction {
         Some(_) => vec![Transaction { statements, continues: false }],
         None => one_by_one(statements),
     };
     let written = write(&state, transactions, None, false).await?;
     let mut out = Vec::with_capacity(64);
-    let results: Vec<_> = written.answers.into_iter().flatten().collect();
-    write_results(&mut out, &results);
+    let mut results: Vec<_> = written.answers.into_iter().flatten().collect();
+    if params.associative.is_some() {
+        results.iter_mut().filter_map(|one| one.rows.as_mut()).for_each(Rows::associate);
+    }
+    if framed {
+        let all = results.len() == count && results.iter().all(|one| one.error.is_none());
+        results.insert(0, Outcome::default());
+        results.extend(all.then(Outcome::default));
+    }
+    write_results(&mut out, &results, params.shape());
+    let out = params.finish(out);
     Ok(json(out, Some(written.token.to_string())))
+}
+
+/// A request is a transaction: BEGIN as its first statement and COMMIT as its last are taken away, and answered as done.
+fn unframe(statements: &mut Vec<Statement>) -> bool {
+    let is = |one: Option<&Statement>, words: &[&str]| {
+        one.is_some_and(|one| words.iter().any(|word| word.eq_ignore_ascii_case(first_word(&one.sql))))
+    };
+    let framed = statements.len() > 2
+        && is(statements.first(), &["BEGIN"])
+        && is(statements.last(), &["COMMIT", "END"]);
+    if framed {
+        statements.pop();
+        statements.remove(0);
+    }
+    framed
 }
 
 /// Each alone, as on one connection: what one inserted, the next may ask for.
@@ -100,7 +127,7 @@ async fn run(
         if i > 0 {
             out.push(b',');
         }
-        write_results(&mut out, results);
+        write_results(&mut out, results, Shape::default());
     }
     out.extend_from_slice(b"]}");
     Ok(json(out, Some(written.token.to_string())))

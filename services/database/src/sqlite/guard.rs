@@ -31,6 +31,7 @@ pub fn kind(sql: &str) -> Kind {
             "names that begin with _standfast_ belong to Standfast: no schema change may contain one",
         ),
         "CREATE" | "ALTER" | "DROP" | "REINDEX" | "ANALYZE" => Kind::Schema,
+        "PRAGMA" if sets_version(sql) => Kind::Schema,
         "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => Kind::Refused(
             "transactions are not controlled by statements: send the statements in one request with ?transaction",
         ),
@@ -47,11 +48,20 @@ pub(super) fn mentions_system_table(sql: &str) -> bool {
     sql.as_bytes().windows(PREFIX.len()).any(|part| part.eq_ignore_ascii_case(PREFIX))
 }
 
+/// Numbers of a client's in the file's header: migrations keep their state there.
+const VERSIONS: &[&str] = &["user_version", "application_id"];
+
+/// Whether it may be a change of one; the authorizer has the last word.
+fn sets_version(sql: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    sql.contains(['=', '(']) && VERSIONS.iter().any(|name| sql.contains(name))
+}
+
 fn is_empty(sql: &str) -> bool {
     after_comments(sql).is_empty()
 }
 
-fn first_word(sql: &str) -> &str {
+pub(crate) fn first_word(sql: &str) -> &str {
     let rest = after_comments(sql);
     let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
     &rest[..end]
@@ -242,7 +252,31 @@ const TELLING: &[&str] = &[
     "database_list",
     "pragma_list",
     "module_list",
+    "schema_version",
+    "user_version",
+    "encoding",
+    "page_count",
+    "page_size",
+    "freelist_count",
+    "foreign_keys",
+    "defer_foreign_keys",
+    "read_uncommitted",
+    "journal_mode",
+    "synchronous",
+    "locking_mode",
+    "busy_timeout",
+    "cache_size",
+    "temp_store",
+    "auto_vacuum",
+    "recursive_triggers",
+    "legacy_alter_table",
+    "ignore_check_constraints",
+    "application_id",
+    "secure_delete",
 ];
+
+/// Of those that tell, the ones whose argument names a table or index, or says how much to tell.
+const WITH_ARGUMENT: usize = 13;
 
 /// Virtual tables that SQLite has by itself and that show pages, statements or other tables' content.
 const INNER: &[&str] =
@@ -336,12 +370,15 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
         A::Transaction { .. } | A::Savepoint { .. } => {
             Err("transactions are not controlled by statements".to_owned())
         }
-        A::Pragma { pragma_name, .. } => {
-            let telling = TELLING.iter().any(|known| known.eq_ignore_ascii_case(pragma_name));
-            if telling {
-                Ok(())
-            } else {
-                Err(format!("PRAGMA {pragma_name} is refused: it is not replicated"))
+        A::Pragma { pragma_name, pragma_value } => {
+            let is = |known: &str| known.eq_ignore_ascii_case(pragma_name);
+            match TELLING.iter().position(|known| is(known)) {
+                Some(_) if voice == Voice::Schema && VERSIONS.iter().any(|known| is(known)) => Ok(()),
+                Some(at) if at < WITH_ARGUMENT || pragma_value.is_none() => Ok(()),
+                Some(_) => Err(format!(
+                    "PRAGMA {pragma_name} can be asked, not set: connections are shared by all clients"
+                )),
+                None => Err(format!("PRAGMA {pragma_name} is refused: it is not replicated")),
             }
         }
         A::Function { function_name }

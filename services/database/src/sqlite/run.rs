@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Statement as Prepared, ffi};
 
 use super::cause::Cause;
-use crate::wire::{Outcome, Param, Rows, Statement};
+use crate::wire::{Named, Outcome, Param, Rows, Statement};
 use messages::sql::{RESULT_TOO_LARGE, TOO_LARGE};
 
 /// Bounds of what one statement may take and give.
@@ -17,6 +17,8 @@ pub struct Limits {
     pub time: std::time::Duration,
     /// Rows as objects.
     pub associative: bool,
+    /// Blobs as lists of numbers.
+    pub blob_array: bool,
 }
 
 /// A statement did not run.
@@ -80,18 +82,24 @@ pub fn run(
     statement: &Statement,
     limits: &Limits,
 ) -> Result<Outcome, Failed> {
+    let since = clock::now();
     let mut outcome = Outcome::default();
     if prepared.column_count() > 0 {
-        let columns = prepared.column_names().into_iter().map(str::to_owned).collect();
-        outcome.rows = Some(Rows { columns, associative: limits.associative, ..Rows::default() });
+        let all = prepared.columns();
+        let columns = all.iter().map(|column| column.name().to_owned()).collect();
+        let declared = |kind: Option<&str>| kind.unwrap_or_default().to_ascii_lowercase();
+        let types = all.iter().map(|column| declared(column.decl_type())).collect();
+        let (associative, blob_array) = (limits.associative, limits.blob_array);
+        outcome.rows = Some(Rows { columns, types, associative, blob_array, ..Rows::default() });
     }
     let changes = !prepared.readonly();
     let mut affected = 0;
-    let once = [&statement.params];
-    let runs: &mut dyn Iterator<Item = &Vec<Param>> =
-        if statement.rows.is_empty() { &mut once.into_iter() } else { &mut statement.rows.iter() };
-    for params in runs {
-        bind(prepared, params)?;
+    for i in 0..statement.runs() {
+        match (statement.named.get(i), statement.rows.get(i)) {
+            (Some(named), _) => bind_named(prepared, named)?,
+            (None, Some(row)) => bind(prepared, row)?,
+            (None, None) => bind(prepared, &statement.params)?,
+        }
         match &mut outcome.rows {
             None => affected += prepared.raw_execute()? as u64,
             Some(rows) => {
@@ -103,6 +111,7 @@ pub fn run(
     if changes {
         outcome.rows_affected = Some(affected);
     }
+    outcome.time = clock::now() - since;
     Ok(outcome)
 }
 
@@ -118,6 +127,27 @@ fn bind(prepared: &mut Prepared<'_>, params: &[Param]) -> Result<(), Failed> {
         prepared.raw_bind_parameter(i + 1, param)?;
     }
     Ok(())
+}
+
+fn bind_named(prepared: &mut Prepared<'_>, named: &Named) -> Result<(), Failed> {
+    let mut used = vec![false; named.len()];
+    for i in 1..=prepared.parameter_count() {
+        let sign = prepared.parameter_name(i).map(str::to_owned);
+        let name = sign.as_deref().and_then(|name| name.strip_prefix([':', '@', '$']));
+        let Some(name) = name else {
+            let says = "the statement has parameters without a name: give a list, not an object";
+            return Err(Failed::Statement(says.to_owned()));
+        };
+        let Some(at) = named.iter().position(|(known, _)| known == name) else {
+            return Err(Failed::Statement(format!("the parameter {name} was not given")));
+        };
+        used[at] = true;
+        prepared.raw_bind_parameter(i, &named[at].1)?;
+    }
+    match used.iter().position(|used| !used) {
+        Some(at) => Err(Failed::Statement(format!("the statement has no parameter {}", named[at].0))),
+        None => Ok(()),
+    }
 }
 
 fn collect(

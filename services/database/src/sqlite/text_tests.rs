@@ -50,7 +50,7 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn the_functions_say_what_sqlites_own_say(a in value(), b in value(), c in value()) {

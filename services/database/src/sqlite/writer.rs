@@ -107,6 +107,7 @@ impl Writer {
             result_bytes_max: config.result_bytes_max,
             time: Duration::from_millis(config.write_time_ms),
             associative: false,
+            blob_array: false,
         };
         let ticker = Ticker::start(conn.get_interrupt_handle())?;
         let conn = Replicated::new(conn);
