@@ -44,7 +44,7 @@ impl Memories {
     }
 
     /// Another client's statements begin, or go on with what they left. The caller has made `changes()` of the connection
-    /// 0 if any of these statements may ask for it.
+    /// 0.
     pub fn begin(&self, conn: &Connection, memory: Memory) {
         // SAFETY: the handle is valid for the life of `conn`.
         let total = unsafe {

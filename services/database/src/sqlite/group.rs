@@ -210,8 +210,8 @@ impl Writer {
     /// SQLite remembers counts of a connection; each request finds those of a connection that is its own.
     fn begin_memory(&self, job: &Job<'_>) -> Result<(), StoreError> {
         let memory = if job.transaction.continues { job.memory } else { Memory::default() };
-        let asks = || job.transaction.statements.iter().any(|statement| mentions_changes(&statement.sql));
-        if self.conn.changes() != 0 && (self.counts_changes.get() || asks()) {
+        if self.conn.changes() != 0 {
+            // There is no other way to set it, and looking whether anybody asks costs more.
             self.own("DELETE FROM _standfast_position WHERE 0")?;
         }
         self.memories.begin(&self.conn, memory);
@@ -327,11 +327,6 @@ fn is_enough(last: &Job<'_>, next: &Job<'_>, began: Instant) -> bool {
 #[must_use]
 pub fn changes_schema(transaction: &Transaction) -> bool {
     transaction.statements.iter().any(|statement| kind(&statement.sql) == Kind::Schema)
-}
-
-/// Whether the text may ask for `changes()` or `total_changes()`.
-fn mentions_changes(sql: &str) -> bool {
-    sql.as_bytes().windows(7).any(|word| word.eq_ignore_ascii_case(b"changes"))
 }
 
 #[cfg(test)]

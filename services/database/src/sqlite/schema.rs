@@ -1,15 +1,9 @@
-//! What the writer must know of the schema: what cannot be replicated, what a statement made, and who asks for counts.
+//! What the writer must know of the schema: what cannot be replicated, and what a statement made.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::guard::{Guard, Voice};
 use super::run::Failed;
-
-/// Whether a trigger or a view may ask for `changes()`.
-pub fn counts_changes(conn: &Connection) -> rusqlite::Result<bool> {
-    let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type IN ('trigger', 'view') AND sql LIKE '%changes%')";
-    conn.query_row(find, [], |row| row.get(0))
-}
 
 /// SQLite deletes a dropped table's rows first, and runs foreign key actions: those would not be in the log.
 pub fn refuse_referenced(conn: &Connection, guard: &Guard, table: &str) -> Result<(), Failed> {

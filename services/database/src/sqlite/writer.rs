@@ -12,7 +12,6 @@ use rusqlite::{Connection, backup::Backup};
 use super::cause::Cause;
 use super::guard::{Guard, Voice, mentions_system_table};
 use super::run::Limits;
-use super::schema;
 use super::sequences::{self, Watch};
 use super::store::{self, Directory};
 use super::system;
@@ -78,8 +77,6 @@ pub struct Writer {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) sequences: Watch,
-    /// A trigger or a view asks for `changes()`.
-    pub(super) counts_changes: Cell<bool>,
     /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong; and its
     /// commit may take long.
     pub(super) unsettled: Cell<bool>,
@@ -122,7 +119,6 @@ impl Writer {
             config: config.clone(),
             limits,
             sequences: Watch::default(),
-            counts_changes: Cell::new(false),
             unsettled: Cell::new(false),
             leads: Cell::new(false),
         };
@@ -274,7 +270,6 @@ impl Writer {
         self.guard.speak(Voice::Own);
         self.conn.schema_changed();
         self.conn.flush_prepared_statement_cache();
-        self.counts_changes.set(schema::counts_changes(&self.conn)?);
         Ok(self.sequences.learn(&self.conn)?)
     }
 
