@@ -76,6 +76,11 @@ pub fn read(text: &[u8], rules: &Rules, now: WallMs) -> Result<NewJob, Error> {
     let tags = given.tags.unwrap_or_default();
     check_tags(&tags)?;
     let run_at = start_time(given.delay_ms, given.run_at.as_deref(), rules.delay_max, now)?;
+    // 0: as the command's configuration says, which its runner knows.
+    let timeout_ms = match given.timeout_ms {
+        None if given.kind == "command" => 0,
+        given => ranged("timeout_ms", given, 60_000, 1, TIMEOUT_MS_MAX)?,
+    };
     Ok(NewJob {
         id: new_id(now),
         kind: given.kind.into_owned(),
@@ -83,7 +88,7 @@ pub fn read(text: &[u8], rules: &Rules, now: WallMs) -> Result<NewJob, Error> {
         priority: ranged("priority", given.priority, 4, 0, PRIORITY_MAX)? as u8,
         run_at,
         max_attempts: ranged("max_attempts", given.max_attempts, 5, 1, ATTEMPTS_MAX)? as u32,
-        timeout_ms: ranged("timeout_ms", given.timeout_ms, 60_000, 1, TIMEOUT_MS_MAX)?,
+        timeout_ms,
         payload: given.payload.map_or_else(|| "null".to_owned(), |raw| raw.get().to_owned()),
         tags,
         traceparent: None,
@@ -197,6 +202,15 @@ mod tests {
         );
         assert_eq!((job.payload.as_str(), job.run_at, job.tags.len()), ("null", NOW, 0));
         assert_eq!(job.id.get_version_num(), 7);
+    }
+
+    /// A command that may take two minutes was ended after one.
+    #[test]
+    fn a_command_without_a_time_limit_gets_the_one_of_its_configuration() {
+        assert_eq!(submit(r#"{"kind":"command"}"#).unwrap().timeout_ms, 0);
+        assert_eq!(submit(r#"{"kind":"command","timeout_ms":null}"#).unwrap().timeout_ms, 0);
+        assert_eq!(submit(r#"{"kind":"command","timeout_ms":7}"#).unwrap().timeout_ms, 7);
+        assert_eq!(submit(r#"{"kind":"commander"}"#).unwrap().timeout_ms, 60_000);
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Whole {
             registry: registry.clone(),
             database: client,
             handlers: HashMap::new(),
+            helper: jobs::Helper::default(),
         };
         root.add_instance("jobs", "jobs-1", &jobs::TREE, jobs::env(jobs::Config::default(), on).unwrap())
             .await

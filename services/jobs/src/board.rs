@@ -18,7 +18,7 @@ use jobstore::{Claimed, Lease};
 use tokio::sync::{Notify, watch};
 
 pub use outbox::{Lost, Outcome, Report};
-pub use seats::{Assignment, Attempt, Seat};
+pub use seats::{Assignment, Attempt, Seat, limit_of};
 
 /// What an attempt is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

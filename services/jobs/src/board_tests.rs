@@ -89,7 +89,7 @@ fn a_new_life_takes_the_job_of_a_hung_one_whose_report_then_counts_for_nothing()
     board.sit(&seat(2));
     assert_eq!(board.lost_now().len(), 1);
     assert_eq!(*hung.signal.borrow(), Signal::Over);
-    hung.attempt.finish(Outcome::Done("late".into()));
+    hung.attempt.finish(Outcome::Done("late".into(), None));
     assert!(board.reports_now(10, 1_000).is_empty());
 }
 
@@ -97,7 +97,7 @@ fn a_new_life_takes_the_job_of_a_hung_one_whose_report_then_counts_for_nothing()
 fn reports_stay_until_they_are_settled_and_come_in_bounded_batches() {
     let board = Arc::new(Board::default());
     board.assign(&(0..5).map(|_| claimed(1)).collect::<Vec<_>>());
-    (0..5).for_each(|_| take(&board).attempt.finish(Outcome::Done("x".repeat(400))));
+    (0..5).for_each(|_| take(&board).attempt.finish(Outcome::Done("x".repeat(400), None)));
     assert_eq!(board.reports_now(3, usize::MAX).len(), 3);
     assert_eq!(board.reports_now(10, 1_000).len(), 2, "500 bytes each");
     assert_eq!(board.reports_now(10, 1).len(), 1, "one always fits");
@@ -113,11 +113,11 @@ fn a_revoked_attempt_is_told_and_one_that_is_reported_is_not() {
     board.assign(&[claimed(1), claimed(1)]);
     let (running, done) = (take(&board), take(&board));
     let lease = lease_of(&done.attempt.job);
-    done.attempt.finish(Outcome::Done("1".into()));
+    done.attempt.finish(Outcome::Done("1".into(), None));
     assert!(!board.revoke(lease), "it may be missing because it was stored a moment ago");
     assert!(board.revoke(lease_of(&running.attempt.job)));
     assert_eq!(*running.signal.borrow(), Signal::Over);
-    running.attempt.finish(Outcome::Done("2".into()));
+    running.attempt.finish(Outcome::Done("2".into(), None));
     assert_eq!(board.reports_now(10, usize::MAX).len(), 1);
 }
 
@@ -132,7 +132,7 @@ fn the_same_claim_found_twice_runs_once() {
     assert!(ready(std::pin::pin!(board.next(&seat(1)))).is_none());
     assert_eq!(
         board.time_out(work.deadline + Duration::from_secs(2), Duration::from_secs(1), |_| {
-            Outcome::Done("timed out".into())
+            Outcome::Done("timed out".into(), None)
         }),
         1
     );

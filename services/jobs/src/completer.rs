@@ -82,7 +82,7 @@ async fn settle(runner: &Runner, life: &Life, reports: Vec<Arc<Report>>) {
 fn refused(runner: &Runner, report: &Arc<Report>, error: &Error) {
     let job = &report.job;
     runner.telemetry.refused_by_database(Some(Lease { id: job.id, token: job.token }), error);
-    if matches!(report.outcome, Outcome::Done(_)) {
+    if matches!(report.outcome, Outcome::Done(..)) {
         let detail = "the database did not take the result".to_owned();
         let outcome = Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() };
         runner.board.replace(report, outcome);
@@ -97,7 +97,9 @@ async fn store(runner: &Runner, reports: &[Arc<Report>]) -> Result<(), Error> {
     for report in reports {
         let lease = Lease { id: report.job.id, token: report.job.token };
         match &report.outcome {
-            Outcome::Done(result) => completions.push(Completion { lease, result: result.clone() }),
+            Outcome::Done(result, note) => {
+                completions.push(Completion { lease, result: result.clone(), note: note.clone() });
+            }
             Outcome::Ended { reason, detail, retry_at } => endings.push(Ending {
                 lease,
                 reason: *reason,

@@ -91,7 +91,13 @@ pub struct Command {
     /// Working directory. Default `/`.
     #[serde(default)]
     pub cwd: Option<PathBuf>,
-    /// One run may take so long, if the job's own `timeout_ms` does not end it before. Default 3,600,000.
+    /// As which user it runs, by name or number, with that user's main group and no other. Default: that of the node.
+    /// Another user takes a node that is root. Give one to what you do not trust: programs of the node's own user can
+    /// kill the node.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// One run may take so long. The job's own `timeout_ms` may end it before; a job that is submitted without one gets
+    /// this. Default 3,600,000 for a run, and a minute for a job that is submitted without. Range 1 to 86,400,000.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
     /// Address space of each of its processes (`RLIMIT_AS`). Default 1,073,741,824 (1 GiB), at least 1 MiB.
@@ -100,6 +106,70 @@ pub struct Command {
     /// Bytes that it may write to its output. Default 1,048,576.
     #[serde(default)]
     pub output_bytes_max: Option<usize>,
+    /// Cancelled, out of time, or when the node stops, its processes get SIGTERM, and so long to end before they are
+    /// killed. Default 5,000 ms, range 0 to 20,000; with `jobs.stop_grace_ms` no more than 27,000.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
+    /// When it has ended, pipes that its children hold open are read for so long; then these get SIGTERM, and are
+    /// killed as long after that. Default 250 ms, range 0 to 5,000.
+    #[serde(default)]
+    pub pipe_grace_ms: Option<u64>,
+    /// Processes that it may have at once. They are counted ten times a second: more, and all are killed. Where the
+    /// node may make control groups, the kernel refuses to start many more than these.
+    /// Default 256, range 1 to 65,536.
+    #[serde(default)]
+    pub processes_max: Option<usize>,
+    /// Files that each of its processes may have open (`RLIMIT_NOFILE`). Default 1,024, range 16 to 1,048,576.
+    #[serde(default)]
+    pub open_files_max: Option<u64>,
+    /// Seconds of processor time for each of its processes (`RLIMIT_CPU`). Default: no limit but the time-out.
+    #[serde(default)]
+    pub cpu_s_max: Option<u64>,
+    /// Bytes of a file that it writes (`RLIMIT_FSIZE`). Default: no limit.
+    #[serde(default)]
+    pub file_bytes_max: Option<u64>,
+}
+
+impl Command {
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes_max.unwrap_or(1 << 30)
+    }
+
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.output_bytes_max.unwrap_or(1 << 20)
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms.unwrap_or(5_000))
+    }
+
+    pub(crate) fn pipe_grace(&self) -> Duration {
+        Duration::from_millis(self.pipe_grace_ms.unwrap_or(250))
+    }
+
+    pub(crate) fn processes(&self) -> usize {
+        self.processes_max.unwrap_or(256)
+    }
+
+    pub(crate) fn open_files(&self) -> u64 {
+        self.open_files_max.unwrap_or(1_024)
+    }
+
+    /// What is out of its range. `stop_grace_ms`: the worker is ended 30 s after it was asked to stop.
+    fn validate(&self, name: &str, stop_grace_ms: u64) -> Result<(), Error> {
+        let key = |field: &str| format!("jobs.commands.{name}.{field}");
+        if self.argv.first().is_none_or(String::is_empty) {
+            return Err(invalid(key("argv"), "[]", "a program and its arguments"));
+        }
+        range(&key("timeout_ms"), self.timeout_ms.unwrap_or(1), 1, 86_400_000)?;
+        range(&key("memory_bytes_max"), self.memory_bytes(), 1 << 20, 1 << 50)?;
+        range(&key("grace_ms"), self.grace_ms.unwrap_or(0), 0, 20_000.min(27_000 - stop_grace_ms))?;
+        range(&key("pipe_grace_ms"), self.pipe_grace_ms.unwrap_or(0), 0, 5_000)?;
+        range(&key("processes_max"), self.processes() as u64, 1, 65_536)?;
+        range(&key("open_files_max"), self.open_files(), 16, 1 << 20)?;
+        range(&key("cpu_s_max"), self.cpu_s_max.unwrap_or(1), 1, 86_400)?;
+        range(&key("file_bytes_max"), self.file_bytes_max.unwrap_or(0), 0, 1 << 50)
+    }
 }
 
 impl Default for Config {
@@ -176,13 +246,7 @@ impl Config {
             if !jobstore::is_command_name(name) {
                 return Err(invalid("a name in jobs.commands", format!("{name:?}"), "[A-Za-z0-9_.-]{1,64}"));
             }
-            let key = |field: &str| format!("jobs.commands.{name}.{field}");
-            if command.argv.first().is_none_or(String::is_empty) {
-                return Err(invalid(key("argv"), "[]", "a program and its arguments"));
-            }
-            if let Some(bytes) = command.memory_bytes_max {
-                range(&key("memory_bytes_max"), bytes, 1 << 20, 1 << 50)?;
-            }
+            command.validate(name, self.stop_grace_ms)?;
         }
         Ok(())
     }

@@ -20,7 +20,44 @@ use crate::board::{Board, Signal};
 const PROGRESS_BYTES_MAX: usize = 64 << 10;
 
 /// A running handler.
-pub type Running = Pin<Box<dyn Future<Output = Result<Value, Failure>>>>;
+pub type Running = Pin<Box<dyn Future<Output = Result<Answer, Failure>>>>;
+
+/// What a handler returns: JSON text, kept as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub(crate) json: String,
+    pub(crate) note: Option<String>,
+}
+
+impl From<Value> for Answer {
+    fn from(value: Value) -> Self {
+        Self { json: value.to_string(), note: None }
+    }
+}
+
+impl Answer {
+    /// `text` as it is if it is JSON that everybody can read (numbers in range, whole characters), a JSON string of it
+    /// if not.
+    #[must_use]
+    pub fn json_or_text(text: String) -> Self {
+        match serde_json::from_str::<Value>(&text) {
+            Ok(_) => Self { json: text.trim().to_owned(), note: None },
+            Err(_) => Value::String(text).into(),
+        }
+    }
+
+    /// Anything that is JSON, with raw parts as they are.
+    pub(crate) fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
+        Ok(Self { json: serde_json::to_string(value).map_err(Failure::failed)?, note: None })
+    }
+
+    /// With a remark that is kept beside the result, as the job's last progress.
+    #[must_use]
+    pub fn with_note(mut self, note: &Value) -> Self {
+        self.note = Some(note.to_string());
+        self
+    }
+}
 
 /// Runs the jobs of one kind.
 ///
@@ -35,6 +72,17 @@ pub trait Handler: Send + Sync + 'static {
     fn commands(&self) -> Option<Vec<String>> {
         None
     }
+
+    /// Time limit of a job that was submitted without one; nothing: a minute.
+    fn limit(&self, _job: &JobContext) -> Option<Duration> {
+        None
+    }
+
+    /// For so long after a time-out, a cancel or the stop of the runner the future is still polled, so that it can
+    /// clean up: [`JobContext::cancelled`] tells it.
+    fn grace(&self, _job: &JobContext) -> Duration {
+        Duration::ZERO
+    }
 }
 
 impl<F, R> Handler for F
@@ -43,7 +91,8 @@ where
     R: Future<Output = Result<Value, Failure>> + 'static,
 {
     fn run(&self, job: JobContext) -> Running {
-        Box::pin(self(job))
+        let run = self(job);
+        Box::pin(async move { run.await.map(Into::into) })
     }
 }
 
@@ -84,6 +133,8 @@ pub struct JobContext {
     pub(crate) job: Arc<Claimed>,
     pub(crate) deadline: Instant,
     pub(crate) signal: watch::Receiver<Signal>,
+    /// The worker wants it to end: it timed out, or the runner stops.
+    pub(crate) ending: watch::Receiver<bool>,
     pub(crate) board: Arc<Board>,
     pub(crate) life: Life,
     pub(crate) traceparent: String,
@@ -100,6 +151,22 @@ impl JobContext {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.job.attempt
+    }
+
+    /// Which claim of the job.
+    pub(crate) fn token(&self) -> u64 {
+        self.job.token
+    }
+
+    /// The payload as it was sent.
+    #[must_use]
+    pub fn payload_text(&self) -> &str {
+        &self.job.payload
+    }
+
+    /// The payload, with parts of its text as they were sent.
+    pub(crate) fn payload_borrowed<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+        serde_json::from_str(&self.job.payload).map_err(|e| Failure::Refused(format!("payload: {e}")))
     }
 
     /// The payload, as the handler wants it.
@@ -133,17 +200,22 @@ impl JobContext {
         self.board.progress(Lease { id: self.job.id, token: self.job.token }, text);
     }
 
-    /// Resolves when the handler should stop: somebody cancelled the job, or it was lost to another worker.
+    /// Resolves when the handler should stop: somebody cancelled the job, it was lost to another worker, its time is
+    /// up, or the runner stops and has waited for it long enough.
     pub async fn cancelled(&self) {
-        let mut signal = self.signal.clone();
-        // The sender lives as long as the attempt; when it is gone, so is the attempt.
-        let _ = signal.wait_for(|signal| *signal != Signal::Go).await;
+        let (mut signal, mut ending) = (self.signal.clone(), self.ending.clone());
+        // The senders live as long as the attempt; when one is gone, so is the attempt.
+        tokio::select! {
+            _ = signal.wait_for(|signal| *signal != Signal::Go) => {}
+            _ = ending.wait_for(|ending| *ending) => {}
+        }
     }
 
     /// Whether the handler should stop; for loops on blocking threads. True also after the deadline.
     #[must_use]
     pub fn is_over(&self) -> bool {
         *self.signal.borrow() != Signal::Go
+            || *self.ending.borrow()
             || self.signal.has_changed().is_err()
             || clock::now() >= self.deadline
     }

@@ -23,6 +23,7 @@ mod config;
 mod endings;
 mod error;
 mod handler;
+pub mod helper;
 mod herald;
 mod housekeeper;
 pub mod kinds;
@@ -47,7 +48,8 @@ use supervision::{
 
 pub use config::{Command, Config, Http, Thumbnail};
 pub use error::Error;
-pub use handler::{Failure, Handler, JobContext, Running};
+pub use handler::{Answer, Failure, Handler, JobContext, Running};
+pub use helper::Helper;
 
 /// Supervision tree of a runner. Started top to bottom, stopped bottom to top: it stops claiming, lets the workers
 /// finish, hands back what is left, stores what ended.
@@ -86,6 +88,8 @@ pub struct Dependencies {
     pub database: Database,
     /// Further kinds, by name. One that is built in may be replaced.
     pub handlers: HashMap<String, Arc<dyn Handler>>,
+    /// What runs beside this process.
+    pub helper: Helper,
 }
 
 /// Checks the configuration and builds what survives restarts.
@@ -94,7 +98,7 @@ pub struct Dependencies {
 /// See [`Error`].
 pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     config.validate()?;
-    let mut handlers = kinds::built_in(&config)?;
+    let mut handlers = kinds::built_in(&config, &on.helper)?;
     handlers.extend(on.handlers);
     let announcer = on.registry.announce(Identity::new("jobs", &on.instance).over(on.bus.clone()));
     let workers = PoolSize("workers", config.concurrency);

@@ -110,7 +110,7 @@ impl Telemetry {
         self.attempt.with([job.kind.clone()]).observe(report.took.as_secs_f64());
         let duration_ms = report.took.as_millis() as u64;
         match &report.outcome {
-            Outcome::Done(_) => {
+            Outcome::Done(..) => {
                 self.count(state, "done");
                 tracing::debug!(job = %job.id, kind = job.kind, attempt = job.attempt, duration_ms, "job completed");
             }

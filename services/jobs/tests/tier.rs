@@ -52,6 +52,7 @@ impl Tiers {
             registry,
             database,
             handlers,
+            helper: jobs::Helper::at(env!("CARGO_BIN_EXE_standfast-helper")),
         };
         root.add_instance("jobs", "jobs-1", &jobs::TREE, jobs::env(config, on).unwrap()).await.unwrap();
         Self { root, bus, store, _dir: dir }

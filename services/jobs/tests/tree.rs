@@ -14,6 +14,7 @@ async fn env() -> supervision::Env {
         registry: discovery::Registry::standalone("conformance"),
         database: dbclient::Database::new(vec![sqlite.url]),
         handlers: Handlers::new(),
+        helper: jobs::Helper::at(env!("CARGO_BIN_EXE_standfast-helper")),
     };
     jobs::env(config(), on).unwrap()
 }

@@ -6,11 +6,17 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::failure::{Failure, Outcome};
 
 /// Format of the directory. Raised when an older program could not read what this one writes.
 const FORMAT: u32 = 1;
+
+/// An owner that was killed gives the directory up when the kernel has taken it down, and with it whatever it was just
+/// starting: that may take a moment.
+const ENDING: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A data directory that this process may use; given up when dropped, also by kill -9.
 #[derive(Debug)]
@@ -64,30 +70,55 @@ fn lock(path: &Path, share: Share) -> Outcome<File> {
     let file = path.join("LOCK");
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&file);
     let mut lock = opened.map_err(|error| unusable(path, &error))?;
-    let taken = if share == Share::Alone { lock.try_lock() } else { lock.try_lock_shared() };
-    match taken {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
-        Err(TryLockError::Error(error)) => return Err(unusable(path, &error)),
+    let until = clock::now() + ENDING;
+    loop {
+        let taken = if share == Share::Alone { lock.try_lock() } else { lock.try_lock_shared() };
+        match taken {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(unusable(path, &error)),
+            Err(TryLockError::WouldBlock) => {
+                let holder = holder(&mut lock);
+                if holder.is_none_or(is_alive) || clock::now() >= until {
+                    return Err(in_use(path, holder));
+                }
+            }
+        }
+        #[allow(clippy::disallowed_methods, reason = "nothing runs yet that this could hold up")]
+        std::thread::sleep(LOOK_EVERY);
     }
+    // Where several share it, nobody is named: neither one of them, nor an owner of before.
+    let mut written = lock.set_len(0).and_then(|()| lock.rewind());
     if share == Share::Alone {
-        let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        written.map_err(|error| unusable(path, &error))?;
+        written = written.and_then(|()| writeln!(lock, "{}", std::process::id()));
     }
+    written.map_err(|error| unusable(path, &error))?;
     Ok(lock)
 }
 
-fn in_use(path: &Path, lock: &mut File) -> Failure {
-    let mut holder = String::new();
-    let read = lock.rewind().and_then(|()| lock.read_to_string(&mut holder));
-    let holder = match (read, holder.trim()) {
-        (Ok(_), pid) if !pid.is_empty() => format!(" (process {pid})"),
-        _ => String::new(),
-    };
+/// The process that took it alone, as it wrote.
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.rewind().and_then(|()| lock.read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Neither gone, nor ended and not collected, nor killed and not yet taken down.
+fn is_alive(pid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim();
+    let pending = |name| u64::from_str_radix(field(name), 16).unwrap_or(0);
+    let killed = (pending("SigPnd:") | pending("ShdPnd:")) & (1 << 8) != 0; // SIGKILL is signal 9
+    !killed && !field("State:").starts_with(['Z', 'X'])
+}
+
+fn in_use(path: &Path, holder: Option<u32>) -> Failure {
     let path = path.display();
-    Failure::failed(format!(
-        "data directory {path} is in use by another process{holder}: stop it, or use another --data DIR"
-    ))
+    let (holder, what) = match holder {
+        Some(pid) if is_alive(pid) => (format!("another process (process {pid})"), "stop it"),
+        Some(pid) => (format!("something that process {pid} left behind when it ended"), "end that"),
+        None => ("another process".to_owned(), "stop it"),
+    };
+    Failure::failed(format!("data directory {path} is in use by {holder}: {what}, or use another --data DIR"))
 }
 
 /// The format is written last when a directory is new, so a directory without one is empty or older than formats.
@@ -148,6 +179,53 @@ mod tests {
         assert!(DataDir::own_instance(directory.path(), "database-1").is_err(), "the same instance twice");
         assert!(DataDir::own(directory.path()).is_err());
         assert_eq!(first.path(), directory.path().join("database-1"));
+    }
+
+    /// A start right after kill -9 was refused once in a while, and the message named the dead.
+    #[test]
+    fn a_start_waits_for_an_owner_that_is_dead_or_dying_and_for_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = |pid: u32| std::fs::write(directory.path().join("LOCK"), format!("{pid}\n")).unwrap();
+        // Dead: what it left gives the lock up a moment later. Not collected: the same.
+        for collect in [true, false] {
+            let mut dead = std::process::Command::new("true").spawn().unwrap();
+            if collect {
+                dead.wait().unwrap();
+            }
+            let left = DataDir::own(directory.path()).expect("it is free");
+            while is_alive(dead.id()) {}
+            named(dead.id());
+            let waits = std::thread::scope(|scope| {
+                let start = scope.spawn(|| DataDir::own(directory.path()).map(drop));
+                drop(left);
+                start.join().unwrap()
+            });
+            waits.expect("it waits a moment");
+            let _ = dead.wait();
+        }
+        // Alive: no waiting.
+        let _owner = DataDir::own(directory.path()).expect("it is free");
+        let before = clock::now();
+        assert!(DataDir::own(directory.path()).is_err());
+        named(1);
+        assert!(DataDir::own(directory.path()).expect_err("held").text.contains("process 1"));
+        assert!(before.elapsed() < ENDING);
+    }
+
+    /// What a program inherits, it holds: also the lock, after the end of the node.
+    #[test]
+    fn a_child_does_not_inherit_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = DataDir::own(directory.path()).expect("it is free");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        drop(own);
+        // Other tests fork at the same time, and hold a copy until their exec.
+        let until = clock::now() + ENDING;
+        while let Err(error) = DataDir::own(directory.path()) {
+            assert!(clock::now() < until, "{}", error.text);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod data_dir;
 mod failure;
 mod node;
 mod out;
+mod process;
 mod settings;
 mod signals;
 mod usage;
@@ -20,7 +21,16 @@ use crate::failure::Outcome;
 use crate::settings::Source;
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = jobs::helper::asked(std::env::args_os().skip(1)) {
+        return code;
+    }
+    process::hide_secrets();
     let parsed = Cli::try_parse().map_err(|error| usage::wrong(&error));
+    if let Ok(Cli { command: Command::Up(_) | Command::Run(_) }) = &parsed
+        && let Some(code) = process::become_init()
+    {
+        return code;
+    }
     match parsed.and_then(|cli| run(cli.command)) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {

@@ -22,6 +22,8 @@ pub struct Completion {
     pub lease: Lease,
     /// JSON text.
     pub result: String,
+    /// JSON text that takes the place of the last report of progress.
+    pub note: Option<String>,
 }
 
 /// An attempt that ended without a result.
@@ -94,7 +96,7 @@ macro_rules! next_at {
 const _: () = assert!(retry::DOUBLINGS_MAX == 30);
 
 const COMPLETE: &str = "UPDATE jobs SET state = 'completed', result = ?3, finished_at = ?4, lease_until = NULL, \
-     version = version + 1 WHERE id = ?1 AND token = ?2 AND state = 'running'";
+     progress = coalesce(?5, progress), version = version + 1 WHERE id = ?1 AND token = ?2 AND state = 'running'";
 
 /// The rest of each row's parameters: 3 reason, 4 detail, 5 retry_at, 6 now, 7 counts as a kill, 8 gives the attempt
 /// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison, 12 attempts that it is given more; of
@@ -152,7 +154,13 @@ impl<D: Sql> Store<D> {
             return Ok(Vec::new());
         }
         let row = |c: &Completion| {
-            vec![rows::id(c.lease.id), c.lease.token.into(), c.result.as_str().into(), now.0.into()]
+            vec![
+                rows::id(c.lease.id),
+                c.lease.token.into(),
+                c.result.as_str().into(),
+                now.0.into(),
+                c.note.clone().into(),
+            ]
         };
         let leases: Vec<_> = completions.iter().map(|c| c.lease).collect();
         let statement = Statement::many(COMPLETE, completions.iter().map(row).collect());

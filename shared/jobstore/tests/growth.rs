@@ -137,7 +137,7 @@ fn a_job_that_becomes_available_again_is_found_after_its_lane_was_tidied() {
     );
     let jobs = claim(&store, 9);
     let lease = Lease { id: jobs[0].id, token: jobs[0].token };
-    now(store.complete(&[Completion { lease, result: "1".into() }], AT)).unwrap();
+    now(store.complete(&[Completion { lease, result: "1".into(), note: None }], AT)).unwrap();
     let tidy = || {
         let mut at = now(store.tidy_lanes(None, 1)).unwrap();
         while at.is_some() {

@@ -105,8 +105,10 @@ fn apply(store: &Store<Memory>, id: Uuid, event: &Event, at: WallMs) -> bool {
             !now(store.renew(&[lease(token)], lease_until)).unwrap().is_empty()
         }
         Event::Complete { token } => {
-            let done =
-                now(store.complete(&[Completion { lease: lease(token), result: "1".into() }], at)).unwrap();
+            let done = now(
+                store.complete(&[Completion { lease: lease(token), result: "1".into(), note: None }], at)
+            )
+            .unwrap();
             done[0].state.is_some()
         }
         Event::End { token, reason, retry_at, .. } => {

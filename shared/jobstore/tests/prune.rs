@@ -32,7 +32,11 @@ fn submit(store: &Store<Memory>, payloads: impl IntoIterator<Item = String>, at:
 fn complete(store: &Store<Memory>, jobs: &[Claimed], at: WallMs) {
     let done: Vec<_> = jobs
         .iter()
-        .map(|job| Completion { lease: Lease { id: job.id, token: job.token }, result: "1".into() })
+        .map(|job| Completion {
+            lease: Lease { id: job.id, token: job.token },
+            result: "1".into(),
+            note: None,
+        })
         .collect();
     now(store.complete(&done, at)).unwrap();
 }

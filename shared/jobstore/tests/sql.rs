@@ -102,14 +102,15 @@ fn a_late_worker_is_refused_and_a_repeated_report_is_not() {
     let late = AT.plus(LEASE * 2);
     let expired = now(store.expired(10, late)).unwrap();
     now(store.end(&[Ending::expired(expired[0].lease, &expired[0].runner, late)], late)).unwrap();
-    let too_late = Completion { lease: lease(&old), result: "0".into() };
+    let too_late = Completion { lease: lease(&old), result: "0".into(), note: None };
     let told = now(store.complete(&[too_late], late)).unwrap()[0].state;
     assert_eq!(told, None, "expired, and nobody has claimed it since");
     let new = claim(&store, 1).remove(0);
     assert_eq!((new.attempt, new.token), (2, 2));
 
     let report = |job: &Claimed, result: &str| {
-        now(store.complete(&[Completion { lease: lease(job), result: result.into() }], late)).unwrap()[0]
+        now(store.complete(&[Completion { lease: lease(job), result: result.into(), note: None }], late))
+            .unwrap()[0]
             .state
     };
     assert_eq!(report(&old, r#""old""#), None);
@@ -194,7 +195,7 @@ fn attempts_tell_every_start_with_its_end() {
     assert_eq!(outcomes(), [(1, 1, "runner_stopped".to_owned())]);
     let second = claim(&store, 1).remove(0);
     assert_eq!(second.attempt, 1, "a job that was handed back keeps its attempt");
-    now(store.complete(&[Completion { lease: lease(&second), result: "7".into() }], AT)).unwrap();
+    now(store.complete(&[Completion { lease: lease(&second), result: "7".into(), note: None }], AT)).unwrap();
     assert_eq!(outcomes(), [(1, 1, "runner_stopped".to_owned()), (1, 2, "completed".to_owned())]);
 }
 

@@ -11,8 +11,8 @@ use super::{Board, Phase, State, lease_of};
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// With a result: JSON text.
-    Done(String),
+    /// With a result, and perhaps a note that replaces the last report of progress: JSON texts.
+    Done(String, Option<String>),
     /// Without.
     Ended {
         /// Why.
@@ -137,7 +137,7 @@ impl Board {
         let mut size = 0;
         let fits = |report: &&Arc<Report>| {
             let first = size == 0;
-            size += 100 + if let Outcome::Done(result) = &report.outcome { result.len() } else { 0 };
+            size += 100 + if let Outcome::Done(result, _) = &report.outcome { result.len() } else { 0 };
             first || size <= bytes
         };
         self.lock().outbox.iter().take(count).take_while(fits).cloned().collect()

@@ -16,6 +16,9 @@ use super::{Active, Board, Lost, Outcome, Phase, Signal, State, lease_of};
 /// where jobs are short, those who are awake have done them before many others woke up.
 const WAKING_MAX: usize = 2;
 
+/// Time limit of an attempt for which neither its submitter nor its kind has one.
+const TIMEOUT_MS: u64 = 60_000;
+
 /// Who runs an attempt.
 #[derive(Clone, Debug)]
 pub struct Seat {
@@ -100,7 +103,7 @@ impl Board {
             // A lease that was lost while it was queued is gone from `active`.
             let Some(entry) = active.get_mut(&lease) else { continue };
             let since = clock::now();
-            let deadline = since + Duration::from_millis(entry.job.timeout_ms);
+            let deadline = since + limit_of(&entry.job);
             entry.phase = Phase::Running { seat: seat.clone(), since, deadline };
             // Under the same lock, so that the claimer never counts this worker as free.
             idle.0 = None;
@@ -151,6 +154,11 @@ impl State {
     }
 }
 
+/// How long an attempt may take, as far as its row says: 0 leaves it to the kind.
+pub fn limit_of(job: &Claimed) -> Duration {
+    Duration::from_millis(if job.timeout_ms == 0 { TIMEOUT_MS } else { job.timeout_ms })
+}
+
 /// Counts its worker as free, for as long as it waits.
 struct Idle<'a>(Option<&'a Board>);
 
@@ -183,6 +191,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// It may hold its worker for so long, cleaning up included.
+    pub fn may_take(&self, time: Duration) {
+        if let Some(entry) = self.board.lock().active.get_mut(&lease_of(&self.job))
+            && let Phase::Running { since, deadline, .. } = &mut entry.phase
+        {
+            *deadline = *since + time;
+        }
+    }
+
     /// Reports how it ended.
     pub fn finish(mut self, outcome: Outcome) {
         self.open = false;

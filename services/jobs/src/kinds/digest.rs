@@ -44,6 +44,7 @@ impl Handler for Digest {
                 _ => Err(Failure::Refused("payload: give either `text` or `path`".to_owned())),
             })
             .await
+            .map(Into::into)
         })
     }
 }

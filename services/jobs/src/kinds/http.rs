@@ -1,5 +1,7 @@
 //! `http` {method, url, headers?, body?} → {status, headers, body}: calls a URL. Any 2xx is done; 429 and 503 with
-//! `Retry-After` (RFC 9110 section 10.2.3) postpone the job at no cost; everything else is a failed attempt.
+//! `Retry-After` (RFC 9110 section 10.2.3) postpone the job at no cost; everything else is a failed attempt. A body that
+//! is a JSON string is sent as its text, any other as it was written in the payload. Redirects are followed here: to
+//! another origin none of the payload's header fields go along that could be a credential.
 
 use std::{
     collections::BTreeMap,
@@ -8,22 +10,23 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use clock::WallMs;
 use futures_util::StreamExt;
 use reqwest::{
-    Client, Method, StatusCode, Url,
+    Client, Method, Response, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
-    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
     redirect::Policy,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::guard::Guard;
+use super::{command::output, guard::Guard, headers};
 use crate::{
     config,
     error::Error,
-    handler::{Failure, Handler, JobContext, Running},
+    handler::{Answer, Failure, Handler, JobContext, Running},
 };
 
 /// Longest postponement that a target may ask for.
@@ -34,18 +37,37 @@ pub struct Push {
     client: Client,
     guard: Guard,
     body_bytes_max: usize,
+    redirects_max: usize,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Payload {
+struct Payload<'a> {
     #[serde(default = "post")]
     method: String,
     url: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Text as it is, anything else as JSON.
-    body: Option<Value>,
+    /// Text as it is, anything else as JSON, as it was sent.
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+/// What is sent; a redirect changes it.
+#[derive(Clone)]
+struct Call {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+}
+
+/// The result.
+#[derive(Serialize)]
+struct Got {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Box<RawValue>,
 }
 
 fn post() -> String {
@@ -57,30 +79,21 @@ impl Push {
         // Whoever was first has chosen the cryptography of this process; all of us choose the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let guard = Guard::new(config.allow.iter().filter_map(|net| net.parse().ok()).collect());
-        let (on_redirect, most) = (guard.clone(), config.redirects_max);
-        let redirects = Policy::custom(move |attempt| {
-            if attempt.previous().len() > most {
-                attempt.error("too many redirects")
-            } else if permitted(&on_redirect, attempt.url()) {
-                attempt.follow()
-            } else {
-                attempt.error("redirect to an address that is not allowed")
-            }
-        });
         let client = Client::builder()
             .dns_resolver(Arc::new(Resolver(guard.clone())))
-            .redirect(redirects)
+            .redirect(Policy::none())
             .no_proxy() // a proxy would resolve names itself, past the guard
             .connect_timeout(Duration::from_secs(10))
             .pool_idle_timeout(Duration::from_secs(30))
             .user_agent(concat!("standfast/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Error::Client(e.to_string()))?;
-        Ok(Self { client, guard, body_bytes_max: config.body_bytes_max })
+        let (body_bytes_max, redirects_max) = (config.body_bytes_max, config.redirects_max);
+        Ok(Self { client, guard, body_bytes_max, redirects_max })
     }
 
-    fn request(&self, job: &JobContext) -> Result<reqwest::RequestBuilder, Failure> {
-        let payload: Payload = job.payload()?;
+    fn call(&self, job: &JobContext) -> Result<Call, Failure> {
+        let payload: Payload<'_> = job.payload_borrowed()?;
         let refused = |what: &str| Failure::Refused(format!("payload: {what}"));
         let url = Url::parse(&payload.url).map_err(|e| refused(&format!("url: {e}")))?;
         if !permitted(&self.guard, &url) {
@@ -90,35 +103,79 @@ impl Push {
         if method == Method::CONNECT {
             return Err(refused("method"));
         }
-        let mut headers = HeaderMap::new();
-        for (name, value) in &payload.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("a header's name"))?;
-            headers.insert(name, HeaderValue::from_str(value).map_err(|_| refused("a header's value"))?);
-        }
-        let request = self
-            .client
-            .request(method, url)
-            .header("idempotency-key", format!("\"{}\"", job.id()))
-            .header("traceparent", job.traceparent());
-        let request = match payload.body {
-            None => request,
-            Some(Value::String(text)) => {
-                request.header("content-type", "text/plain; charset=utf-8").body(text)
+        let mut headers = headers::parse(&payload.headers).map_err(|what| refused(&what))?;
+        // The payload's own come first and win.
+        let mut default = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.entry(name).or_insert(value);
             }
-            Some(json) => request.header("content-type", "application/json").body(json.to_string()),
         };
-        Ok(request.headers(headers)) // the payload's own come last and win
+        default("idempotency-key", &format!("\"{}\"", job.id()));
+        default("traceparent", job.traceparent());
+        let body = payload.body.map(|body| match serde_json::from_str::<String>(body.get()) {
+            Ok(text) => (text, "text/plain; charset=utf-8"),
+            Err(_) => (body.get().to_owned(), "application/json"),
+        });
+        if let Some((_, kind)) = &body {
+            default(CONTENT_TYPE.as_str(), kind);
+        }
+        Ok(Call { method, url, headers, body: body.map(|(text, _)| Bytes::from(text)) })
     }
+}
+
+impl Call {
+    async fn send(&self, client: &Client) -> Result<Response, Failure> {
+        let mut request = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        if let Some(body) = &self.body {
+            request = request.body(body.clone());
+        }
+        request.send().await.map_err(|e| Failure::Failed(cause(&e)))
+    }
+
+    /// The call that `answer` asks for instead (RFC 9110 section 15.4), if it does.
+    fn redirected(&self, answer: &Response, guard: &Guard) -> Result<Option<Self>, Failure> {
+        let keeps_body = match answer.status().as_u16() {
+            301 | 302 => self.method != Method::POST, // as everybody does
+            303 => false,
+            307 | 308 => true,
+            _ => return Ok(None),
+        };
+        let Some(location) = answer.headers().get(LOCATION).and_then(|l| l.to_str().ok()) else {
+            return Ok(None);
+        };
+        let away = || Failure::Failed("call failed: redirect to an address that is not allowed".to_owned());
+        let url = self.url.join(location).map_err(|_| away())?;
+        if !permitted(guard, &url) {
+            return Err(away());
+        }
+        let mut next = self.clone();
+        headers::redirected(&mut next.headers, &self.url, &url, keeps_body);
+        if !keeps_body {
+            next.body = None;
+            next.method = if self.method == Method::HEAD { Method::HEAD } else { Method::GET };
+        }
+        Ok(Some(Self { url, ..next }))
+    }
+}
+
+/// Calls, and follows redirects up to the limit.
+async fn follow(client: &Client, guard: &Guard, mut call: Call, most: usize) -> Result<Response, Failure> {
+    for _ in 0..=most {
+        let answer = call.send(client).await?;
+        match call.redirected(&answer, guard)? {
+            Some(next) => call = next,
+            None => return Ok(answer),
+        }
+    }
+    Err(Failure::Failed("call failed: too many redirects".to_owned()))
 }
 
 impl Handler for Push {
     fn run(&self, job: JobContext) -> Running {
-        let (request, most) = (self.request(&job), self.body_bytes_max);
+        let (call, most) = (self.call(&job), self.body_bytes_max);
+        let (client, guard, redirects) = (self.client.clone(), self.guard.clone(), self.redirects_max);
         Box::pin(async move {
-            let exchange = async {
-                let answer = request?.send().await.map_err(|e| Failure::Failed(cause(&e)))?;
-                read(answer, most).await
-            };
+            let exchange = async { read(follow(&client, &guard, call?, redirects).await?, most).await };
             tokio::select! {
                 done = exchange => done,
                 () = job.cancelled() => Err(Failure::Failed("stopped".to_owned())),
@@ -127,7 +184,7 @@ impl Handler for Push {
     }
 }
 
-async fn read(answer: reqwest::Response, most: usize) -> Result<Value, Failure> {
+async fn read(answer: Response, most: usize) -> Result<Answer, Failure> {
     let (status, headers) = (answer.status(), answer.headers().clone());
     if let Some(after) = postponed(status, &headers, WallMs::now()) {
         return Err(Failure::Postponed { after, detail: format!("the target answered {status}") });
@@ -140,18 +197,16 @@ async fn read(answer: reqwest::Response, most: usize) -> Result<Value, Failure> 
             return Err(Failure::Refused(format!("the answer's body has more than {most} bytes")));
         }
     }
-    let text = String::from_utf8_lossy(&body);
     if !status.is_success() {
-        let start: String = text.chars().take(200).collect();
+        let start: String = String::from_utf8_lossy(&body).chars().take(200).collect();
         let why = format!("the target answered {status}: {start}");
         return Err(if status == StatusCode::GONE { Failure::Refused(why) } else { Failure::Failed(why) });
     }
-    let headers: BTreeMap<_, _> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
-        .collect();
-    let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text));
-    Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
+    // Bytes above ASCII in a field have no meaning (RFC 9110 section 5.5); as Latin-1 none is lost.
+    let latin = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+    let headers = headers.iter().map(|(name, value)| (name.as_str().to_owned(), latin(value))).collect();
+    let body = RawValue::from_string(output(body).json).map_err(Failure::failed)?;
+    Answer::json(&Got { status: status.as_u16(), headers, body })
 }
 
 /// For how long the target asks us to stay away: 429 or 503 with a number of seconds or a date.

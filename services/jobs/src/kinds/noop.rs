@@ -19,7 +19,7 @@ struct Payload {
 
 impl Handler for Noop {
     fn run(&self, job: JobContext) -> Running {
-        Box::pin(run(job))
+        Box::pin(async move { run(job).await.map(Into::into) })
     }
 }
 

@@ -62,6 +62,7 @@ impl Handler for Thumbnail {
                 thumbnail(&payload, &limits, &input)
             })
             .await
+            .map(Into::into)
         })
     }
 }

@@ -86,6 +86,7 @@ impl Stack {
             registry: Registry::standalone("test"),
             database: self.database.clone(),
             handlers,
+            helper: jobs::Helper::at(env!("CARGO_BIN_EXE_standfast-helper")),
         };
         jobs::env(config, on).unwrap()
     }

@@ -140,6 +140,7 @@ impl Node {
             registry: self.registry.clone(),
             database: self.database(),
             handlers: HashMap::new(),
+            helper: jobs::Helper::default(),
         };
         let env = jobs::env(self.settings.jobs.clone(), on).map_err(|error| refused(instance, &error))?;
         self.add("jobs", instance, &jobs::TREE, env).await

@@ -1,0 +1,64 @@
+//! Processes of our own beside the node: what cannot be interrupted inside of it runs here, where it can be killed.
+//!
+//! - `keep`: supervises one program and everything it starts, see [`keeper`](self);
+//! - `work`: decodes one image, or reads one file, and answers.
+//!
+//! It is the same program under a hidden subcommand, started with an empty environment and nothing but three pipes.
+
+mod cgroup;
+mod confine;
+mod keeper;
+mod spec;
+pub(crate) mod tree;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use tokio::process::Command as Process;
+
+pub(crate) use confine::{Limits, confine};
+pub(crate) use keeper::status;
+pub(crate) use spec::{MARK, Order, Spec, Told};
+
+/// The hidden subcommand.
+const NAME: &str = "__helper";
+
+/// How a helper is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helper(PathBuf);
+
+impl Default for Helper {
+    /// The program that runs now, also when its file was replaced meanwhile.
+    fn default() -> Self {
+        Self(PathBuf::from("/proc/self/exe"))
+    }
+}
+
+impl Helper {
+    /// Another program, which gives its arguments to [`asked`]: for tests, which are no `standfast` themselves.
+    #[must_use]
+    pub fn at(program: impl Into<PathBuf>) -> Self {
+        Self(program.into())
+    }
+
+    /// A helper that does `role`, without any environment.
+    pub(crate) fn process(&self, role: &str) -> Process {
+        let mut process = Process::new(&self.0);
+        process.arg0("standfast").arg(NAME).arg(role).env_clear().current_dir("/");
+        process
+    }
+}
+
+/// Does a helper's work if `arguments` (without the program's name) ask for it. Call it before anything else, while
+/// this process has one thread.
+#[must_use]
+pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.into_iter();
+    if arguments.next()? != NAME {
+        return None;
+    }
+    let role = arguments.next().unwrap_or_default();
+    Some(match role.to_str() {
+        Some("keep") => keeper::run(),
+        _ => ExitCode::from(2),
+    })
+}
