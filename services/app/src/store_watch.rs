@@ -10,8 +10,10 @@ use crate::state::{App, Jobs};
 
 /// Without new jobs the counters are read so often: queues are drained by others, and somebody may ask `/readyz`.
 const IDLE: Duration = Duration::from_secs(5);
-/// Pause after the database did not answer.
-const RETRY: Duration = Duration::from_millis(250);
+/// Pause after the database did not answer: at first, and at most. It doubles each time, with jitter.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
+/// A trouble that lasts is said at its first and then at each so many tries.
+const SAY_EACH: u32 = 15;
 /// A count may take this share of the time: counting is a walk over all jobs that wait.
 const COUNT_SHARE: u32 = 20;
 /// An answer older than this is no proof that the database is there.
@@ -47,7 +49,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 
 async fn watch(life: &Life, app: &App) {
     life.ready(); // without the database the front door still opens, and says so
-    let mut has_schema = false;
+    let (mut has_schema, mut failures) = (false, 0_u32);
     loop {
         let began = clock::now();
         let answer = if has_schema { count(app).await } else { app.jobs.migrate().await };
@@ -55,13 +57,20 @@ async fn watch(life: &Life, app: &App) {
         let pause = match answer {
             Ok(()) => {
                 life.ready();
+                if std::mem::take(&mut failures) > 0 {
+                    tracing::info!(tier = "app", "the jobs' database answers again");
+                }
                 let first = !std::mem::replace(&mut has_schema, true);
                 if first { Duration::ZERO } else { (clock::now() - began) * COUNT_SHARE }
             }
             Err(error) => {
-                tracing::debug!(%error, "the database does not answer");
+                if failures.is_multiple_of(SAY_EACH) {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(tier = "app", %error, cause, failures, "the jobs' database does not answer as it must");
+                }
                 life.waiting("database");
-                RETRY
+                failures += 1;
+                retry_after(failures)
             }
         };
         tokio::time::sleep(pause).await;
@@ -74,6 +83,12 @@ async fn watch(life: &Life, app: &App) {
             }
         }
     }
+}
+
+/// After so many failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    let doubled = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(RETRY.1);
+    doubled.mul_f64(rand::random_range(0.5..1.0))
 }
 
 async fn count(app: &App) -> Result<(), jobstore::Error> {

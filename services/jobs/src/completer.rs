@@ -36,11 +36,13 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
     }))
 }
 
+/// Waits for a database that is away, and also for one that is broken: to end and be started again mends neither. Only a
+/// schema of a newer version is final.
 async fn migrate(runner: &Runner, life: &Life) -> Result<(), Error> {
     let mut patience = Patience::new();
     loop {
         match runner.store.migrate().await {
-            Err(error) if error.retryable() => {
+            Err(error) if !matches!(error, Error::SchemaTooNew { .. }) => {
                 life.waiting("database");
                 runner.telemetry.trouble("migrate", &error);
                 patience.wait(runner).await;

@@ -30,19 +30,25 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
 }
 
 async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
-    let mut renewed = clock::now();
+    let (mut renewed, mut away) = (clock::now(), false);
     loop {
         tokio::time::sleep(PROGRESS_EVERY.min(runner.config.renew_every() / 2)).await;
         runner.board.rouse();
         runner.board.time_out(clock::now(), OVERDUE, |job| worker::timed_out(runner, job));
+        let due = renewed.elapsed() >= runner.config.renew_every();
+        // While the database is away it is asked in step with the renewals: progress waits, and only its latest counts.
+        if away && !due {
+            continue;
+        }
         let mut done = Ok(());
-        if renewed.elapsed() >= runner.config.renew_every() {
+        if due {
             renewed = clock::now();
             done = renew(runner).await;
         }
         if done.is_ok() {
             done = runner.store.progress(runner.board.take_progress()).await;
         }
+        away = done.is_err();
         match done {
             Ok(()) => life.ready(),
             Err(error) => {

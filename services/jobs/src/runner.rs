@@ -105,7 +105,7 @@ impl Runner {
     }
 }
 
-/// Delays between tries while the database is away: 50 ms, doubling to a second, with jitter.
+/// Delays between tries while the database is away: 50 ms, doubling to two seconds, with jitter.
 pub(crate) struct Patience {
     next: Duration,
 }
@@ -117,6 +117,6 @@ impl Patience {
 
     pub(crate) async fn wait(&mut self, runner: &Runner) {
         tokio::time::sleep(runner.jittered(self.next)).await;
-        self.next = (self.next * 2).min(Duration::from_secs(1));
+        self.next = (self.next * 2).min(Duration::from_secs(2));
     }
 }

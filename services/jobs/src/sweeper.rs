@@ -9,7 +9,10 @@ use jobstore::{Ending, Error};
 use messages::{job::State, names};
 use supervision::{Life, StartError, Started};
 
-use crate::{endings, runner::Runner};
+use crate::{
+    endings,
+    runner::{Patience, Runner},
+};
 
 /// Rows in one statement.
 const BATCH_MAX: usize = 500;
@@ -28,10 +31,12 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
 
 async fn sweep(runner: &Runner, life: &Life) -> std::convert::Infallible {
     let mut trust_leases_from = clock::now();
+    let mut patience = Patience::new();
     loop {
         let pause = match once(runner, clock::now() >= trust_leases_from).await {
             Ok(next_due) => {
                 life.ready();
+                patience = Patience::new();
                 pause(runner, next_due)
             }
             Err(error) => {
@@ -39,7 +44,9 @@ async fn sweep(runner: &Runner, life: &Life) -> std::convert::Infallible {
                 trust_leases_from = clock::now() + runner.config.lease();
                 runner.telemetry.trouble("sweep", &error);
                 life.waiting("database");
-                runner.jittered(Duration::from_millis(runner.config.sweep_ms))
+                // Nobody's hint makes it come back sooner.
+                patience.wait(runner).await;
+                continue;
             }
         };
         tokio::select! {

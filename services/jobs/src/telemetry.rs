@@ -12,24 +12,43 @@ use telemetry::{Counters, DURATION_SECONDS, Gauges, Histograms, SHORT_SECONDS, m
 
 use crate::board::{Lost, Outcome, Report};
 
-/// One line of a kind in so long: a database that is away for an hour, or refuses everything, fills no disk.
-const SAY_EVERY: Duration = Duration::from_secs(1);
+/// After the first line of a kind the next is written so much later at the earliest, and each further one after twice
+/// the time, up to the second value: a database that is away for an hour, or refuses everything, fills no disk.
+const SAY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What comes after so long a silence is news again.
+const NEWS_AFTER: Duration = Duration::from_secs(10);
 
-/// When a line of each kind was last written, and how many were not written since.
+/// What was said of each kind of trouble.
 #[derive(Default)]
-struct Said(Mutex<HashMap<&'static str, (Option<Instant>, u64)>>);
+struct Said(Mutex<HashMap<&'static str, Line>>);
+
+/// The last line of a kind.
+struct Line {
+    said: Instant,
+    /// Until the next.
+    pause: Duration,
+    /// When it last happened.
+    happened: Instant,
+    /// How often since it was said.
+    unsaid: u64,
+}
 
 impl Said {
     /// Whether to write a line now: then how many of its kind were left out since the last.
-    fn may_say(&self, kind: &'static str) -> Option<u64> {
+    fn may_say(&self, kind: &'static str, now: Instant) -> Option<u64> {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, unsaid) = said.entry(kind).or_default();
-        if last.is_some_and(|at| clock::now() - at < SAY_EVERY) {
-            *unsaid += 1;
+        let Some(line) = said.get_mut(kind).filter(|line| now - line.happened < NEWS_AFTER) else {
+            said.insert(kind, Line { said: now, pause: SAY_AFTER.0, happened: now, unsaid: 0 });
+            return Some(0);
+        };
+        line.happened = now;
+        if now - line.said < line.pause {
+            line.unsaid += 1;
             return None;
         }
-        *last = Some(clock::now());
-        Some(std::mem::take(unsaid))
+        line.said = now;
+        line.pause = (line.pause * 2).min(SAY_AFTER.1);
+        Some(std::mem::take(&mut line.unsaid))
     }
 }
 
@@ -172,7 +191,7 @@ impl Telemetry {
 
     pub(crate) fn not_pruned(&self, what: Old, error: &Error) {
         self.troubles.with(["prune"]).inc();
-        if let Some(unsaid) = self.said.may_say("prune") {
+        if let Some(unsaid) = self.said.may_say("prune", clock::now()) {
             let what = what.as_str();
             tracing::error!(what, unsaid, error = %Chain(error), "an old row cannot be deleted, passed over");
         }
@@ -180,7 +199,7 @@ impl Telemetry {
 
     pub(crate) fn refused_by_database(&self, lease: Option<Lease>, error: &Error) {
         self.troubles.with(["refused"]).inc();
-        if let Some(unsaid) = self.said.may_say("refused") {
+        if let Some(unsaid) = self.said.may_say("refused", clock::now()) {
             let (job, token) = (lease.map(|l| l.id.to_string()), lease.map(|l| l.token));
             tracing::error!(job, token, unsaid, error = %Chain(error), "database refused a report");
         }
@@ -188,7 +207,7 @@ impl Telemetry {
 
     pub(crate) fn trouble(&self, call: &'static str, error: &Error) {
         self.troubles.with([call]).inc();
-        if let Some(unsaid) = self.said.may_say(call) {
+        if let Some(unsaid) = self.said.may_say(call, clock::now()) {
             tracing::warn!(call, unsaid, error = %Chain(error), "database call failed, will be repeated");
         }
     }
@@ -206,5 +225,25 @@ impl std::fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 49,000 lines in 35 s were written when a table was missing.
+    #[test]
+    fn trouble_is_said_at_once_and_then_seldom_and_is_news_again_after_a_silence() {
+        let (said, began) = (Said::default(), clock::now());
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let lines = (0..36_000).filter(|n| said.may_say("claim", at(n * 100)).is_some()).count();
+        assert!((60..70).contains(&lines), "{lines} lines in an hour, ten troubles a second");
+        assert_eq!(said.may_say("sweep", at(0)), Some(0), "each kind for itself");
+        assert_eq!(
+            said.may_say("claim", at(3_600_000 + 10_000)),
+            Some(0),
+            "it was well, and is not any more"
+        );
     }
 }

@@ -53,6 +53,10 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// takes in a request, because what is above may be cut off before it is answered.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
+/// Tries at the pause that the answer names; after them it doubles, up to the most.
+const EAGER_TRIES: usize = 10;
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+
 /// What "full" answers as the time to come back.
 const FULL: DbError = DbError::Unavailable(Duration::from_millis(100));
 
@@ -222,7 +226,7 @@ impl Worker {
                     Ended::Failed(error) => return Err(error),
                 },
             };
-            tokio::time::sleep(pause.min(left)).await;
+            tokio::time::sleep(slower(pause, attempt).min(left)).await;
         }
         Err(DbError::Unavailable(Duration::from_millis(500)))
     }
@@ -249,6 +253,14 @@ pub(crate) fn size(statements: &[Statement]) -> usize {
         }
     };
     statements.iter().map(|statement| 32 + one(statement)).sum()
+}
+
+/// The pause after the `attempt`th try in vain (from 0). A failover is over within the first ones; whoever waits for longer
+/// asks less often, and not in step with the others.
+fn slower(pause: Duration, attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(EAGER_TRIES)).unwrap_or(u32::MAX).min(8);
+    let longer = pause.saturating_mul(1 << doublings).min(PAUSE_MAX.max(pause));
+    if doublings == 0 { pause } else { longer.mul_f64(rand::random_range(0.5..1.0)) }
 }
 
 fn hand_out(group: Vec<Write>, body: &[u8], offset: &str) {
@@ -280,5 +292,29 @@ fn first_error(results: Vec<Outcome>) -> Result<Vec<Outcome>, DbError> {
     match results.iter().find_map(|outcome| outcome.error.clone()) {
         Some(error) => Err(DbError::of_statement(error)),
         None => Ok(results),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_stays_away_is_asked_less_and_less_and_a_failover_is_not_missed() {
+        let pause = Duration::from_millis(20);
+        assert!((0..=EAGER_TRIES).all(|attempt| slower(pause, attempt) == pause));
+        let waited: Vec<_> = (0..40).map(|attempt| slower(pause, attempt)).collect();
+        assert!(waited.iter().all(|pause| *pause <= PAUSE_MAX));
+        let total: Duration = waited.iter().sum();
+        assert!(
+            total >= Duration::from_secs(3),
+            "not more than some 50 tries in the 5 s of a call: {total:?}"
+        );
+        assert_eq!(
+            slower(Duration::from_secs(1), 3),
+            Duration::from_secs(1),
+            "what the answer names is kept"
+        );
+        assert!(slower(Duration::from_secs(1), usize::MAX) <= Duration::from_secs(1));
     }
 }

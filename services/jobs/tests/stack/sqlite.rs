@@ -29,6 +29,7 @@ struct State {
     away: AtomicBool,
     forgetful: AtomicBool,
     writes: AtomicU64,
+    asked: AtomicU64,
 }
 
 impl Sqlite {
@@ -40,6 +41,7 @@ impl Sqlite {
             away: AtomicBool::new(false),
             forgetful: AtomicBool::new(false),
             writes: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         });
         let (data, (send, receive)) = (state.clone(), mpsc::sync_channel(1));
         std::thread::spawn(move || {
@@ -86,6 +88,11 @@ impl Sqlite {
         self.state.writes.load(SeqCst)
     }
 
+    /// Requests so far, whatever became of them.
+    pub fn asked(&self) -> u64 {
+        self.state.asked.load(SeqCst)
+    }
+
     pub fn stop(&self) {
         if let Some(server) = self.server.lock().unwrap().take() {
             drop(server.stop(false));
@@ -94,6 +101,7 @@ impl Sqlite {
 }
 
 async fn batch(state: web::Data<State>, body: web::Json<Batch>) -> HttpResponse {
+    state.asked.fetch_add(1, SeqCst);
     if state.away.load(SeqCst) {
         return problem("no-primary");
     }
@@ -108,6 +116,7 @@ async fn batch(state: web::Data<State>, body: web::Json<Batch>) -> HttpResponse 
 }
 
 async fn query(state: web::Data<State>, body: web::Json<Vec<Statement>>) -> HttpResponse {
+    state.asked.fetch_add(1, SeqCst);
     if state.away.load(SeqCst) {
         return problem("no-primary");
     }
