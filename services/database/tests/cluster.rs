@@ -95,10 +95,9 @@ fn any_replica_takes_any_request() {
                     .await
                     .unwrap();
                 let text = answer.text().await.unwrap();
-                assert_eq!(
-                    text,
-                    format!("{{\"results\":[{{\"columns\":[\"count(*)\"],\"values\":[[{}]]}}]}}", i + 1)
-                );
+                let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(answer["results"][0]["columns"], json!(["count(*)"]), "{text}");
+                assert_eq!(answer["results"][0]["values"], json!([[i + 1]]), "{text}");
                 let (status, body, _) =
                     cluster.post(&format!("{url}/db/query?level=strong"), "[\"SELECT max(k) FROM t\"]").await;
                 assert_eq!((status, &body["results"][0]["values"]), (200, &json!([[i]])));

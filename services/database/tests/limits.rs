@@ -102,7 +102,7 @@ fn a_long_schema_change_costs_no_replica_its_role_or_its_life() {
         let dir = tempfile::tempdir().unwrap();
         let bus = BusConfig::embedded(dir.path().join("bus"));
         let cluster =
-            Cluster::start_on(&bus, dir.path(), 3, |c| database::Config { wait_ms: 1000, ..c }).await;
+            Cluster::start_on(&bus, dir.path(), 2, |c| database::Config { wait_ms: 1000, ..c }).await;
         cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await;
         let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)";
         cluster.exec(&format!("{rows} INSERT INTO t (v) SELECT i FROM n")).await;
@@ -112,10 +112,10 @@ fn a_long_schema_change_costs_no_replica_its_role_or_its_life() {
         let since = clock::now();
         cluster.ask(&format!("SELECT max({}) FROM t WHERE k <= 20", costly(20_000)), Level::Strong).await;
         let all = (clock::now() - since).as_secs_f64() * 30.0;
-        let size = (20_000.0 * 15.0 / all) as u64;
+        let size = (20_000.0 * 13.0 / all) as u64;
         let (primary, index) =
             (cluster.primary().await, format!("CREATE INDEX slow ON t ({})", costly(size)));
-        let other = (primary + 1) % 3;
+        let other = (primary + 1) % 2;
         let (body, sent) = (json!([index]).to_string(), clock::now());
         let change = async {
             // Sent to another replica, which hands it on and waits as long.
@@ -141,8 +141,8 @@ fn a_long_schema_change_costs_no_replica_its_role_or_its_life() {
         assert_eq!((read.0, &read.1["results"][0]["values"][0][0]), (200, &json!(600)), "{}", read.1);
         assert_eq!(epoch(&cluster).await, before, "nobody else was elected");
         for _ in 0..1200 {
-            // Followers need as long again, and say all the time that they live.
-            let states = [cluster.status(0).await, cluster.status(1).await, cluster.status(2).await];
+            // The follower needs as long again, and says all the time that it lives.
+            let states = [cluster.status(0).await, cluster.status(1).await];
             assert!(states.iter().all(|it| it["role"] == "primary" || it["role"] == "replica"), "{states:?}");
             if states.iter().all(|it| it["sequence"] == states[0]["sequence"]) {
                 break;
