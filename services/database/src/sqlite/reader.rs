@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::expansion;
 use super::guard::{Guard, Kind, Voice, kind};
 use super::run::{self, Failed, Limits};
 use super::store;
@@ -119,6 +120,7 @@ impl Reader {
     ) -> Result<Outcome, String> {
         match kind(&statement.sql) {
             Kind::Refused(why) => return Err(why.to_owned()),
+            _ if !expansion::is_bounded(&statement.sql) => return Err(expansion::REFUSED.to_owned()),
             Kind::Schema => return Err("this is a read: send schema changes to /db/execute".to_owned()),
             Kind::Rows => {}
         }

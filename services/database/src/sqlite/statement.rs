@@ -3,6 +3,7 @@
 use changeset::Noted;
 
 use super::cause::{self, Cause};
+use super::expansion;
 use super::group::Before;
 use super::guard::{Kind, Voice, kind};
 use super::run::{self, Failed};
@@ -30,6 +31,9 @@ impl Writer {
         self.ticker.due(Some(now + time));
         let done = match kind {
             Kind::Refused(why) => Err(Failed::Statement(why.to_owned())),
+            _ if !expansion::is_bounded(&statement.sql) => {
+                Err(Failed::Statement(expansion::REFUSED.to_owned()))
+            }
             Kind::Rows => self.change_rows(statement),
             Kind::Schema => self.change_schema(statement, ops),
         };
