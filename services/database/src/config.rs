@@ -47,18 +47,45 @@ pub struct Config {
     /// How long a request waits for the writer, for a session offset or for the primary, milliseconds. Default 5,000,
     /// 100 to 60,000. Then a write is answered `outcome-unknown`.
     pub wait_ms: u64,
-    /// Bytes of a request body. Default 16 MiB, 1 KiB to 256 MiB.
+    /// Bytes of a request body. Default 32 MiB, 1 KiB to 256 MiB; at least `entry_bytes_max`, and `value_bytes_max` six
+    /// times.
     pub body_bytes_max: usize,
+    /// Bytes that the bodies of all requests may hold together, each counted twice: as it came, and as it was understood.
+    /// More are answered 503. Default 256 MiB, 1 MiB to 64 GiB; at least twice `body_bytes_max`.
+    pub bodies_bytes_max: usize,
+    /// Statements of a request, those of all its transactions together. Default 10,000, 1 to 1,000,000.
+    pub statements_max: usize,
     /// Bytes of one statement's text. Default 1 MiB, 1 KiB to 16 MiB.
     pub sql_bytes_max: usize,
     /// Parameters of a statement. Default 32,766 (SQLite's own), 1 to 32,766.
     pub params_max: usize,
     /// Rows of one result; more is an error that says so. Default 10,000, 1 to 10,000,000.
     pub rows_max: usize,
-    /// Bytes of one result as JSON. Default 8 MiB, 1 KiB to 256 MiB.
+    /// Bytes of one result as JSON. Default 32 MiB, 1 KiB to 256 MiB; at least `value_bytes_max` six times: a control
+    /// character takes six bytes in JSON.
     pub result_bytes_max: usize,
-    /// Bytes of one value or row. Default 8 MiB, 1 KiB to 256 MiB.
+    /// Bytes of the results of one request that reads, all its statements together. Default 64 MiB, 1 KiB to 1 GiB; at
+    /// least `result_bytes_max`.
+    pub request_result_bytes_max: usize,
+    /// Bytes that the results of all requests may hold together, each counted twice: as rows, and as the answer that is
+    /// made of them. A read that finds no room is answered 503. Default 256 MiB, 1 MiB to 64 GiB; at least twice
+    /// `request_result_bytes_max`.
+    pub results_bytes_max: usize,
+    /// Bytes of one value, and of one row with all its values and a few bytes for each. Default 4 MiB, 1 KiB to 7 MiB; at
+    /// most half of `entry_bytes_max`, because a change of a row is logged with the row as it was. So whatever can be
+    /// stored can be read, replaced and deleted.
     pub value_bytes_max: usize,
+    /// Bytes of SQLite's write-ahead log. When it is larger, new reads wait until those before them have ended, half of
+    /// `wait_ms` at most, then those are ended, and the log is cut. Default 256 MiB, 1 MiB to 1 TiB. Smaller: more waiting.
+    pub wal_bytes_max: u64,
+    /// Downloads of the whole database at a time; more are answered 503. Other replicas have as many for themselves.
+    /// Default 8, 1 to 1,000.
+    pub backups_max: usize,
+    /// Copies of the database on this replica's disk for those downloads, each shared by all who asked before it was
+    /// begun. Default 2, 1 to 16.
+    pub backup_copies_max: usize,
+    /// How long a download of the database may take, milliseconds. Default 3,600,000 (an hour), 1,000 to 604,800,000.
+    pub backup_time_ms: u64,
     /// Entries of the log that are kept although every replica has applied them. Default 10,000, 0 to 100,000,000.
     /// A replica that was away for longer is brought up by a snapshot.
     pub log_margin: u64,
@@ -81,12 +108,20 @@ impl Default for Config {
             schema_time_ms: 600_000,
             read_time_ms: 5000,
             wait_ms: 5000,
-            body_bytes_max: 16 << 20,
+            body_bytes_max: 32 << 20,
+            bodies_bytes_max: 256 << 20,
+            statements_max: 10_000,
             sql_bytes_max: 1 << 20,
             params_max: 32_766,
             rows_max: 10_000,
-            result_bytes_max: 8 << 20,
-            value_bytes_max: 8 << 20,
+            result_bytes_max: 32 << 20,
+            request_result_bytes_max: 64 << 20,
+            results_bytes_max: 256 << 20,
+            value_bytes_max: 4 << 20,
+            wal_bytes_max: 256 << 20,
+            backups_max: 8,
+            backup_copies_max: 2,
+            backup_time_ms: 3_600_000,
             log_margin: 10_000,
         }
     }
@@ -113,11 +148,20 @@ impl Config {
         within("read_time_ms", self.read_time_ms, 10, 600_000)?;
         within("wait_ms", self.wait_ms, 100, 60_000)?;
         within("body_bytes_max", self.body_bytes_max as u64, 1 << 10, 256 << 20)?;
+        within("bodies_bytes_max", self.bodies_bytes_max as u64, 1 << 20, 64 << 30)?;
+        within("statements_max", self.statements_max as u64, 1, 1_000_000)?;
         within("sql_bytes_max", self.sql_bytes_max as u64, 1 << 10, 16 << 20)?;
         within("params_max", self.params_max as u64, 1, 32_766)?;
         within("rows_max", self.rows_max as u64, 1, 10_000_000)?;
         within("result_bytes_max", self.result_bytes_max as u64, 1 << 10, 256 << 20)?;
-        within("value_bytes_max", self.value_bytes_max as u64, 1 << 10, 256 << 20)?;
+        within("request_result_bytes_max", self.request_result_bytes_max as u64, 1 << 10, 1 << 30)?;
+        within("results_bytes_max", self.results_bytes_max as u64, 1 << 20, 64 << 30)?;
+        within("value_bytes_max", self.value_bytes_max as u64, 1 << 10, 7 << 20)?;
+        within("wal_bytes_max", self.wal_bytes_max, 1 << 20, 1 << 40)?;
+        within("backups_max", self.backups_max as u64, 1, 1000)?;
+        within("backup_copies_max", self.backup_copies_max as u64, 1, 16)?;
+        within("backup_time_ms", self.backup_time_ms, 1000, 604_800_000)?;
+        self.fits()?;
         within("log_margin", self.log_margin, 0, 100_000_000)?;
         let name = &self.instance;
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
@@ -142,6 +186,38 @@ impl Config {
         }
     }
 
+    /// What one limit lets in must not break another one later.
+    fn fits(&self) -> Result<(), String> {
+        // For what stands around a value: the row's head in an entry, brackets and a column's name in JSON.
+        const AROUND: usize = 16 << 10;
+        let value = self.value_bytes_max;
+        let why_value = "a value of database.value_bytes_max could be stored and not be";
+        for (key, have, need, why) in [
+            ("entry_bytes_max", self.entry_bytes_max, value * 2 + AROUND, format!("{why_value} replaced")),
+            ("result_bytes_max", self.result_bytes_max, value * 6 + AROUND, format!("{why_value} read")),
+            ("body_bytes_max", self.body_bytes_max, value * 6 + AROUND, format!("{why_value} sent")),
+            ("body_bytes_max", self.body_bytes_max, self.entry_bytes_max, why("entry_bytes_max")),
+            (
+                "request_result_bytes_max",
+                self.request_result_bytes_max,
+                self.result_bytes_max,
+                why("result_bytes_max"),
+            ),
+            (
+                "results_bytes_max",
+                self.results_bytes_max,
+                self.request_result_bytes_max * 2,
+                why("request_result_bytes_max"),
+            ),
+            ("bodies_bytes_max", self.bodies_bytes_max, self.body_bytes_max * 2, why("body_bytes_max")),
+        ] {
+            if have < need {
+                return Err(format!("database.{key} = {have}: must be at least {need}, else {why}"));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(self.wait_ms)
     }
@@ -150,6 +226,10 @@ impl Config {
     pub(crate) fn schema_wait(&self) -> Duration {
         self.wait() + Duration::from_millis(self.schema_time_ms)
     }
+}
+
+fn why(key: &str) -> String {
+    format!("nothing as large as database.{key} allows would fit")
 }
 
 #[cfg(test)]
@@ -161,6 +241,28 @@ mod tests {
         Config::default().validate().unwrap();
         let refused = Config { readers: 0, ..Config::default() }.validate().unwrap_err();
         assert_eq!(refused, "database.readers = 0: allowed is 1 to 64");
+        // Limits that do not fit each other: the relation is named.
+        for (wrong, says) in [
+            (
+                Config { value_bytes_max: 7 << 20, ..Config::default() },
+                "entry_bytes_max = 12582912: must be at least 14696448",
+            ),
+            (Config { result_bytes_max: 8 << 20, ..Config::default() }, "could be stored and not be read"),
+            (Config { body_bytes_max: 16 << 20, ..Config::default() }, "could be stored and not be sent"),
+            (
+                Config { body_bytes_max: 1 << 20, value_bytes_max: 1 << 10, ..Config::default() },
+                "database.entry_bytes_max",
+            ),
+            (Config { request_result_bytes_max: 1 << 20, ..Config::default() }, "database.result_bytes_max"),
+            (
+                Config { results_bytes_max: 100 << 20, ..Config::default() },
+                "database.request_result_bytes_max",
+            ),
+            (Config { bodies_bytes_max: 40 << 20, ..Config::default() }, "database.body_bytes_max"),
+        ] {
+            let refused = wrong.validate().unwrap_err();
+            assert!(refused.contains(says), "{refused}");
+        }
         assert!(Config { instance: "a/b".into(), ..Config::default() }.validate().is_err());
     }
 }

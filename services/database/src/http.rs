@@ -1,7 +1,9 @@
 //! The HTTP API: parses, hands over, answers. Problem details are made here and nowhere else.
 
+mod backup;
+mod body;
 mod door;
-mod forward;
+pub(crate) mod forward;
 mod info;
 mod problem;
 mod read;
@@ -9,10 +11,10 @@ mod write;
 
 use std::sync::Arc;
 
+use actix_web::App;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::web::{self, Data, Query};
-use actix_web::{App, HttpRequest, HttpResponse};
-use http_support::{Error, read_body, require_json, serve};
+use http_support::serve;
 use serde::Deserialize;
 use serde_json::Value;
 use supervision::{Life, StartError, Started};
@@ -41,7 +43,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/db/batch", web::post().to(write::batch))
         .route("/db/query", web::post().to(read::query))
         .route("/db/query", web::get().to(read::query_get))
-        .route("/db/backup", web::post().to(info::backup))
+        .route("/db/backup", web::post().to(backup::backup))
+        .route("/db/backup", web::get().to(backup::backup))
         .route("/status", web::get().to(info::status))
         .route("/nodes", web::get().to(info::nodes))
         .route("/readyz", web::get().to(info::ready));
@@ -75,19 +78,6 @@ impl Params {
         let read: Result<Value, _> = serde_json::from_slice(&out);
         read.and_then(|value| serde_json::to_vec_pretty(&value)).unwrap_or(out)
     }
-}
-
-async fn body(shared: &Shared, request: &HttpRequest, payload: web::Payload) -> Result<bytes::Bytes, Error> {
-    require_json(request.headers())?;
-    read_body(request, payload.into_inner(), &shared.limits, shared.config.body_bytes_max).await
-}
-
-fn json(body: Vec<u8>, offset: Option<String>) -> HttpResponse {
-    let mut response = HttpResponse::Ok();
-    if let Some(offset) = offset {
-        response.insert_header((messages::sql::OFFSET_HEADER, offset));
-    }
-    response.content_type("application/json").body(body)
 }
 
 type State = Data<Shared>;

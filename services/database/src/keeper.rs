@@ -9,6 +9,7 @@ use supervision::{BoxError, Life, StartError, Started};
 
 use crate::peers;
 use crate::state::{Role, Shared, Status};
+use crate::wal;
 
 /// How often numbers that always change are told. A change of role is told at once.
 const TELL: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
         let stopping = life.stopping();
         tokio::select! {
             () = keep(&shared, &announcer) => {}
+            () = wal::keep(&shared) => {}
             () = stopping => announcer.goodbye().await,
         }
         Ok::<(), BoxError>(())

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use supervision::{Intensity, Restart, Shutdown, Strategy, Tree, pool, worker};
 
+pub mod budget;
 mod config;
 pub mod digest;
 mod elector;
@@ -43,10 +44,12 @@ mod op;
 mod peers;
 pub mod position;
 mod replica;
+mod snapshots;
 pub mod sqlite;
 mod state;
 pub mod succession;
 mod telemetry;
+mod wal;
 pub mod wire;
 
 pub use config::{Config, JOBS_SUFFIX};

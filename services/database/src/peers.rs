@@ -8,10 +8,16 @@ use messages::service::{Announcement, Health};
 use messages::sql::KEY_HEADER;
 use supervision::BoxError;
 
+use crate::http::forward::REPLICA;
 use crate::position::Token;
 use crate::sqlite::store;
 use crate::state::Shared;
 use crate::succession::Peer;
+
+/// How long another replica may need to make a copy of its file.
+const MAKE_MAX: Duration = Duration::from_secs(120);
+/// How long a snapshot may pause on its way.
+const STALL_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) fn client() -> reqwest::Client {
     // Several crates of one process may do this; the first wins and all want the same.
@@ -94,11 +100,13 @@ async fn fetch(
     mine: Option<Token>,
     file: &Path,
 ) -> Result<(), BoxError> {
-    let response = post(shared, from, "/db/backup").send().await?.error_for_status()?;
+    // A copy of a large file takes its time to be made; one that comes no further is given up.
+    let ask = post(shared, from, "/db/backup").header(REPLICA, "1").send();
+    let response = tokio::time::timeout(MAKE_MAX, ask).await??.error_for_status()?;
     let instance = &from.instance;
     let mut body = response.bytes_stream();
     let mut to = tokio::fs::File::create(file).await?;
-    while let Some(piece) = body.next().await {
+    while let Some(piece) = tokio::time::timeout(STALL_MAX, body.next()).await? {
         tokio::io::AsyncWriteExt::write_all(&mut to, &piece?).await?;
     }
     to.sync_all().await?;

@@ -45,7 +45,8 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
-    let writer = open(&life, &shared).await?;
+    let mut writer = open(&life, &shared).await?;
+    writer.count_results(&shared.results);
     let (alive, busy) = (life.clone(), shared.clone());
     // Work with a known end is no silence: one client's slow write, or a schema change, must not depose the primary.
     writer.pulse(move |work| {

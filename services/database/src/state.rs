@@ -12,9 +12,11 @@ use discovery::{Key, Registry};
 use http_support::{Limits, Listener};
 use tokio::sync::{oneshot, watch};
 
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::group::Group;
 use crate::position::Token;
+use crate::snapshots::Snapshots;
 use crate::sqlite::cause::Cause;
 use crate::sqlite::group::Transaction;
 use crate::sqlite::reader::Readers;
@@ -246,6 +248,12 @@ pub struct Shared {
     pub directory: Directory,
     /// Connections that read them.
     pub readers: Readers,
+    /// Copies of the database for those who fetch them.
+    pub snapshots: Snapshots,
+    /// What results on their way to clients hold together.
+    pub results: Arc<Budget>,
+    /// What requests' bodies hold together.
+    pub bodies: Arc<Budget>,
     /// Writes for the primary.
     pub writes: Queue<Write>,
     /// Strong reads for the primary.
@@ -285,6 +293,9 @@ impl Shared {
         let token = watch::Sender::new(status.token);
         Self {
             readers: Readers::new(directory.database(), &config),
+            snapshots: Snapshots::new(&config),
+            results: Budget::new(config.results_bytes_max),
+            bodies: Budget::new(config.bodies_bytes_max),
             writes: Queue::new(config.queue_max),
             strong: Queue::new(config.queue_max),
             commands: Queue::new(16),

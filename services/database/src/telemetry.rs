@@ -23,6 +23,8 @@ pub struct Telemetry {
     pub commit_seconds: Histogram,
     /// Position.
     pub seq: Gauge,
+    /// Bytes of SQLite's write-ahead log.
+    pub wal_bytes: Gauge,
 }
 
 impl Telemetry {
@@ -38,6 +40,9 @@ impl Telemetry {
             stale: counter("database_entries_stale", "Log entries ignored: their writer was primary no more"),
             commit_seconds: metrics
                 .histograms("database_commit_seconds", commit, ["instance"], SHORT_SECONDS)
+                .with([instance.to_owned()]),
+            wal_bytes: metrics
+                .gauges("database_wal_bytes", "Bytes of SQLite's write-ahead log", ["instance"])
                 .with([instance.to_owned()]),
             seq: metrics
                 .gauges("database_sequence", "Position in the history", ["instance"])

@@ -11,6 +11,8 @@ use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::budget::Charge;
+
 /// A parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Param {
@@ -355,6 +357,8 @@ pub struct Rows {
     pub count: usize,
     /// Rows are objects by column name instead of arrays.
     pub associative: bool,
+    /// Bytes that these rows hold of what all requests may hold.
+    pub charge: Charge,
 }
 
 impl Rows {

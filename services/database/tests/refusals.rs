@@ -19,6 +19,8 @@ fn requests_that_are_wrong_are_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let small = |c| Config {
             body_bytes_max: 64 << 10,
+            entry_bytes_max: 64 << 10,
+            value_bytes_max: 4 << 10,
             write_time_ms: 100,
             read_time_ms: 100,
             rows_max: 100,
@@ -155,12 +157,16 @@ fn a_transaction_that_is_too_large_for_the_log_is_refused_and_harms_nobody() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let bus = BusConfig::embedded(dir.path().join("bus"));
-        let cluster =
-            Cluster::start_on(&bus, dir.path(), 1, |c| Config { entry_bytes_max: 64 << 10, ..c }).await;
+        let cluster = Cluster::start_on(&bus, dir.path(), 1, |c| Config {
+            entry_bytes_max: 64 << 10,
+            value_bytes_max: 16 << 10,
+            ..c
+        })
+        .await;
         cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await;
-        let huge = cluster
-            .client
-            .execute(vec![Statement::Plain("INSERT INTO t (v) VALUES (zeroblob(100000))".into())]);
+        let huge = cluster.client.execute(vec![Statement::Plain(
+            "INSERT INTO t (v) SELECT zeroblob(9000) FROM (VALUES (1),(2),(3),(4),(5),(6),(7),(8))".into(),
+        )]);
         let mut all: Vec<_> = (0..40)
             .map(|_| {
                 cluster

@@ -15,6 +15,9 @@ use crate::state::{Shared, WriteError};
 /// Marks a request that was forwarded: it is not forwarded again.
 pub(super) const FORWARDED: &str = "standfast-forwarded";
 
+/// Says that another replica asks.
+pub(crate) const REPLICA: &str = "standfast-replica";
+
 /// Sends the request to the primary and its answer back.
 pub(super) async fn to_primary(
     shared: &Shared,

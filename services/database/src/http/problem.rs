@@ -43,6 +43,11 @@ pub(super) fn busy() -> Error {
     Error::unavailable("busy", detail, 1).with("retry_after_ms", 100)
 }
 
+/// What all requests may hold together is held: the same request fits a moment later.
+pub(super) fn full(detail: impl Into<String>) -> Error {
+    Error::unavailable("busy", detail, 1).with("retry_after_ms", 500)
+}
+
 pub(super) fn invalid(detail: impl Into<String>) -> Error {
     Error::bad_request("invalid-request", detail)
 }

@@ -9,7 +9,8 @@ use http_support::{Error, parse};
 use messages::sql::{Level, OFFSET_HEADER};
 use tokio::sync::oneshot;
 
-use super::{Params, QueryParams, State, body, forward, json, problem, shared};
+use super::body::{body, bounded, charges, json, refuse_if_full};
+use super::{Params, QueryParams, State, forward, problem, shared};
 use crate::position::Token;
 use crate::sqlite::reader::Answer;
 use crate::sqlite::run::Limits;
@@ -23,7 +24,7 @@ pub async fn query(
     params: QueryParams,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let body = body(&state, &request, payload).await?;
+    let (body, _held) = body(&state, &request, payload).await?;
     let statements: Vec<Statement> = parse(&body, state.limits.json_depth_max)?;
     answer(&state, &request, &params, statements, body).await
 }
@@ -49,6 +50,7 @@ async fn answer(
     if statements.is_empty() {
         return Err(problem::invalid("no statements"));
     }
+    bounded(state, statements.len())?;
     let after = request.headers().get(OFFSET_HEADER).map(|value| {
         let text = value.to_str().unwrap_or("?");
         text.parse::<Token>().map_err(|error| problem::invalid(format!("{OFFSET_HEADER}: {error}")))
@@ -63,11 +65,11 @@ async fn answer(
         Level::Weak => wait_until(state, after).await?,
         Level::Strong => still_primary(state).await?,
     }
-    let read = read(state, statements, params).await?;
+    let mut read = read(state, statements, params).await?;
     let mut out = Vec::with_capacity(256);
     write_results(&mut out, &read.results, params.shape());
-    let out = params.finish(out);
-    Ok(json(out, Some(read.token.to_string())))
+    let held = charges(read.results.iter_mut());
+    Ok(json(params.finish(out), Some(read.token.to_string()), held))
 }
 
 fn level(params: &Params) -> Result<Level, Error> {
@@ -117,10 +119,12 @@ async fn read(state: &State, statements: Vec<Statement>, params: &Params) -> Res
     let shared = shared(state);
     let limits = Limits {
         rows_max: shared.config.rows_max,
+        request_result_bytes_max: shared.config.request_result_bytes_max,
         result_bytes_max: shared.config.result_bytes_max,
         time: Duration::from_millis(shared.config.read_time_ms),
         associative: params.associative.is_some(),
         blob_array: params.blob_array.is_some(),
+        results: shared.results.clone(),
     };
     let place = tokio::time::timeout(shared.config.wait(), state.readers.place())
         .await
@@ -129,7 +133,7 @@ async fn read(state: &State, statements: Vec<Statement>, params: &Params) -> Res
     let answer = tokio::task::spawn_blocking(work).await;
     drop(place);
     match answer {
-        Ok(Ok(answer)) => Ok(answer),
+        Ok(Ok(answer)) => refuse_if_full(&answer.results).map(|()| answer),
         Ok(Err(error)) => {
             tracing::error!(instance = state.config.instance, %error, "the database file cannot be read");
             Err(Error::unavailable("storage", "the database file cannot be read at the moment", 1))

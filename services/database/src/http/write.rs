@@ -10,7 +10,8 @@ use http_support::{Departed, Error, parse};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use super::{Params, QueryParams, State, body, forward, json, problem};
+use super::body::{body, bounded, charges, json};
+use super::{Params, QueryParams, State, forward, problem};
 use crate::sqlite::group::{Transaction, changes_schema};
 use crate::sqlite::guard::first_word;
 use crate::state::{Claim, Role, Shared, Write, WriteError, Written};
@@ -23,7 +24,7 @@ pub async fn execute(
     params: QueryParams,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let body = body(&state, &request, payload).await?;
+    let (body, _held) = body(&state, &request, payload).await?;
     if state.status().borrow().role != Role::Primary {
         return forward::to_primary(&state, &request, body).await;
     }
@@ -33,6 +34,7 @@ pub async fn execute(
         return Err(problem::invalid("no statements"));
     }
     let count = statements.len();
+    bounded(&state, statements.len())?;
     let transactions = match params.transaction {
         Some(_) => vec![Transaction { statements, continues: false }],
         None => one_by_one(statements),
@@ -49,8 +51,8 @@ pub async fn execute(
         results.extend(all.then(Outcome::default));
     }
     write_results(&mut out, &results, params.shape());
-    let out = params.finish(out);
-    Ok(json(out, Some(written.token.to_string())))
+    let held = charges(results.iter_mut());
+    Ok(json(params.finish(out), Some(written.token.to_string()), held))
 }
 
 /// A request is a transaction: BEGIN as its first statement and COMMIT as its last are taken away, and answered as done.
@@ -94,7 +96,7 @@ pub async fn batch(
         return Err(problem::invalid("until_changed_ms and async_commit are for the jobs' database alone"));
     }
     let patience = patience(&state, &params)?;
-    let body = body(&state, &request, payload).await?;
+    let (body, _held) = body(&state, &request, payload).await?;
     let answer = run(&state, &request, body, patience, params.async_commit.is_some());
     if patience.is_none() {
         return answer.await;
@@ -118,9 +120,10 @@ async fn run(
         return forward::to_primary(state, request, body).await;
     }
     let batch: Batch = parse(&body, state.limits.json_depth_max)?;
+    bounded(state, batch.transactions.iter().map(Vec::len).sum())?;
     let alone = |statements| Transaction { statements, continues: false };
     let transactions = batch.transactions.into_iter().map(alone).collect();
-    let written = write(state, transactions, patience, async_commit).await?;
+    let mut written = write(state, transactions, patience, async_commit).await?;
     let mut out = Vec::with_capacity(64 * written.answers.len());
     out.extend_from_slice(b"{\"transactions\":[");
     for (i, results) in written.answers.iter().enumerate() {
@@ -130,7 +133,8 @@ async fn run(
         write_results(&mut out, results, Shape::default());
     }
     out.extend_from_slice(b"]}");
-    Ok(json(out, Some(written.token.to_string())))
+    let held = charges(written.answers.iter_mut().flatten());
+    Ok(json(out, Some(written.token.to_string()), held))
 }
 
 /// Half of what a request may take at most, so that an answer is not cut short.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use messages::sql::RESULT_TOO_LARGE;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
@@ -31,6 +32,8 @@ pub struct Readers {
     idle: Mutex<Vec<Reader>>,
     permits: Semaphore,
     watchdog: Watchdog,
+    /// Those that read now.
+    reading: Mutex<Vec<Arc<InterruptHandle>>>,
 }
 
 struct Reader {
@@ -44,12 +47,42 @@ impl Readers {
     #[must_use]
     pub fn new(path: PathBuf, config: &Config) -> Self {
         let permits = Semaphore::new(config.readers);
-        Self { path, config: config.clone(), idle: Mutex::default(), permits, watchdog: Watchdog::default() }
+        Self {
+            path,
+            config: config.clone(),
+            idle: Mutex::default(),
+            permits,
+            watchdog: Watchdog::default(),
+            reading: Mutex::default(),
+        }
     }
 
     /// A place among the readers; waits for one.
     pub async fn place(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.permits.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// All places, when those who have one have given them back; newcomers wait behind.
+    pub async fn all_places(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(self.config.readers).unwrap_or(u32::MAX);
+        self.permits.acquire_many(all).await.expect("the semaphore is never closed")
+    }
+
+    /// Ends the reads that run now, each with an error of its own.
+    pub fn end_reads(&self) {
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.iter().for_each(|one| one.interrupt());
+    }
+
+    /// Moves the write-ahead log into the file. Returns whether nobody was in the way. Blocks.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn checkpoint(&self, mode: &str) -> rusqlite::Result<bool> {
+        let conn = Connection::open(&self.path)?;
+        store::set_up(&conn, 64)?;
+        conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0))
+            .map(|busy| busy == 0)
     }
 
     /// Runs the statements on one snapshot of the database. Blocks: not for an arbiter that does other work.
@@ -59,7 +92,12 @@ impl Readers {
     pub fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
         let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = pooled.map_or_else(|| Reader::open(&self.path, &self.config), Ok)?;
-        let answer = reader.read(statements, limits, &self.watchdog)?;
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).push(reader.interrupt.clone());
+        let answer = reader.read(statements, limits, &self.watchdog);
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.retain(|one| !Arc::ptr_eq(one, &reader.interrupt));
+        drop(reading);
+        let answer = answer?;
         // One that failed is dropped instead: whatever was wrong with it is gone with it.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         Ok(answer)
@@ -71,7 +109,11 @@ impl Readers {
     /// SQLite's own: no space …
     pub fn copy_to(&self, file: &std::path::Path) -> rusqlite::Result<()> {
         let reader = Reader::open(&self.path, &self.config)?;
+        drop(std::fs::remove_file(file)); // of an earlier process
         let mut to = Connection::open(file)?;
+        // Its pages are not read again: no cache, and no journal, as half a copy is none.
+        to.pragma_update(None, "cache_size", 64)?;
+        to.pragma_update(None, "synchronous", "OFF")?;
         // All pages in one step: they are of one moment. In WAL mode this keeps no writer waiting.
         rusqlite::backup::Backup::new(&reader.conn, &mut to)?.step(-1)?;
         to.pragma_update(None, "journal_mode", "DELETE")
@@ -83,7 +125,7 @@ impl Reader {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(path, flags)?;
         store::set_up(&conn, 2 << 10)?;
-        store::limit_clients(&conn, Some(config))?;
+        store::limit_clients(&conn, Some(config), true)?;
         conn.pragma_update(None, "query_only", true)?;
         conn.set_prepared_statement_cache_capacity(64);
         let guard = Guard::install(&conn)?;
@@ -99,17 +141,45 @@ impl Reader {
     ) -> rusqlite::Result<Answer> {
         self.guard.speak(Voice::Own);
         self.conn.prepare_cached("BEGIN")?.execute([])?;
-        let answer = store::read_position(&self.conn).map(|at| {
-            let results = statements
-                .iter()
-                .map(|s| self.statement(s, limits, watchdog).unwrap_or_else(Outcome::failed));
-            Answer { results: results.collect(), token: at.token() }
-        });
+        let answer = store::read_position(&self.conn)
+            .map(|at| Answer { results: self.all(statements, limits, watchdog), token: at.token() });
         self.guard.speak(Voice::Own);
         if !self.conn.is_autocommit() {
             self.conn.prepare_cached("ROLLBACK")?.execute([])?;
         }
         answer
+    }
+
+    /// Time and bytes are those of the request: what one statement used, those after it have not.
+    fn all(&self, statements: &[Statement], limits: &Limits, watchdog: &Watchdog) -> Vec<Outcome> {
+        let until = clock::now() + limits.time;
+        let mut left = limits.request_result_bytes_max;
+        let mut results = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let mine = Limits {
+                result_bytes_max: limits.result_bytes_max.min(left),
+                time: until.saturating_duration_since(clock::now()),
+                ..limits.clone()
+            };
+            let outcome = if mine.time.is_zero() {
+                Err("the request ran for longer than allowed before this statement".to_owned())
+            } else {
+                self.statement(statement, &mine, watchdog)
+            };
+            let outcome = outcome.map_err(|error| {
+                // The limit was not the statement's own.
+                let others = mine.result_bytes_max < limits.result_bytes_max;
+                if !others || !error.starts_with(RESULT_TOO_LARGE) {
+                    return error;
+                }
+                let most = limits.request_result_bytes_max;
+                format!("{error}; or send its statements apart: all of a request have {most} bytes together")
+            });
+            let outcome = outcome.unwrap_or_else(Outcome::failed);
+            left = left.saturating_sub(outcome.rows.as_ref().map_or(0, |rows| rows.json.len()));
+            results.push(outcome);
+        }
+        results
     }
 
     fn statement(

@@ -1,8 +1,12 @@
 //! Running one prepared statement: binding, collecting its rows, limits.
 
+use std::sync::Arc;
+
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, Statement as Prepared, ffi};
 
 use super::cause::Cause;
+use crate::budget::{Budget, Charge};
 use crate::wire::{Named, Outcome, Param, Rows, Statement};
 use messages::sql::{RESULT_TOO_LARGE, TOO_LARGE};
 
@@ -13,13 +17,20 @@ pub struct Limits {
     pub rows_max: usize,
     /// See [`crate::Config::result_bytes_max`].
     pub result_bytes_max: usize,
+    /// See [`crate::Config::request_result_bytes_max`].
+    pub request_result_bytes_max: usize,
     /// See [`crate::Config::write_time_ms`] and [`crate::Config::read_time_ms`].
     pub time: std::time::Duration,
     /// Rows as objects.
     pub associative: bool,
     /// Blobs as lists of numbers.
     pub blob_array: bool,
+    /// What the results of all requests together may hold.
+    pub results: Arc<Budget>,
 }
+
+/// How the error begins of a statement whose rows found no room beside those of other requests.
+pub const USED_UP: &str = "the results of all requests together fill what this replica has for them";
 
 /// A statement did not run.
 #[derive(Debug)]
@@ -89,21 +100,22 @@ pub fn run(
         let columns = all.iter().map(|column| column.name().to_owned()).collect();
         let declared = |kind: Option<&str>| kind.unwrap_or_default().to_ascii_lowercase();
         let types = all.iter().map(|column| declared(column.decl_type())).collect();
+        let charge = Charge::of(&limits.results);
         let (associative, blob_array) = (limits.associative, limits.blob_array);
-        outcome.rows = Some(Rows { columns, types, associative, blob_array, ..Rows::default() });
+        outcome.rows = Some(Rows { columns, types, associative, blob_array, charge, ..Rows::default() });
     }
     let changes = !prepared.readonly();
     let mut affected = 0;
     for i in 0..statement.runs() {
         match (statement.named.get(i), statement.rows.get(i)) {
-            (Some(named), _) => bind_named(prepared, named)?,
-            (None, Some(row)) => bind(prepared, row)?,
-            (None, None) => bind(prepared, &statement.params)?,
+            (Some(named), _) => bind_named(conn, prepared, named)?,
+            (None, Some(row)) => bind(conn, prepared, row)?,
+            (None, None) => bind(conn, prepared, &statement.params)?,
         }
         match &mut outcome.rows {
-            None => affected += prepared.raw_execute()? as u64,
+            None => affected += prepared.raw_execute().map_err(|e| too_big(conn, e))? as u64,
             Some(rows) => {
-                collect(prepared, rows, limits, changes)?;
+                collect(conn, prepared, rows, limits, changes)?;
                 affected += if changes { conn.changes() } else { 0 };
             }
         }
@@ -115,7 +127,7 @@ pub fn run(
     Ok(outcome)
 }
 
-fn bind(prepared: &mut Prepared<'_>, params: &[Param]) -> Result<(), Failed> {
+fn bind(conn: &Connection, prepared: &mut Prepared<'_>, params: &[Param]) -> Result<(), Failed> {
     let wanted = prepared.parameter_count();
     if wanted != params.len() {
         return Err(Failed::Statement(format!(
@@ -124,12 +136,12 @@ fn bind(prepared: &mut Prepared<'_>, params: &[Param]) -> Result<(), Failed> {
         )));
     }
     for (i, param) in params.iter().enumerate() {
-        prepared.raw_bind_parameter(i + 1, param)?;
+        prepared.raw_bind_parameter(i + 1, param).map_err(|e| too_big(conn, e))?;
     }
     Ok(())
 }
 
-fn bind_named(prepared: &mut Prepared<'_>, named: &Named) -> Result<(), Failed> {
+fn bind_named(conn: &Connection, prepared: &mut Prepared<'_>, named: &Named) -> Result<(), Failed> {
     let mut used = vec![false; named.len()];
     for i in 1..=prepared.parameter_count() {
         let sign = prepared.parameter_name(i).map(str::to_owned);
@@ -142,7 +154,7 @@ fn bind_named(prepared: &mut Prepared<'_>, named: &Named) -> Result<(), Failed> 
             return Err(Failed::Statement(format!("the parameter {name} was not given")));
         };
         used[at] = true;
-        prepared.raw_bind_parameter(i, &named[at].1)?;
+        prepared.raw_bind_parameter(i, &named[at].1).map_err(|e| too_big(conn, e))?;
     }
     match used.iter().position(|used| !used) {
         Some(at) => Err(Failed::Statement(format!("the statement has no parameter {}", named[at].0))),
@@ -150,7 +162,18 @@ fn bind_named(prepared: &mut Prepared<'_>, named: &Named) -> Result<(), Failed> 
     }
 }
 
+/// SQLite has one limit for values and rows, and does not say which.
+fn too_big(conn: &Connection, error: rusqlite::Error) -> Failed {
+    match (error.sqlite_error_code(), conn.limit(Limit::SQLITE_LIMIT_LENGTH)) {
+        (Some(ffi::ErrorCode::TooBig), Ok(most)) => Failed::Statement(format!(
+            "string or blob too big: a value or a row has more than {most} bytes (database.value_bytes_max)"
+        )),
+        _ => error.into(),
+    }
+}
+
 fn collect(
+    conn: &Connection,
     prepared: &mut Prepared<'_>,
     into: &mut Rows,
     limits: &Limits,
@@ -165,7 +188,7 @@ fn collect(
         Err(Failed::Statement(format!("{RESULT_TOO_LARGE} {most} {what}: {then}")))
     };
     let mut rows = prepared.raw_query();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = rows.next().map_err(|e| too_big(conn, e))? {
         if into.count == limits.rows_max {
             return refused(limits.rows_max, "rows");
         }
@@ -173,6 +196,11 @@ fn collect(
         if into.json.len() > limits.result_bytes_max {
             return refused(limits.result_bytes_max, "bytes");
         }
+        // Twice: the rows, and the answer that is made of them.
+        into.charge.grow_to(into.json.len() * 2).map_err(|full| {
+            let most = full.most;
+            Failed::Statement(format!("{USED_UP} ({most} bytes): try again, or read it in parts"))
+        })?;
     }
     Ok(())
 }

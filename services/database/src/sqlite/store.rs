@@ -117,8 +117,13 @@ impl Directory {
 
     /// Writes something: a directory that is full or read-only is found at the start.
     fn prepare(&self) -> Result<(), OpenError> {
-        for name in ["snapshot.incoming", "snapshot.outgoing"] {
-            let _ = fs::remove_file(self.path.join(name));
+        // Left by a crash: halves of what came or went.
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if ["snapshot.incoming", "snapshot.outgoing", "upload."].iter().any(|it| name.starts_with(it)) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
         let path = self.database();
         let prepared = Connection::open(&path).and_then(|conn| {
@@ -201,13 +206,15 @@ pub(super) fn set_up(conn: &Connection, cache_kib: i32) -> rusqlite::Result<()> 
 }
 
 /// Bounds of what clients may send. Not for what comes from the log: the primary has judged that already.
-pub(super) fn limit_clients(conn: &Connection, config: Option<&Config>) -> rusqlite::Result<()> {
+pub(super) fn limit_clients(conn: &Connection, config: Option<&Config>, reads: bool) -> rusqlite::Result<()> {
     let limit = |limit, value: Option<usize>| {
         // SQLite cuts what is above its own compile-time maximum.
         let value = value.and_then(|value| i32::try_from(value).ok()).unwrap_or(i32::MAX);
         conn.set_limit(limit, value).map(drop)
     };
-    limit(Limit::SQLITE_LIMIT_LENGTH, config.map(|c| c.value_bytes_max))?;
+    // A sort or a temporary table of a read puts a row and its keys into one record: what was stored must fit all the same.
+    let factor = if reads { 2 } else { 1 };
+    limit(Limit::SQLITE_LIMIT_LENGTH, config.map(|c| c.value_bytes_max * factor + 1024 * (factor - 1)))?;
     limit(Limit::SQLITE_LIMIT_SQL_LENGTH, config.map(|c| c.sql_bytes_max))?;
     limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER, config.map(|c| c.params_max))
 }

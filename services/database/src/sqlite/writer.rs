@@ -16,6 +16,7 @@ use super::sequences::{self, Watch};
 use super::store::{self, Directory};
 use super::system;
 use super::ticker::{Ticker, Work};
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::entry::Op;
 use crate::position::Position;
@@ -102,9 +103,11 @@ impl Writer {
         let limits = Limits {
             rows_max: config.rows_max,
             result_bytes_max: config.result_bytes_max,
+            request_result_bytes_max: config.request_result_bytes_max,
             time: Duration::from_millis(config.write_time_ms),
             associative: false,
             blob_array: false,
+            results: Budget::new(usize::MAX),
         };
         let ticker = Ticker::start(conn.get_interrupt_handle())?;
         let conn = Replicated::new(conn);
@@ -137,9 +140,14 @@ impl Writer {
         self.conn.pragma_update(None, "synchronous", if primary { "FULL" } else { "NORMAL" })?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, primary)?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
-        store::limit_clients(&self.conn, primary.then_some(&self.config))?;
+        store::limit_clients(&self.conn, primary.then_some(&self.config), false)?;
         self.conn.listen(primary);
         self.learn()
+    }
+
+    /// Has clients' results counted.
+    pub fn count_results(&mut self, results: &Arc<Budget>) {
+        self.limits.results = results.clone();
     }
 
     /// Has this called while work runs that is known to end: the writer is busy then, not stuck. It returns whether the
