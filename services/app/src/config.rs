@@ -37,6 +37,9 @@ pub struct Config {
     pub bulk_outcomes_bytes_max: usize,
     /// Jobs that may wait in a queue that has no `backlog_max` of its own, 1 or more; beyond: 429.
     pub backlog_max: u64,
+    /// Queues that may have waiting jobs or settings at once, 10 to 100,000; beyond: 429 for a further name. What one refresh
+    /// of the counters lets through may overshoot it. More names: each count and each page of queues takes longer.
+    pub queues_max: usize,
     /// How old the backlog counters may be while jobs come in, milliseconds, 100 to 60,000: a queue may overshoot
     /// its cap by what all app instances accept in this time.
     pub backlog_refresh_ms: u64,
@@ -62,6 +65,7 @@ impl Default for Config {
             bulk_streams_max: 16,
             bulk_outcomes_bytes_max: 8 << 20,
             backlog_max: 1_000_000,
+            queues_max: 10_000,
             backlog_refresh_ms: 1_000,
             idempotency_keep_h: 24,
             delay_max_days: 366,
@@ -101,6 +105,7 @@ impl Config {
             ("bulk_streams_max", n(self.bulk_streams_max), 1..=1_000),
             ("bulk_outcomes_bytes_max", n(self.bulk_outcomes_bytes_max), 4 << 10..=1 << 30),
             ("backlog_max", self.backlog_max, 1..=u64::MAX),
+            ("queues_max", n(self.queues_max), 10..=100_000),
             ("backlog_refresh_ms", self.backlog_refresh_ms, 100..=60_000),
             ("idempotency_keep_h", self.idempotency_keep_h, 1..=720),
             ("delay_max_days", self.delay_max_days, 1..=3_660),

@@ -60,7 +60,7 @@ impl App {
             registry,
             changes: Changes::new(config.waiters_max),
             wakes: Wakes::new(),
-            backlog: Backlog::new(config.backlog_max),
+            backlog: Backlog::new(config.backlog_max, config.queues_max),
             kinds: Kinds::default(),
             in_flight: InFlight::default(),
             health: StoreHealth::default(),

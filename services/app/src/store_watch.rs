@@ -14,6 +14,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 /// A trouble that lasts is said at its first and then at each so many tries.
 const SAY_EACH: u32 = 15;
+/// Queues of one page of a count.
+const PAGE: usize = 500;
 /// A count may take this share of the time: counting is a walk over all jobs that wait.
 const COUNT_SHARE: u32 = 20;
 /// An answer older than this is no proof that the database is there.
@@ -91,11 +93,18 @@ fn retry_after(failures: u32) -> Duration {
     doubled.mul_f64(rand::random_range(0.5..1.0))
 }
 
+/// Page by page: the more queues there are the longer it takes, and the rest after it too.
 async fn count(app: &App) -> Result<(), jobstore::Error> {
     let jobs: &Jobs = &app.jobs;
     let mark = app.backlog.mark();
-    let settings = jobs.queues(Level::Eventual, None).await?;
-    let counts = jobs.counts(Level::Eventual).await?;
-    app.backlog.counted(&mark, &counts, &settings);
+    let (mut all, mut after) = (Vec::new(), Some(String::new()));
+    while let Some(from) = after {
+        let (page, next) = jobs.queues_page(&from, PAGE, Level::Eventual).await?;
+        // Each page is an answer: who has many queues is not taken for one without a database.
+        app.health.set(true);
+        all.extend(page);
+        after = next.filter(|_| all.len() < app.config.queues_max.saturating_mul(2));
+    }
+    app.backlog.counted(&mark, &all);
     Ok(())
 }

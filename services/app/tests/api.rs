@@ -272,6 +272,28 @@ async fn queues_are_set_changed_paused_and_forgotten() {
     stack.stop().await;
 }
 
+/// The list of queues was one answer, and more names than it holds were a 500; now it is read by page.
+#[actix_web::test]
+async fn queues_are_listed_by_page() {
+    let stack = Stack::start().await;
+    for queue in ["a", "b", "c"] {
+        stack.post("/v1/jobs", json!({"kind": "noop", "queue": queue})).await.expect(202);
+    }
+    let (mut names, mut path) = (Vec::new(), "/v1/queues?limit=2".to_owned());
+    loop {
+        let page = stack.get(&path).await.expect(200).json();
+        let queues = page["queues"].as_array().unwrap();
+        names.extend(queues.iter().map(|q| q["name"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/queues?limit=2&cursor={next}");
+    }
+    assert_eq!(names, ["a", "b", "c", "default"]);
+    for bad in ["limit=0", "limit=501", "limit=x"] {
+        stack.get(&format!("/v1/queues?{bad}")).await.expect_problem(400, "invalid-query");
+    }
+    stack.stop().await;
+}
+
 #[actix_web::test]
 async fn dead_jobs_are_listed_and_redriven() {
     let stack = Stack::start().await;

@@ -51,15 +51,6 @@ impl Counts {
 const COLUMNS: &str = "SELECT name, paused, concurrency, backlog_max FROM jobs_queues";
 
 impl<D: Sql> Store<D> {
-    /// Settings of every queue that has some.
-    ///
-    /// # Errors
-    /// What the database said.
-    pub async fn queues(&self, level: Level, after: Option<&str>) -> Result<Vec<Queue>, Error> {
-        let statement = Statement::Plain(format!("{COLUMNS} ORDER BY name"));
-        self.db.query(statement, level, after).await?.values.iter().map(|values| queue(values)).collect()
-    }
-
     /// Settings of one queue, or nothing if it has none.
     ///
     /// # Errors
@@ -112,35 +103,93 @@ impl<D: Sql> Store<D> {
         Ok(done.results.first().and_then(|out| out.rows_affected).unwrap_or(0) > 0)
     }
 
-    /// Counts by queue; costs a walk over the index of what waits, so ask seldom and keep the answer.
+    /// How many jobs a queue has in each state that is not final, and how many are dead: a walk over the entries of that
+    /// queue in the indexes of each state.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn counts_of(&self, name: &str, level: Level) -> Result<Counts, Error> {
+        let sql = format!("SELECT {COUNTS} FROM (SELECT ?1 AS name) n");
+        let out = self.db.query(Statement::new(sql, vec![name.into()]), level, None).await?;
+        counts(&mut rows::Row::new(out.values.first().ok_or_else(|| Error::Row("no counts".to_owned()))?))
+    }
+
+    /// Up to `limit` queues by name after `after`, with their settings and counts: those that have either, and `default`.
+    /// A page may hold fewer, and have a name to go on after.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn queues_page(
+        &self,
+        after: &str,
+        limit: usize,
+        level: Level,
+    ) -> Result<(Vec<(Queue, Counts)>, Option<String>), Error> {
+        let sql = format!(
+            "WITH RECURSIVE names (name) AS (
+                SELECT ?1 UNION ALL SELECT {NEXT_NAME} FROM names WHERE names.name IS NOT NULL LIMIT ?2 + 1)
+             SELECT n.name, coalesce(q.paused, 0), q.concurrency, q.backlog_max, q.name IS NOT NULL, {COUNTS}
+             FROM names n LEFT JOIN jobs_queues q ON q.name = n.name WHERE n.name > ?1"
+        );
+        let out = self.db.query(Statement::new(sql, vec![after.into(), limit.into()]), level, None).await?;
+        let mut page = Vec::with_capacity(out.values.len());
+        for values in &out.values {
+            let settings = queue(values)?;
+            let mut r = rows::Row::new(values.get(4..).unwrap_or_default());
+            let (is_set, counts) = (r.flag()?, counts(&mut r)?);
+            if is_set || counts != Counts::default() || settings.name == DEFAULT_QUEUE {
+                page.push((settings, counts));
+            }
+        }
+        let last = out.values.last().filter(|_| out.values.len() == limit);
+        let next = last.and_then(|values| values.first()?.as_str()).map(str::to_owned);
+        Ok((page, next))
+    }
+
+    /// Counts of all queues that have any, page by page: for tests and tools, the more queues the longer.
     ///
     /// # Errors
     /// What the database said.
     pub async fn counts(&self, level: Level) -> Result<BTreeMap<String, Counts>, Error> {
-        let statement = Statement::Plain(
-            "SELECT queue, 'available', count(*) FROM jobs WHERE state = 'available' GROUP BY queue
-             UNION ALL SELECT queue, 'running', count(*) FROM jobs WHERE state = 'running' GROUP BY queue
-             UNION ALL SELECT queue, state, count(*) FROM jobs WHERE state IN ('scheduled', 'retryable')
-                GROUP BY queue, state
-             UNION ALL SELECT queue, 'discarded', count(*) FROM jobs WHERE state = 'discarded' GROUP BY queue"
-                .to_owned(),
-        );
-        let out = self.db.query(statement, level, None).await?;
-        let mut counts = BTreeMap::<String, Counts>::new();
-        for values in &out.values {
-            let mut r = rows::Row::new(values);
-            let of = counts.entry(r.text()?.to_owned()).or_default();
-            let (state, n) = (r.text()?, r.number()?);
-            match state {
-                "available" => of.available = n,
-                "running" => of.running = n,
-                "scheduled" => of.scheduled = n,
-                "retryable" => of.retryable = n,
-                _ => of.discarded = n,
-            }
+        let (mut all, mut after) = (BTreeMap::new(), Some(String::new()));
+        while let Some(from) = after {
+            let (page, next) = self.queues_page(&from, PAGE, level).await?;
+            let counted = page.into_iter().filter(|(_, counts)| *counts != Counts::default());
+            all.extend(counted.map(|(queue, counts)| (queue.name, counts)));
+            after = next;
         }
-        Ok(counts)
+        Ok(all)
     }
+}
+
+/// Queues of one page, where the caller does not say.
+const PAGE: usize = 500;
+
+/// Counts of the queue `n.name`, in the order of [`counts`].
+const COUNTS: &str = "\
+    (SELECT count(*) FROM jobs WHERE state IN ('scheduled', 'retryable') AND state = 'scheduled' AND queue = n.name), \
+    (SELECT count(*) FROM jobs WHERE state = 'available' AND queue = n.name), \
+    (SELECT count(*) FROM jobs WHERE state = 'running' AND queue = n.name), \
+    (SELECT count(*) FROM jobs WHERE state IN ('scheduled', 'retryable') AND state = 'retryable' AND queue = n.name), \
+    (SELECT count(*) FROM jobs WHERE state = 'discarded' AND queue = n.name)";
+
+/// The first name after `names.name` that has settings or jobs: one hop in each index.
+const NEXT_NAME: &str = "(SELECT min(name) FROM (\
+    SELECT min(queue) AS name FROM jobs_lanes WHERE queue > names.name UNION ALL \
+    SELECT min(queue) FROM jobs WHERE state = 'running' AND queue > names.name UNION ALL \
+    SELECT min(queue) FROM jobs WHERE state IN ('scheduled', 'retryable') AND queue > names.name UNION ALL \
+    SELECT min(queue) FROM jobs WHERE state = 'discarded' AND queue > names.name UNION ALL \
+    SELECT min(name) FROM jobs_queues WHERE name > names.name UNION ALL \
+    SELECT 'default' WHERE 'default' > names.name))";
+
+fn counts(r: &mut rows::Row<'_>) -> Result<Counts, Error> {
+    Ok(Counts {
+        scheduled: r.number()?,
+        available: r.number()?,
+        running: r.number()?,
+        retryable: r.number()?,
+        discarded: r.number()?,
+    })
 }
 
 /// Opens or closes the lanes of a queue, as its settings are now.

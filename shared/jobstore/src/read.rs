@@ -293,9 +293,16 @@ fn page_of(filter: &Filter, limit: usize, before: Value, floor: Option<Uuid>) ->
     let tagged =
         " AND EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) WHERE value = ?n)";
     also(tagged, filter.tag.as_deref());
+    // Named, because the planner would rather walk the table in the order that is asked for, past all that is finished.
+    let index = match (filter.state, &filter.queue) {
+        (Some(State::Running), _) => " INDEXED BY jobs_running",
+        (Some(State::Discarded), Some(_)) => " INDEXED BY jobs_dead",
+        (Some(State::Discarded), None) => " INDEXED BY jobs_discarded",
+        _ => "",
+    };
     let sql = format!(
         "WITH found (id, bytes) AS MATERIALIZED (
-            SELECT id, {} FROM jobs WHERE id < ?1 AND id >= ?2{clauses} ORDER BY id DESC LIMIT {limit}),
+            SELECT id, {} FROM jobs{index} WHERE id < ?1 AND id >= ?2{clauses} ORDER BY id DESC LIMIT {limit}),
          fitting (id, place, bytes) AS (
             SELECT id, row_number() OVER (ORDER BY id DESC), sum(bytes) OVER (ORDER BY id DESC) FROM found)
          SELECT {}, (SELECT count(*) FROM found) FROM jobs

@@ -6,8 +6,11 @@ mod memory;
 use std::{collections::BTreeMap, time::Duration};
 
 use clock::WallMs;
-use jobstore::{Claim, Claimed, Completion, Lease, NewJob, Queue, Store, testing::take_steps};
+use jobstore::{
+    Claim, Claimed, Completion, Counts, Filter, Lease, NewJob, Queue, Store, testing::take_steps,
+};
 use memory::{Memory, now, store};
+use messages::{job::State, sql::Level};
 
 const AT: WallMs = WallMs(1_800_000_000_000);
 
@@ -171,4 +174,58 @@ fn jobs_of_an_earlier_version_get_their_lanes() {
         [2, 1, 0]
     );
     assert_eq!(claim(&store, 9).into_iter().map(|j| j.queue).collect::<Vec<_>>(), ["b", "b"]);
+}
+
+/// 10,500 names with waiting jobs: the list of queues had more rows than an answer, so it, pause and admission failed.
+#[test]
+fn queues_are_listed_by_page_and_counted_one_by_one() {
+    let (store, _) = store();
+    submit(&store, (0..1_200).map(|i| job(&format!("q{i:04}"), "noop")));
+    submit(&store, (0..50).map(|_| job("q0007", "noop")));
+    submit(&store, [NewJob { run_at: AT.plus(Duration::from_secs(9)), ..job("later", "noop") }]);
+    now(store.pause_queue("set", true, AT)).unwrap();
+    take_steps();
+    let (page, next) = now(store.queues_page("", 100, Level::Eventual)).unwrap();
+    let steps = take_steps();
+    assert_eq!((page.len(), next.as_deref()), (100, Some("q0097")), "`default` and `later` are first");
+    assert!(steps < 40_000, "{steps} steps for 100 queues of 1,203");
+    assert_eq!(page[1].1.scheduled, 1);
+    let (mut names, mut after) = (Vec::new(), Some(String::new()));
+    while let Some(from) = after {
+        let (page, next) = now(store.queues_page(&from, 300, Level::Eventual)).unwrap();
+        names.extend(page.into_iter().map(|(queue, _)| queue.name));
+        after = next;
+    }
+    assert_eq!((names.len(), names.is_sorted()), (1_203, true));
+    assert!(names.contains(&"set".to_owned()));
+    take_steps();
+    assert_eq!(now(store.counts_of("q0007", Level::Eventual)).unwrap().available, 51);
+    assert_eq!(now(store.counts_of("nobody's", Level::Eventual)).unwrap(), Counts::default());
+    assert!(take_steps() < 1_500);
+}
+
+/// `?state=running` walked past all finished jobs: 57 ms at 320,000.
+#[test]
+fn rare_states_are_listed_without_a_look_at_what_is_finished() {
+    let cost = |finished: usize| {
+        let (store, memory) = store();
+        submit(&store, [job("a", "noop"), job("b", "noop"), job("dead", "noop"), job("dead-too", "noop")]);
+        memory.rows("UPDATE jobs SET state = 'discarded' WHERE queue LIKE 'dead%'", vec![]);
+        submit(&store, (0..finished).map(|_| job("a", "other")));
+        memory.rows("UPDATE jobs SET state = 'completed' WHERE kind = 'other'", vec![]);
+        assert_eq!(claim(&store, 2).len(), 2);
+        take_steps();
+        let page = |state, queue: Option<&str>, kind: Option<&str>| {
+            let queue = queue.map(str::to_owned);
+            let filter = Filter { state: Some(state), queue, kind: kind.map(str::to_owned), tag: None };
+            now(store.list(&filter, 50, None, Level::Eventual)).unwrap().jobs.len()
+        };
+        assert_eq!(page(State::Running, None, None), 2);
+        assert_eq!(page(State::Running, Some("b"), Some("noop")), 1);
+        assert_eq!(page(State::Discarded, None, None), 2);
+        assert_eq!(page(State::Discarded, Some("dead"), None), 1);
+        take_steps()
+    };
+    let (few, many) = (cost(10), cost(4_000));
+    assert!(many < few + few / 2, "{few} {many}");
 }

@@ -1,31 +1,38 @@
 //! Queues: their settings, and how much is in them.
 
-use std::collections::BTreeMap;
-
 use actix_web::HttpResponse;
 use clock::WallMs;
 use http_support::{Error, parse_object, read_body, require_json};
-use jobstore::{Counts, DEFAULT_QUEUE, Queue};
+use jobstore::{Counts, Queue};
 use messages::sql::Level;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::{Answer, level_of, queue_name};
+use super::{Answer, level_of, query, queue_name};
 use crate::error::to_http;
 use crate::state::{App, Call};
 use crate::store::insistently;
 
-/// `GET /v1/queues`: every queue that has settings or jobs that wait, run or are dead; and `default`.
+const PAGE_DEFAULT: usize = 500;
+const PAGE_MAX: usize = 500;
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// `GET /v1/queues`: every queue that has settings or jobs that wait, run or are dead; and `default`. By name, by page.
 pub async fn list(call: Call) -> Answer {
-    let (level, app) = (level_of(&call)?, &call.app);
-    let counts = app.jobs.counts(level).await.map_err(|error| to_http(&error, "queue"))?;
-    let settings = app.jobs.queues(level, None).await.map_err(|error| to_http(&error, "queue"))?;
-    let names = counts.keys().map(String::as_str).chain([DEFAULT_QUEUE]);
-    let mut queues: BTreeMap<String, Queue> =
-        names.map(|name| (name.to_owned(), Queue { name: name.to_owned(), ..Queue::default() })).collect();
-    queues.extend(settings.into_iter().map(|queue| (queue.name.clone(), queue)));
-    let queues: Vec<_> = queues.values().map(|queue| view(queue, counts.get(&queue.name))).collect();
-    Ok(HttpResponse::Ok().json(json!({ "queues": queues })))
+    let (asked, level, app): (ListQuery, _, _) = (query(&call)?, level_of(&call)?, &call.app);
+    let (limit, after) = (asked.limit.unwrap_or(PAGE_DEFAULT), asked.cursor.unwrap_or_default());
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Error::bad_request("invalid-query", format!("query: `limit` is 1 to {PAGE_MAX}")));
+    }
+    let page = insistently(app, || app.jobs.queues_page(&after, limit, level)).await;
+    let (page, next) = page.map_err(|error| to_http(&error, "queue"))?;
+    let queues: Vec<_> = page.iter().map(|(queue, counts)| view(queue, counts)).collect();
+    Ok(HttpResponse::Ok().json(json!({ "queues": queues, "next": next })))
 }
 
 /// `GET /v1/queues/{queue}`. Any name is a queue: one without settings has the defaults.
@@ -73,6 +80,9 @@ pub async fn resume(call: Call) -> Answer {
 
 async fn set_paused(call: &Call, paused: bool) -> Answer {
     let (name, app) = (queue_name(call)?, &call.app);
+    if paused {
+        app.backlog.admit_name(&name)?;
+    }
     let done = insistently(app, || app.jobs.pause_queue(&name, paused, WallMs::now())).await;
     done.map_err(|error| to_http(&error, "queue"))?;
     if !paused {
@@ -132,6 +142,7 @@ async fn current(app: &App, name: &str, level: Level) -> Result<Queue, Error> {
 }
 
 async fn store(app: &App, queue: Queue) -> Answer {
+    app.backlog.admit_name(&queue.name)?;
     let done = insistently(app, || app.jobs.put_queue(&queue, WallMs::now())).await;
     done.map_err(|error| to_http(&error, "queue"))?;
     if !queue.paused {
@@ -141,15 +152,15 @@ async fn store(app: &App, queue: Queue) -> Answer {
 }
 
 async fn answer(app: &App, queue: Queue, level: Level) -> Answer {
-    let counts = app.jobs.counts(level).await.map_err(|error| to_http(&error, "queue"))?;
-    let view = view(&queue, counts.get(&queue.name));
-    Ok(HttpResponse::Ok().json(view))
+    let counts = insistently(app, || app.jobs.counts_of(&queue.name, level)).await;
+    let counts = counts.map_err(|error| to_http(&error, "queue"))?;
+    Ok(HttpResponse::Ok().json(view(&queue, &counts)))
 }
 
-fn view(queue: &Queue, counts: Option<&Counts>) -> Value {
+fn view(queue: &Queue, counts: &Counts) -> Value {
     let Queue { name, paused, concurrency, backlog_max } = queue;
     json!({
         "name": name, "paused": paused, "concurrency": concurrency, "backlog_max": backlog_max,
-        "jobs": counts.copied().unwrap_or_default(),
+        "jobs": counts,
     })
 }

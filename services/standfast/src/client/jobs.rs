@@ -236,8 +236,12 @@ fn word(reason: &Reason) -> String {
 
 async fn queues(at: &FrontDoor) -> Outcome {
     let server = server(at)?;
-    let answer: Value = server.json(server.request(Method::GET, "/v1/queues")).await?;
-    let queues = answer.as_array().or_else(|| answer["queues"].as_array()).cloned().unwrap_or_default();
+    let (mut queues, mut path) = (Vec::new(), Some("/v1/queues".to_owned()));
+    while let Some(page) = path {
+        let answer: Value = server.json(server.request(Method::GET, &page)).await?;
+        queues.extend(answer["queues"].as_array().cloned().unwrap_or_default());
+        path = answer["next"].as_str().map(|next| format!("/v1/queues?cursor={next}"));
+    }
     if at.json {
         out::json(&queues);
         return Ok(());
