@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::peers;
 use crate::position::Token;
+use crate::replica::history_elsewhere;
 use crate::state::{Command, Role, Shared};
 use crate::succession;
 
@@ -22,6 +23,8 @@ const TRY_SOON: Duration = Duration::from_millis(20);
 const TRIES: u32 = 10;
 /// Before the first campaign of a life: newcomers to discovery are told of the others at once.
 const HEAR: Duration = Duration::from_millis(120);
+/// How long a replica waits for others that are known, and have not said yet how far they are.
+const UNTOLD_MAX: Duration = Duration::from_secs(3);
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
@@ -48,14 +51,14 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 
 async fn elect(shared: &Arc<Shared>) {
     let mut news = shared.registry.version();
-    // A history that began earlier: first hear whether somebody has more of it than the log. (An empty one needs no ear.)
-    if shared.status().borrow().token.seq > 0 {
-        tokio::time::sleep(HEAR).await;
-    }
+    // First hear whether somebody has more than the log, or a history where there is none here.
+    tokio::time::sleep(HEAR).await;
+    let began = clock::now();
     // A fresh stack has no primary yet: do not wait for news of it.
     let mut soon = TRIES;
     loop {
         if may_campaign(shared)
+            && (clock::now() - began > UNTOLD_MAX || peers::all_told(shared))
             && let Ok(lease) = shared.bus.acquire(shared.group.lease).await
         {
             reign(shared, &lease).await;
@@ -82,7 +85,9 @@ fn may_campaign(shared: &Shared) -> bool {
     let status = shared.status();
     let status = status.borrow();
     let Token { generation, seq } = status.token;
+    let empty = seq == 0 && history_elsewhere(shared).is_some();
     shared.config.electable
+        && !empty
         && status.role == Role::Follower
         && status.caught_up
         && shared.silent_for() < SILENCE_MAX

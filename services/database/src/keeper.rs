@@ -45,7 +45,7 @@ async fn keep(shared: &Arc<Shared>, announcer: &Announcer) {
     let mut turns = 0_u32;
     loop {
         let now = status.borrow_and_update().clone();
-        tell(announcer, &now);
+        tell(shared, announcer, &now);
         turns = turns.wrapping_add(1);
         if now.role == Role::Primary && turns.is_multiple_of(CUT) {
             cut(shared, &now).await;
@@ -56,7 +56,7 @@ async fn keep(shared: &Arc<Shared>, announcer: &Announcer) {
     }
 }
 
-fn tell(announcer: &Announcer, status: &Status) {
+fn tell(shared: &Shared, announcer: &Announcer, status: &Status) {
     announcer.set_fact("epoch", status.epoch.to_string());
     announcer.set_fact("generation", status.token.generation.to_string());
     announcer.set_fact("seq", status.token.seq.to_string());
@@ -64,8 +64,7 @@ fn tell(announcer: &Announcer, status: &Status) {
         announcer.set_fact("offset", offset.to_string());
     }
     announcer.set_fact("role", status.role.as_str());
-    let well = matches!(status.role, Role::Follower | Role::Candidate | Role::Primary) && status.caught_up;
-    announcer.set_health(if well { Health::Ready } else { Health::Degraded });
+    announcer.set_health(if shared.reads(status).is_ok() { Health::Ready } else { Health::Degraded });
 }
 
 /// Gives back what every known replica has applied, but for a margin: one that was away for longer takes a snapshot.

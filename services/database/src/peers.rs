@@ -55,6 +55,17 @@ pub(crate) fn peers(shared: &Shared) -> Vec<Peer> {
     all.filter_map(peer).collect()
 }
 
+/// Whether every other replica that is known has said how far it is.
+pub(crate) fn all_told(shared: &Shared) -> bool {
+    others(shared).iter().all(|it| it.facts.get("role").is_some_and(|role| role != "starting"))
+}
+
+/// Whether some replica takes writes, as far as it has said.
+pub(crate) fn a_primary_is_known(shared: &Shared) -> bool {
+    let says = |it: &Announcement| it.facts.get("role").is_some_and(|role| role == "primary");
+    others(shared).iter().any(|it| says(it) && it.health == Health::Ready)
+}
+
 /// A request to another replica, with the key that it wants to see.
 pub(crate) fn post(shared: &Shared, to: &Announcement, target: &str) -> reqwest::RequestBuilder {
     let address = to.address.as_deref().unwrap_or_default();

@@ -6,6 +6,7 @@
 mod append;
 mod apply;
 mod attach;
+mod heal;
 mod lead;
 mod standing;
 mod succeed;
@@ -21,11 +22,15 @@ use supervision::{BoxError, Life, StartError, Started};
 use tokio::sync::oneshot;
 
 use crate::fold::{Divergence, Fold};
+use crate::position::Position;
+use crate::sqlite::cause::Cause;
+use crate::sqlite::damage::Trace;
 use crate::sqlite::ticker::Work;
 use crate::sqlite::writer::{StoreError, Writer};
 use crate::state::{Command, Role, Shared, Write};
 
 use append::{Barrier, Pending, What};
+pub(crate) use heal::history_elsewhere;
 use standing::Standing;
 
 /// How often the replica says that it lives, when nothing else happens.
@@ -45,27 +50,15 @@ pub fn start(life: Life) -> Result<Started, StartError> {
 }
 
 async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
-    let mut writer = open(&life, &shared).await?;
-    writer.count_results(&shared.results);
-    let (alive, busy) = (life.clone(), shared.clone());
-    // Work with a known end is no silence: one client's slow write, or a schema change, must not depose the primary.
-    writer.pulse(move |work| {
-        let wanted = match work {
-            // A command is news of the role: whatever clients want here may be over.
-            Work::Clients => busy.commands.take.is_empty(),
-            Work::Log => true,
-        };
-        if !alive.is_stopping() {
-            alive.still_at_work();
-            busy.beat();
-        }
-        wanted && !alive.is_stopping()
-    });
+    let writer = open(&life, &shared).await?;
     let position = writer.position()?;
     let _down = Down(life.clone(), shared.clone());
     let mut replica = Replica {
         fold: Fold::new(position),
         writer,
+        trace: Trace::of(&shared.directory.database()),
+        examining: None,
+        remembered: shared.remembered(),
         role: Role::Starting,
         mine: None,
         won: None,
@@ -80,8 +73,11 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         life: life.clone(),
         shared,
     };
+    replica.fold = Fold::new(replica.known(replica.fold.settled().clone()));
     replica.publish();
     life.ready();
+    // Damage that nobody has met yet is found before it is met.
+    replica.examine();
     let stopping = life.stopping();
     tokio::select! {
         ended = replica.live() => ended,
@@ -89,34 +85,75 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
     }
 }
 
-/// Opens the file. An earlier life that hung may hold SQLite's write lock until its thread wakes.
-async fn open(life: &Life, shared: &Shared) -> Result<Writer, BoxError> {
+/// Work with a known end is no silence: one client's slow write, or a schema change, must not depose the primary.
+fn pulse(writer: &Writer, life: &Life, shared: &Arc<Shared>) {
+    let (alive, busy) = (life.clone(), shared.clone());
+    writer.pulse(move |work| {
+        let wanted = match work {
+            // A command is news of the role: whatever clients want here may be over.
+            Work::Clients => busy.commands.take.is_empty(),
+            Work::Log => true,
+        };
+        if !alive.is_stopping() {
+            alive.still_at_work();
+            busy.beat();
+        }
+        wanted && !alive.is_stopping()
+    });
+}
+
+/// Opens the file. An earlier life that hung may hold SQLite's write lock until its thread wakes. What cannot be used is put
+/// aside; a disk that takes nothing is waited for, and said to be waited for.
+async fn open(life: &Life, shared: &Arc<Shared>) -> Result<Writer, BoxError> {
     loop {
         shared.beat();
         let opened = Writer::open(&shared.directory, &shared.config).and_then(|writer| {
             writer.begin()?;
             writer.rollback();
+            writer.position()?;
             Ok(writer)
         });
-        match opened {
-            Ok(writer) => return Ok(writer),
-            Err(StoreError::Sqlite(error)) if is_busy(&error) => {
-                life.waiting("the write lock of an earlier life");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+        let error = match opened {
+            Ok(mut writer) => {
+                writer.count_results(&shared.results);
+                pulse(&writer, life, shared);
+                return Ok(writer);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => error,
+        };
+        if error.cause() == Cause::Busy {
+            life.waiting("the write lock of an earlier life");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
         }
+        let why = format!("{error}: {}", cause(&error));
+        if error.is_damage() || error.cause() == Cause::Sender {
+            shared.readers.close();
+            let renewed = match shared.directory.set_aside(&why) {
+                Ok(()) => shared.directory.renew().map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            shared.readers.reopen();
+            if renewed.is_ok() {
+                continue;
+            }
+        }
+        tracing::error!(
+            instance = shared.config.instance,
+            why,
+            "the database file cannot be opened; trying again"
+        );
+        // What is beside this replica starts meanwhile.
+        life.ready();
+        life.waiting("the database file's disk");
+        shared.tell(|status| status.trouble = Some(why.into()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
 /// What lies below an error, for the log.
 fn cause(error: &StoreError) -> String {
     std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    use rusqlite::ffi::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
 /// Says that nobody writes here any more, however the life ends.
@@ -137,6 +174,12 @@ type Appending = Pin<Box<dyn Future<Output = (What, Result<(), PublishError>)>>>
 struct Replica {
     fold: Fold,
     writer: Writer,
+    /// The file as the file system showed it last.
+    trace: Option<Trace>,
+    /// Hears what a look through the whole file found.
+    examining: Option<oneshot::Receiver<Result<(), String>>>,
+    /// The generation that is noted beside the file.
+    remembered: Option<u64>,
     role: Role,
     /// Epoch and term that this life proposed last.
     mine: Option<Mine>,
@@ -177,8 +220,23 @@ enum Left {
     Diverged(Divergence),
     /// Another replica follows a later log.
     Superseded,
-    /// The disk takes nothing; try again later.
+    /// The disk takes nothing, or the file is damaged.
     Storage(StoreError),
+    /// The file is damaged: what is wrong with it.
+    Damaged(String),
+}
+
+impl Left {
+    /// Why the role is given up, if this was primary.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Storage(error) if error.is_damage() => "the database file is damaged",
+            Self::Storage(_) => "the database file cannot be written",
+            Self::Damaged(_) => "the database file is damaged",
+            Self::Superseded => "another replica follows a later log",
+            Self::Reattach | Self::Gap | Self::Diverged(_) => "the log is lost",
+        }
+    }
 }
 
 impl Replica {
@@ -189,21 +247,25 @@ impl Replica {
                 Ok(mut reader) => self.follow(&mut reader).await,
                 Err(left) => left,
             };
-            self.let_go();
-            self.fold = Fold::new(self.writer.position()?);
+            self.let_go(left.reason());
+            let left = match self.writer.position() {
+                Ok(position) => {
+                    self.fold = Fold::new(self.known(position));
+                    left
+                }
+                Err(error) => Left::Damaged(format!("{error}: {}", cause(&error))),
+            };
             match left {
                 Left::Reattach => {}
                 Left::Gap => {
                     self.resync("the log no longer has the entries that follow this replica's").await
                 }
+                // The log is right and the rows are not: somebody wrote to the file, or a defect did.
+                Left::Diverged(why @ Divergence::Conflict) => self.rebuild(&why.to_string()).await?,
                 Left::Diverged(why) => self.recover(why).await,
                 Left::Superseded => self.succeed().await,
-                Left::Storage(error) => {
-                    tracing::error!(instance = self.instance(), %error, cause = cause(&error),
-                        "the database file cannot be written; trying again");
-                    self.life.waiting("the disk");
-                    self.rest(Duration::from_secs(1)).await;
-                }
+                Left::Storage(error) => self.storage_lost(&error).await?,
+                Left::Damaged(why) => self.rebuild(&why).await?,
             }
         }
     }
@@ -242,7 +304,7 @@ impl Replica {
                 _ = beat.tick() => {
                     self.refuse_if_not_primary();
                     self.standing.end_overdue(clock::now(), self.fold.settled().token());
-                    self.look_for_later_log()
+                    self.look_at_file().and_then(|()| self.look_for_later_log())
                 }
             };
             self.shared.beat();
@@ -290,13 +352,22 @@ impl Replica {
         }
     }
 
+    /// Of a file that was lost or put aside: what it held was of the generation that is noted beside it.
+    fn known(&self, at: Position) -> Position {
+        let generation = self.remembered.filter(|_| at.seq == 0).unwrap_or(0).max(at.generation);
+        Position { generation, ..at }
+    }
+
     fn instance(&self) -> &str {
         &self.shared.config.instance
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let at = self.fold.position();
         self.shared.telemetry.seq.set(at.seq.cast_signed());
+        if at.seq > 0 && self.remembered != Some(at.generation) {
+            self.remembered = self.shared.remember(at.generation);
+        }
         self.shared.tell(|status| {
             status.role = self.role;
             status.token = at.token();
@@ -305,8 +376,9 @@ impl Replica {
             if *status.primary != *at.primary {
                 status.primary = at.primary.as_str().into();
             }
-            if !matches!(self.role, Role::Diverged | Role::Resyncing) {
+            if !matches!(self.role, Role::Diverged | Role::Resyncing | Role::Detached) {
                 status.trouble = None;
+                status.stale = false;
             }
             // Also of one that was given up while it hung, and woke: it follows the log as before.
             if matches!(self.role, Role::Follower | Role::Candidate | Role::Primary) {

@@ -74,7 +74,9 @@ pub struct Status {
     pub offset: Option<u64>,
     /// Whether it has read the log to its end since it was attached to it.
     pub caught_up: bool,
-    /// Why it is diverged or resyncing.
+    /// Reads are served although nothing is applied at the moment: the disk takes nothing.
+    pub stale: bool,
+    /// Why it is diverged, resyncing or detached.
     pub trouble: Option<Arc<str>>,
 }
 
@@ -288,6 +290,7 @@ impl Shared {
             primary: Arc::from(""),
             offset: None,
             caught_up: false,
+            stale: false,
             trouble: None,
         };
         let token = watch::Sender::new(status.token);
@@ -313,6 +316,22 @@ impl Shared {
             listener,
             limits,
             directory,
+        }
+    }
+
+    /// The generation that is noted beside the file; none if no history ever began here.
+    pub(crate) fn remembered(&self) -> Option<u64> {
+        self.directory.remembered(self.group.log)
+    }
+
+    /// Notes the generation beside the file. Returns what is noted.
+    pub(crate) fn remember(&self, generation: u64) -> Option<u64> {
+        match self.directory.remember(self.group.log, generation) {
+            Ok(()) => Some(generation),
+            Err(error) => {
+                tracing::warn!(instance = self.config.instance, %error, "the history could not be noted beside the file");
+                None
+            }
         }
     }
 
@@ -359,6 +378,33 @@ impl Shared {
         while let Ok(strong) = self.strong.take.try_recv() {
             let _ = strong.send(Err(WriteError::NotPrimary));
         }
+    }
+
+    /// Whether reads are served here from data that is as it should be, or as old as the status says.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn reads(&self, status: &Status) -> Result<(), String> {
+        let follows =
+            matches!(status.role, Role::Follower | Role::Candidate | Role::Primary) && status.caught_up;
+        let stale = status.stale && status.role == Role::Detached;
+        if !(follows || stale) {
+            return Err(status.trouble.as_deref().unwrap_or(status.role.as_str()).to_owned());
+        }
+        let empty = (status.token.seq == 0).then(|| crate::replica::history_elsewhere(self)).flatten();
+        empty.map_or(Ok(()), Err)
+    }
+
+    /// Whether writes are taken: here, or by another replica that says so.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn writes(&self, status: &Status) -> Result<(), String> {
+        if status.role == Role::Primary || crate::peers::a_primary_is_known(self) {
+            return Ok(());
+        }
+        let own = status.trouble.as_deref().map(|why| format!(" ({}: {why})", self.config.instance));
+        Err(format!("no replica takes writes{}", own.unwrap_or_default()))
     }
 
     /// Waits for what the replica answers, at most for `wait`, and hardly any longer when it is not primary any more: one

@@ -39,7 +39,8 @@ pub fn step(instance: &str, mine: &Position, peers: &[Peer]) -> Step {
     if let Some(later) = later_generation(mine.generation, peers) {
         return Step::Join(later);
     }
-    if peers.iter().any(|p| p.primary && p.generation == mine.generation) {
+    // An empty history never outvotes a full one, whoever is primary of it.
+    if peers.iter().any(|p| p.primary && p.generation == mine.generation && (p.seq > 0 || mine.seq == 0)) {
         return Step::Yield;
     }
     let same = peers.iter().filter(|p| p.generation == mine.generation);
@@ -112,6 +113,14 @@ mod tests {
     fn one_that_comes_back_late_yields_to_a_stack_that_went_on() {
         let primary = Peer { primary: true, ..peer("b", 1, 5) };
         assert_eq!(step("a", &at(1, 9), &[primary]), Step::Yield);
+    }
+
+    #[test]
+    fn an_empty_history_never_outvotes_a_full_one() {
+        let empty = Peer { primary: true, ..peer("b", 1, 0) };
+        assert_eq!(step("a", &at(1, 9), std::slice::from_ref(&empty)), Step::Begin);
+        assert_eq!(step("a", &at(1, 9), &[empty.clone(), peer("c", 1, 10)]), Step::Wait, "c has more");
+        assert_eq!(step("a", &at(1, 0), &[empty]), Step::Yield);
     }
 
     #[test]

@@ -88,6 +88,17 @@ impl Telemetry {
         tracing::error!(tier = "database", instance = &*self.instance, seq = at.seq, epoch = at.epoch, %why, "diverged: applies nothing more");
     }
 
+    pub(crate) fn damaged(&self, at: &Position, why: &str) {
+        self.transition("rebuilding");
+        tracing::warn!(
+            tier = "database",
+            instance = &*self.instance,
+            seq = at.seq,
+            why,
+            "the database file is damaged or differs: it is put aside and rebuilt"
+        );
+    }
+
     pub(crate) fn resyncing(&self, at: &Position, why: &str) {
         self.transition("resyncing");
         tracing::warn!(

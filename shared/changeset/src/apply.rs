@@ -15,7 +15,7 @@ const APPLYING: &str = "apply a changeset";
 
 impl From<Malformed> for Error {
     fn from(_: Malformed) -> Self {
-        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None);
+        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISMATCH), None);
         sqlite(READING)(source)
     }
 }

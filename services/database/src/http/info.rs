@@ -1,13 +1,12 @@
 //! `/status`, `/nodes`, `/readyz`.
 
-use actix_web::HttpResponse;
+use actix_web::{HttpRequest, HttpResponse};
 use http_support::Error;
 use serde_json::json;
 
 use super::State;
 use crate::group::{CLIENTS, Group, JOBS};
 use crate::peers;
-use crate::state::Role;
 
 /// How this replica is doing.
 pub async fn status(state: State) -> HttpResponse {
@@ -47,13 +46,28 @@ pub async fn nodes(state: State) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "nodes": nodes }))
 }
 
-/// 200 when reads are served from a replica that has caught up.
-pub async fn ready(state: State) -> Result<HttpResponse, Error> {
+/// What works here, reads and writes apart. 200 when reads are served by this replica; with `?writes` when some replica
+/// takes writes as well. `why` says what does not work.
+pub async fn ready(state: State, request: HttpRequest) -> HttpResponse {
     let status = state.status().borrow().clone();
-    let follows = matches!(status.role, Role::Follower | Role::Candidate | Role::Primary);
-    if follows && status.caught_up {
-        return Ok(HttpResponse::Ok().json(json!({ "ready": true, "role": status.role.as_str() })));
+    let (reads, writes) = (state.reads(&status), state.writes(&status));
+    let wanted = request.query_string().split('&').any(|it| it.split('=').next() == Some("writes"));
+    let ready = reads.is_ok() && (writes.is_ok() || !wanted);
+    let why: Vec<String> = [&reads, &writes].into_iter().filter_map(|it| it.clone().err()).collect();
+    let why =
+        (!why.is_empty()).then(|| why.join("; ")).or_else(|| status.trouble.as_deref().map(str::to_owned));
+    let mut body = json!({
+        "ready": ready, "reads": reads.is_ok(), "writes": writes.is_ok(), "role": status.role.as_str(), "why": why,
+    });
+    if ready {
+        return HttpResponse::Ok().json(body);
     }
-    let why = status.trouble.as_deref().unwrap_or(status.role.as_str()).to_owned();
-    Err(Error::unavailable("not-ready", format!("not ready: {why}"), 1))
+    body["type"] = json!("about:blank");
+    body["title"] = json!("Service Unavailable");
+    body["status"] = json!(503);
+    body["detail"] = json!(format!("not ready: {}", why.as_deref().unwrap_or_default()));
+    HttpResponse::ServiceUnavailable()
+        .insert_header(("retry-after", "1"))
+        .content_type("application/problem+json")
+        .json(body)
 }

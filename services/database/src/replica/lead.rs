@@ -8,6 +8,7 @@ use bus::{Durable, Message};
 use super::append::{Answer, Pending, Waiter, What};
 use super::{Left, Mine, Replica};
 use crate::entry::{Data, Entry, chain_of};
+use crate::sqlite::cause::Cause;
 use crate::sqlite::group::{Group, Job, Ran};
 use crate::sqlite::writer::{Duty, StoreError};
 use crate::state::{Role, Shared, Write, WriteError};
@@ -86,14 +87,18 @@ impl Replica {
         if was_primary {
             self.shared.telemetry.stepped_down(self.fold.position().epoch, reason);
             if let Err(error) = self.writer.take_up(Duty::Replica) {
-                self.life.fail(error);
+                if error.is_damage() {
+                    self.condemn(error.to_string()); // and with the file goes the connection
+                } else {
+                    self.life.fail(error);
+                }
             }
         }
     }
 
     /// The link or the log is lost: nothing that was on its way can be known.
-    pub(super) fn let_go(&mut self) {
-        self.demote("the log is lost", WriteError::Unknown);
+    pub(super) fn let_go(&mut self, reason: &'static str) {
+        self.demote(reason, WriteError::Unknown);
         self.give_up_all(WriteError::Unknown);
         self.writer.rollback();
         self.appending.clear();
@@ -115,10 +120,9 @@ impl Replica {
         let jobs: Vec<Job<'_>> =
             group.iter().enumerate().flat_map(|(owner, write)| jobs(owner, write)).collect();
         match self.writer.run(&jobs) {
-            Ok(done) => return self.send(group, done, since),
-            Err(error) => self.not_run(group, &error),
+            Ok(done) => self.send(group, done, since),
+            Err(error) => self.not_run(group, error),
         }
-        Ok(())
     }
 
     fn gather(&mut self, first: Write, now: Instant) -> Vec<Write> {
@@ -225,16 +229,22 @@ impl Replica {
         Ok(())
     }
 
-    /// The group did not run, and nothing of it was done.
-    fn not_run(&mut self, group: Vec<Write>, error: &StoreError) {
+    /// The group did not run, and nothing of it was done. Who cannot write gives the role away.
+    fn not_run(&mut self, group: Vec<Write>, error: StoreError) -> Result<(), Left> {
         if matches!(error, StoreError::Abandoned) {
-            return group.into_iter().for_each(|write| write.refuse(WriteError::NotPrimary));
+            group.into_iter().for_each(|write| write.refuse(WriteError::NotPrimary));
+            return Ok(());
         }
         let cause = error.cause();
-        tracing::error!(instance = self.instance(), %error, cause = cause.as_str(), detail = super::cause(error),
+        tracing::error!(instance = self.instance(), %error, cause = cause.as_str(), detail = super::cause(&error),
             "a group of transactions was not run");
         for write in group {
             write.refuse(WriteError::Refused(cause.into()));
+        }
+        match cause {
+            // Also a lock that another program holds: another replica's file is not locked.
+            Cause::DiskFull | Cause::Io | Cause::Corrupt | Cause::Busy => Err(Left::Storage(error)),
+            Cause::Sender => Ok(()),
         }
     }
 

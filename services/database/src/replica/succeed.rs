@@ -36,10 +36,6 @@ impl Replica {
         let text: std::sync::Arc<str> = why.to_string().into();
         self.shared.tell(|status| status.trouble = Some(text));
         self.life.waiting("a log that continues this replica's history");
-        if why == Divergence::Conflict {
-            // The log is right and the rows are not: a defect, or somebody wrote to the file. Keep the evidence.
-            return std::future::pending().await;
-        }
         self.rest(LISTEN).await;
         self.succeed().await;
     }

@@ -1,6 +1,7 @@
 //! Everything that touches SQLite, synchronous and without a word of replication's I/O.
 
 pub mod cause;
+pub mod damage;
 mod expansion;
 mod functions;
 pub mod group;

@@ -1,12 +1,14 @@
 //! Connections that read, each used by one read at a time.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use messages::sql::RESULT_TOO_LARGE;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::damage::is_damage;
 use super::expansion;
 use super::guard::{Guard, Kind, Voice, kind};
 use super::run::{self, Failed, Limits};
@@ -34,10 +36,19 @@ pub struct Readers {
     watchdog: Watchdog,
     /// Those that read now.
     reading: Mutex<Vec<Arc<InterruptHandle>>>,
+    /// Held by each open connection: SQLite deletes the log beside the file when the last one closes, by its name, so none
+    /// may outlive a file that is put aside.
+    open: Arc<()>,
+    /// The file is being replaced: no connection is opened.
+    closed: AtomicBool,
+    /// A read met damage; the replica looks at the file.
+    suspect: Arc<AtomicBool>,
 }
 
 struct Reader {
     conn: Connection,
+    suspect: Arc<AtomicBool>,
+    _open: Arc<()>,
     interrupt: Arc<InterruptHandle>,
     guard: Guard,
 }
@@ -54,6 +65,9 @@ impl Readers {
             permits,
             watchdog: Watchdog::default(),
             reading: Mutex::default(),
+            open: Arc::default(),
+            closed: AtomicBool::new(false),
+            suspect: Arc::default(),
         }
     }
 
@@ -79,10 +93,49 @@ impl Readers {
     /// # Errors
     /// SQLite's own.
     pub fn checkpoint(&self, mode: &str) -> rusqlite::Result<bool> {
+        let _open = Arc::clone(&self.open);
+        if self.closed.load(SeqCst) {
+            return Ok(true); // the file is being replaced
+        }
         let conn = Connection::open(&self.path)?;
         store::set_up(&conn, 64)?;
         conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0))
             .map(|busy| busy == 0)
+    }
+
+    /// Closes what is idle and opens nothing more, until [`Readers::reopen`].
+    pub fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// How many connections are still open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
+    }
+
+    /// The file is there again, maybe another one.
+    pub fn reopen(&self) {
+        self.closed.store(false, SeqCst);
+    }
+
+    /// Whether a read met damage since this was asked last.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, SeqCst)
+    }
+
+    fn open(&self) -> rusqlite::Result<Reader> {
+        let open = Arc::clone(&self.open);
+        // Looked at after it is counted: whoever closes either sees the count or is seen.
+        if self.closed.load(SeqCst) {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+            return Err(rusqlite::Error::SqliteFailure(code, Some("the file is being rebuilt".to_owned())));
+        }
+        let opened = Reader::open(&self.path, &self.config, Arc::clone(&self.suspect), open);
+        opened.inspect_err(|error| {
+            self.suspect.fetch_or(is_damage(error) || !self.path.is_file(), SeqCst);
+        })
     }
 
     /// Runs the statements on one snapshot of the database. Blocks: not for an arbiter that does other work.
@@ -91,15 +144,21 @@ impl Readers {
     /// The file cannot be read.
     pub fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
         let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let reader = pooled.map_or_else(|| Reader::open(&self.path, &self.config), Ok)?;
+        let reader = pooled.map_or_else(|| self.open(), Ok)?;
         self.reading.lock().unwrap_or_else(PoisonError::into_inner).push(reader.interrupt.clone());
         let answer = reader.read(statements, limits, &self.watchdog);
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         reading.retain(|one| !Arc::ptr_eq(one, &reader.interrupt));
         drop(reading);
-        let answer = answer?;
+        let answer = answer.inspect_err(|error| {
+            self.suspect.fetch_or(is_damage(error), SeqCst);
+        })?;
         // One that failed is dropped instead: whatever was wrong with it is gone with it.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.closed.load(SeqCst) {
+            idle.push(reader);
+        }
+        drop(idle);
         Ok(answer)
     }
 
@@ -108,7 +167,7 @@ impl Readers {
     /// # Errors
     /// SQLite's own: no space …
     pub fn copy_to(&self, file: &std::path::Path) -> rusqlite::Result<()> {
-        let reader = Reader::open(&self.path, &self.config)?;
+        let reader = self.open()?;
         drop(std::fs::remove_file(file)); // of an earlier process
         let mut to = Connection::open(file)?;
         // Its pages are not read again: no cache, and no journal, as half a copy is none.
@@ -121,7 +180,12 @@ impl Readers {
 }
 
 impl Reader {
-    fn open(path: &std::path::Path, config: &Config) -> rusqlite::Result<Self> {
+    fn open(
+        path: &std::path::Path,
+        config: &Config,
+        suspect: Arc<AtomicBool>,
+        open: Arc<()>,
+    ) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(path, flags)?;
         store::set_up(&conn, 2 << 10)?;
@@ -130,7 +194,7 @@ impl Reader {
         conn.set_prepared_statement_cache_capacity(64);
         let guard = Guard::install(&conn)?;
         let interrupt = Arc::new(conn.get_interrupt_handle());
-        Ok(Self { conn, interrupt, guard })
+        Ok(Self { conn, suspect, _open: open, interrupt, guard })
     }
 
     fn read(
@@ -202,6 +266,9 @@ impl Reader {
         drop(watched);
         self.guard.unlimit();
         let refusal = self.guard.take_seen().refusal;
+        if let Err(Failed::Storage(error)) = &done {
+            self.suspect.fetch_or(is_damage(error), SeqCst);
+        }
         done.map_err(|failed| refusal.unwrap_or_else(|| failed.in_words()))
     }
 }

@@ -15,6 +15,12 @@ use crate::position::{Chain, Position};
 /// Format of the directory; a directory of a newer one is refused.
 const FORMAT: u32 = 1;
 
+/// Damaged files that are kept for a person to look at.
+const ASIDE_MAX: usize = 2;
+
+/// Says that a history has begun here: see [`Directory::remember`].
+const HISTORY: &str = "history";
+
 /// The directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -99,8 +105,92 @@ impl Directory {
         }
         let lock = file.try_clone().map_err(io(&format))?;
         let directory = Self { path: path.to_owned(), _lock: lock };
-        directory.prepare()?;
+        directory.clean();
+        match directory.prepare() {
+            // Others may be whole: one broken file of several is no reason not to start.
+            Err(OpenError::Sqlite { source, .. }) if is_unusable(&source) => {
+                directory.set_aside(&source.to_string()).map_err(io(path))?;
+                directory.prepare()?;
+            }
+            prepared => prepared?,
+        }
         Ok(directory)
+    }
+
+    /// Moves the database file and its logs aside as `database.sqlite.damaged-<n>`, and keeps the last two of these. No
+    /// connection may be open: SQLite deletes the logs of a file that it closes by their names.
+    ///
+    /// # Errors
+    /// The operating system's, as that the disk is read-only.
+    pub fn set_aside(&self, why: &str) -> io::Result<()> {
+        let mut numbers = self.aside()?;
+        let n = numbers.last().map_or(1, |last| last + 1);
+        let (from, to) = (self.database(), self.aside_file(n));
+        for (from, to) in with_logs(&from).zip(with_logs(&to)) {
+            match fs::rename(&from, &to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if to.exists() {
+            tracing::warn!(file = %from.display(), kept = %to.display(), why, "a database file was put aside");
+            numbers.push(n);
+        } else {
+            tracing::warn!(file = %from.display(), why, "a database file is gone");
+        }
+        for old in numbers.iter().rev().skip(ASIDE_MAX) {
+            with_logs(&self.aside_file(*old)).for_each(|file| drop(fs::remove_file(file)));
+        }
+        Ok(())
+    }
+
+    /// Numbers of the files that were put aside, in order.
+    fn aside(&self) -> io::Result<Vec<u64>> {
+        let names = fs::read_dir(&self.path)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let number = |name: String| name.strip_prefix("database.sqlite.damaged-")?.parse().ok();
+        let mut numbers: Vec<u64> = names.filter_map(number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn aside_file(&self, n: u64) -> PathBuf {
+        self.path.join(format!("database.sqlite.damaged-{n}"))
+    }
+
+    /// Makes an empty database if there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn renew(&self) -> Result<(), OpenError> {
+        self.prepare()
+    }
+
+    /// Notes beside the database that its history has begun, and in which generation of which log it is: an empty file
+    /// in this directory is a loss from now on, and no fresh start.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn remember(&self, log: &str, generation: u64) -> io::Result<()> {
+        let (file, new) = (self.path.join(HISTORY), self.path.join("history.new"));
+        fs::write(&new, format!("{log} {generation}\n"))?;
+        File::open(&new)?.sync_all()?;
+        fs::rename(new, file)
+    }
+
+    /// The generation of the history that this directory holds or held; none if it never had one.
+    #[must_use]
+    pub fn remembered(&self, log: &str) -> Option<u64> {
+        remembered_in(&self.path, log)
+    }
+
+    /// Names of directories beside this one that hold, or held, a history of the same log.
+    #[must_use]
+    pub fn siblings_with_history(&self, log: &str) -> Vec<String> {
+        let own = self.path.file_name();
+        let beside = self.path.parent().and_then(|parent| fs::read_dir(parent).ok());
+        let others = beside.into_iter().flatten().flatten().filter(|it| Some(&*it.file_name()) != own);
+        let with = others.filter(|it| remembered_in(&it.path(), log).is_some());
+        with.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// The database file.
@@ -115,9 +205,8 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Writes something: a directory that is full or read-only is found at the start.
-    fn prepare(&self) -> Result<(), OpenError> {
-        // Left by a crash: halves of what came or went.
+    /// Removes what a crash left: halves of what came or went.
+    fn clean(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -125,6 +214,10 @@ impl Directory {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+
+    /// Writes something: a directory that is full or read-only is found at the start.
+    fn prepare(&self) -> Result<(), OpenError> {
         let path = self.database();
         let prepared = Connection::open(&path).and_then(|conn| {
             conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -142,6 +235,27 @@ impl Directory {
             Err(source) => Err(OpenError::Sqlite { path, source }),
         }
     }
+}
+
+/// A database file and SQLite's logs beside it.
+fn with_logs(file: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm"].into_iter().map(|suffix| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    })
+}
+
+fn remembered_in(dir: &Path, log: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(HISTORY)).ok()?;
+    let (of, generation) = text.trim().split_once(' ')?;
+    (of == log).then(|| generation.parse().ok()).flatten()
+}
+
+/// At the start: also what is no file at all.
+fn is_unusable(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::ErrorCode::CannotOpen;
+    super::damage::is_damage(error) || error.sqlite_error_code() == Some(CannotOpen)
 }
 
 /// Reads the position in a database file; the beginning if it has none.

@@ -45,6 +45,29 @@ impl StoreError {
         matches!(self, Self::Changeset(changeset::Error::Conflict { .. }))
     }
 
+    /// Whether it says that the file is damaged.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite(error) | Self::Changeset(changeset::Error::Sqlite { source: error, .. }) => {
+                super::damage::is_damage(error)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an index does not fit its table, which a quick look does not find.
+    #[must_use]
+    pub fn is_index_damage(&self) -> bool {
+        match self {
+            Self::Sqlite(error) | Self::Changeset(changeset::Error::Sqlite { source: error, .. }) => {
+                let code = error.sqlite_error().map(|error| error.extended_code);
+                code == Some(rusqlite::ffi::SQLITE_CORRUPT_INDEX)
+            }
+            _ => false,
+        }
+    }
+
     /// Why, if the storage refused. Nothing here is the doing of a client: what is, is an answer.
     #[must_use]
     pub fn cause(&self) -> Cause {
@@ -95,7 +118,18 @@ impl Writer {
     /// SQLite's own.
     pub fn open(directory: &Directory, config: &Config) -> Result<Self, StoreError> {
         let file = directory.database();
-        let conn = Connection::open(&file)?;
+        Self::on(Connection::open(&file)?, file, config)
+    }
+
+    /// One that has no file: stands in while the file is replaced.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn nowhere(config: &Config) -> Result<Self, StoreError> {
+        Self::on(Connection::open_in_memory()?, PathBuf::new(), config)
+    }
+
+    fn on(conn: Connection, file: PathBuf, config: &Config) -> Result<Self, StoreError> {
         store::set_up(&conn, 8 << 10)?;
         conn.set_prepared_statement_cache_capacity(256);
         let guard = Guard::install(&conn)?;
@@ -178,6 +212,13 @@ impl Writer {
             self.unsettled.set(false);
         }
         self.own("BEGIN IMMEDIATE")
+    }
+
+    /// Gives back what SQLite's log beside the file takes of the disk, if nobody reads from it.
+    pub fn shrink(&self) {
+        self.guard.speak(Voice::Own);
+        // It is tidiness: whether the disk takes anything is found out by writing.
+        drop(self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
     }
 
     /// Undoes the open transaction; nothing if there is none.
