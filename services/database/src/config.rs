@@ -23,7 +23,8 @@ pub struct Config {
     /// HTTP workers, each with a thread of its own. Default 1, 1 to 64. One serves some 30,000 requests/s; the writer
     /// is busy long before.
     pub http_workers: usize,
-    /// Connections that read, each used by one read at a time. Default 4, 1 to 64. Each may hold 2 MiB of cache.
+    /// Connections that read, each used by one read at a time, and as many again for reads that
+    /// take longer than 100 ms. Default 4, 1 to 64. Each may hold 2 MiB of cache.
     pub readers: usize,
     /// Requests waiting for the writer; more are answered 503. Default 1,024, 16 to 65,536.
     pub queue_max: usize,

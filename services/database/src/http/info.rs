@@ -1,7 +1,6 @@
 //! `/status`, `/nodes`, `/readyz`.
 
 use actix_web::{HttpRequest, HttpResponse};
-use http_support::Error;
 use serde_json::json;
 
 use super::State;

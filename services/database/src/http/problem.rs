@@ -38,6 +38,13 @@ pub(super) fn no_primary() -> Error {
     Error::unavailable("no-primary", detail, 1).with("retry_after_ms", 50)
 }
 
+/// As many long reads run as may: the ones that take longest wait for each other, not the others for them.
+pub(super) fn too_many_long_reads(most: usize) -> Error {
+    let detail =
+        format!("{most} reads that take long are under way, and this one would be one more: come again");
+    Error::unavailable("busy", detail, 1).with("retry_after_ms", 1000)
+}
+
 pub(super) fn busy() -> Error {
     let detail = "the primary is busy with earlier requests or a schema change; nothing was done";
     Error::unavailable("busy", detail, 1).with("retry_after_ms", 100)

@@ -1,5 +1,6 @@
 //! `/db/query`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use super::body::{body, bounded, charges, json, refuse_if_full};
 use super::{Params, QueryParams, State, forward, problem, shared};
 use crate::position::Token;
-use crate::sqlite::reader::Answer;
+use crate::sqlite::reader::{Answer, Ending};
 use crate::sqlite::run::Limits;
 use crate::state::{Claim, Role, Shared, WriteError};
 use crate::wire::{Statement, write_results};
@@ -115,6 +116,11 @@ async fn still_primary(shared: &Shared) -> Result<(), Error> {
     }
 }
 
+/// A read that takes longer goes on among the long ones.
+const LONG: Duration = Duration::from_millis(100);
+/// How long it waits for a place there; then it is ended, and the client is told to come again.
+const LONG_WAIT: Duration = Duration::from_millis(400);
+
 async fn read(state: &State, statements: Vec<Statement>, params: &Params) -> Result<Answer, Error> {
     let shared = shared(state);
     let limits = Limits {
@@ -129,9 +135,28 @@ async fn read(state: &State, statements: Vec<Statement>, params: &Params) -> Res
     let place = tokio::time::timeout(shared.config.wait(), state.readers.place())
         .await
         .map_err(|_| problem::busy())?;
-    let work = move || shared.readers.read(&statements, &limits);
-    let answer = tokio::task::spawn_blocking(work).await;
-    drop(place);
+    let ending = Arc::new(Ending::default());
+    let ended = ending.clone();
+    let mut work = tokio::task::spawn_blocking(move || shared.readers.read(&statements, &limits, &ended));
+    let long = async {
+        tokio::time::sleep(LONG).await;
+        state.readers.long_place(LONG_WAIT).await
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = &mut work => answer,
+        long = long => match long {
+            Some(_long) => {
+                drop(place); // it goes on among the long ones, and the next one may begin
+                work.await
+            }
+            None => {
+                ending.ask();
+                drop(work.await); // the place is held until the read has really ended
+                return Err(problem::too_many_long_reads(state.config.readers));
+            }
+        },
+    };
     match answer {
         Ok(Ok(answer)) => refuse_if_full(&answer.results).map(|()| answer),
         Ok(Err(error)) => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use messages::sql::RESULT_TOO_LARGE;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
@@ -27,12 +28,14 @@ pub struct Answer {
     pub token: Token,
 }
 
-/// A bounded set of connections.
+/// A bounded set of connections. There are as many places for reads that take long as for all others: whoever reads
+/// long gives its first place to the next one, so that a few long reads never keep the short ones waiting.
 pub struct Readers {
     path: PathBuf,
     config: Config,
     idle: Mutex<Vec<Reader>>,
     permits: Semaphore,
+    long: Semaphore,
     watchdog: Watchdog,
     /// Those that read now.
     reading: Mutex<Vec<Arc<InterruptHandle>>>,
@@ -43,6 +46,35 @@ pub struct Readers {
     closed: AtomicBool,
     /// A read met damage; the replica looks at the file.
     suspect: Arc<AtomicBool>,
+}
+
+/// Ends one read from outside.
+#[derive(Default)]
+pub struct Ending {
+    asked: AtomicBool,
+    interrupt: Mutex<Option<Arc<InterruptHandle>>>,
+}
+
+impl Ending {
+    /// Ends it: what runs is interrupted, what comes after is not begun.
+    pub fn ask(&self) {
+        self.asked.store(true, SeqCst);
+        if let Some(interrupt) = &*self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) {
+            interrupt.interrupt();
+        }
+    }
+
+    fn of(&self, interrupt: &Arc<InterruptHandle>) {
+        *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupt.clone());
+    }
+
+    fn over(&self) {
+        *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(SeqCst)
+    }
 }
 
 struct Reader {
@@ -63,6 +95,7 @@ impl Readers {
             config: config.clone(),
             idle: Mutex::default(),
             permits,
+            long: Semaphore::new(config.readers),
             watchdog: Watchdog::default(),
             reading: Mutex::default(),
             open: Arc::default(),
@@ -76,10 +109,18 @@ impl Readers {
         self.permits.acquire().await.expect("the semaphore is never closed")
     }
 
+    /// A place among the long reads, if one becomes free in time.
+    pub async fn long_place(&self, wait: Duration) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        let place = tokio::time::timeout(wait, self.long.acquire()).await.ok()?;
+        Some(place.expect("the semaphore is never closed"))
+    }
+
     /// All places, when those who have one have given them back; newcomers wait behind.
-    pub async fn all_places(&self) -> tokio::sync::SemaphorePermit<'_> {
+    pub async fn all_places(&self) -> [tokio::sync::SemaphorePermit<'_>; 2] {
         let all = u32::try_from(self.config.readers).unwrap_or(u32::MAX);
-        self.permits.acquire_many(all).await.expect("the semaphore is never closed")
+        let never = "the semaphore is never closed";
+        let permits = self.permits.acquire_many(all).await.expect(never);
+        [permits, self.long.acquire_many(all).await.expect(never)]
     }
 
     /// Ends the reads that run now, each with an error of its own.
@@ -142,11 +183,18 @@ impl Readers {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn read(&self, statements: &[Statement], limits: &Limits) -> rusqlite::Result<Answer> {
+    pub fn read(
+        &self,
+        statements: &[Statement],
+        limits: &Limits,
+        ending: &Ending,
+    ) -> rusqlite::Result<Answer> {
         let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = pooled.map_or_else(|| self.open(), Ok)?;
         self.reading.lock().unwrap_or_else(PoisonError::into_inner).push(reader.interrupt.clone());
-        let answer = reader.read(statements, limits, &self.watchdog);
+        ending.of(&reader.interrupt);
+        let answer = reader.read(statements, limits, &self.watchdog, ending);
+        ending.over();
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         reading.retain(|one| !Arc::ptr_eq(one, &reader.interrupt));
         drop(reading);
@@ -202,11 +250,12 @@ impl Reader {
         statements: &[Statement],
         limits: &Limits,
         watchdog: &Watchdog,
+        ending: &Ending,
     ) -> rusqlite::Result<Answer> {
         self.guard.speak(Voice::Own);
         self.conn.prepare_cached("BEGIN")?.execute([])?;
         let answer = store::read_position(&self.conn)
-            .map(|at| Answer { results: self.all(statements, limits, watchdog), token: at.token() });
+            .map(|at| Answer { results: self.all(statements, limits, watchdog, ending), token: at.token() });
         self.guard.speak(Voice::Own);
         if !self.conn.is_autocommit() {
             self.conn.prepare_cached("ROLLBACK")?.execute([])?;
@@ -215,7 +264,13 @@ impl Reader {
     }
 
     /// Time and bytes are those of the request: what one statement used, those after it have not.
-    fn all(&self, statements: &[Statement], limits: &Limits, watchdog: &Watchdog) -> Vec<Outcome> {
+    fn all(
+        &self,
+        statements: &[Statement],
+        limits: &Limits,
+        watchdog: &Watchdog,
+        ending: &Ending,
+    ) -> Vec<Outcome> {
         let until = clock::now() + limits.time;
         let mut left = limits.request_result_bytes_max;
         let mut results = Vec::with_capacity(statements.len());
@@ -225,7 +280,9 @@ impl Reader {
                 time: until.saturating_duration_since(clock::now()),
                 ..limits.clone()
             };
-            let outcome = if mine.time.is_zero() {
+            let outcome = if ending.is_asked() {
+                Err("the read was ended before this statement".to_owned())
+            } else if mine.time.is_zero() {
                 Err("the request ran for longer than allowed before this statement".to_owned())
             } else {
                 self.statement(statement, &mine, watchdog)
