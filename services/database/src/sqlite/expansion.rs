@@ -9,6 +9,11 @@ const COPIES_MAX: u64 = 20_000;
 /// What the client is told.
 pub const REFUSED: &str =
     "the common table expressions name each other too often: SQLite would copy them more than 20,000 times";
+/// Copies that a view may bring into a statement that names it once.
+const VIEW_COPIES_MAX: u64 = 2_000;
+/// What the client is told who makes such a view.
+pub const VIEW_REFUSED: &str =
+    "the views name each other too often: SQLite would copy them more than 2,000 times for one that is read";
 /// Common table expressions in one statement.
 const EXPRESSIONS_MAX: usize = 200;
 
@@ -23,6 +28,10 @@ struct Expression {
     /// Its tokens, between the brackets.
     body: std::ops::Range<usize>,
     copies: Option<u64>,
+    /// It can be named from everywhere, also with its schema before it.
+    is_view: bool,
+    /// The statement that it is known in.
+    scope: std::ops::Range<usize>,
 }
 
 /// Whether the statement may be given to SQLite.
@@ -46,24 +55,57 @@ pub fn is_bounded(sql: &str) -> bool {
     total <= COPIES_MAX
 }
 
+/// Whether each of these views, given with its text, may be read.
+#[must_use]
+pub fn are_views_bounded(views: &[(String, String)]) -> bool {
+    let (mut all, mut text, mut inner) = (Vec::with_capacity(views.len()), Vec::new(), Vec::new());
+    for (name, sql) in views {
+        let (from, own) = (text.len(), tokens(sql.as_bytes()));
+        let body = from..from + own.len();
+        let moved = |range: &std::ops::Range<usize>| from + range.start..from + range.end;
+        inner.extend(expressions(&own).into_iter().map(|one| Expression {
+            body: moved(&one.body),
+            scope: body.clone(),
+            ..one
+        }));
+        let name = name.to_ascii_lowercase();
+        all.push(Expression { name, body, copies: None, is_view: true, scope: 0..usize::MAX });
+        text.extend(own);
+    }
+    all.extend(inner);
+    (0..views.len()).all(|which| copies_of(&text, &mut all, which, 0) <= VIEW_COPIES_MAX)
+}
+
 /// Copies that the name at this place brings, if it is one.
 fn copies_at(tokens: &[Token], all: &mut [Expression], at: usize, depth: usize) -> u64 {
     let Token::Word(word) = &tokens[at] else { return 0 };
     let before = at.checked_sub(1).map(|before| &tokens[before]);
     let names_table = match before {
-        Some(Token::Word(word)) => matches!(word.as_str(), "from" | "join"),
+        Some(Token::Word(word)) => matches!(word.as_str(), "from" | "join" | "in"),
+        Some(Token::Sign(b'.')) => at > 1 && tokens[at - 2] == Token::Word("main".to_owned()),
         Some(Token::Sign(sign)) => matches!(sign, b',' | b'('),
         None => false,
     };
-    if !names_table || depth > EXPRESSIONS_MAX {
+    // Before a dot it says whose column is meant.
+    if !names_table || tokens.get(at + 1) == Some(&Token::Sign(b'.')) {
         return 0;
     }
-    let Some(which) = all.iter().position(|one| one.name == *word) else { return 0 };
+    let known = |one: &Expression| one.name == *word && one.scope.contains(&at);
+    // A statement's own come after the views, and hide them.
+    let Some(which) = all.iter().rposition(known) else { return 0 };
     // In its own definition's head, or in its own body: a recursive one is not copied again.
     if tokens.get(at + 1).is_some_and(|next| *next == Token::Word("as".to_owned()))
         && all[which].body.start > at
+        && !all[which].is_view
     {
         return 0;
+    }
+    copies_of(tokens, all, which, depth)
+}
+
+fn copies_of(tokens: &[Token], all: &mut [Expression], which: usize, depth: usize) -> u64 {
+    if depth > EXPRESSIONS_MAX {
+        return u64::MAX;
     }
     if let Some(known) = all[which].copies {
         return known;
@@ -96,7 +138,13 @@ fn expressions(tokens: &[Token]) -> Vec<Expression> {
         };
         if let Some(Token::Word(name)) = name.map(|name| &tokens[name]) {
             let body = open + 1..closing(tokens, open);
-            all.push(Expression { name: name.clone(), body, copies: None });
+            all.push(Expression {
+                name: name.clone(),
+                body,
+                copies: None,
+                is_view: false,
+                scope: 0..tokens.len(),
+            });
         }
         if all.len() > EXPRESSIONS_MAX {
             break;
@@ -185,6 +233,33 @@ mod tests {
             is_bounded(&doubling(150, |i| format!("SELECT x + 1 FROM t{}", i - 1))),
             "a chain does not double"
         );
+    }
+
+    /// Views were not counted: thirty of them held the connection that read the last one (D8).
+    #[test]
+    fn views_that_double_again_and_again_are_counted_however_they_name_each_other() {
+        let views = |n: usize, body: &dyn Fn(String) -> String| -> Vec<(String, String)> {
+            let one =
+                |i: usize| (format!("V{i}"), format!("CREATE VIEW V{i} AS {}", body(format!("v{}", i - 1))));
+            (1..=n).map(one).collect()
+        };
+        let ways: [&dyn Fn(String) -> String; 5] = [
+            &|v| format!("SELECT a.x FROM {v} AS a, {v} AS b -- both"),
+            &|v| format!("SELECT a.x FROM main.{v} a JOIN \"main\".[{v}] b /* open"),
+            &|v| format!("SELECT 1 AS x WHERE 1 IN {v} OR EXISTS (SELECT * FROM {v})"),
+            &|v| format!("WITH c AS (SELECT x FROM {v}) SELECT a.x FROM c a, c b"),
+            &|v| format!("SELECT x FROM {v} UNION ALL SELECT x FROM {v}"),
+        ];
+        for (which, way) in ways.iter().enumerate() {
+            let mut many = views(30, way);
+            assert!(!are_views_bounded(&many), "{which}");
+            many.reverse();
+            assert!(!are_views_bounded(&many), "{which}, the last one first");
+            assert!(are_views_bounded(&views(6, way)), "{which}: what a person writes");
+        }
+        let columns = |v: String| format!("SELECT {} FROM {v}", vec![format!("{v}.x"); 60].join(", "));
+        assert!(are_views_bounded(&views(50, &columns)), "a column's name is no copy");
+        assert!(!are_views_bounded(&views(3, &|v| format!("SELECT 1 FROM {}", vec![v; 60].join(", ")))));
     }
 
     #[test]

@@ -58,6 +58,27 @@ fn a_deferred_foreign_key_fails_the_transaction_that_violates_it_and_no_other() 
 }
 
 /// `last_insert_rowid()` was 0 in the statement after the insert, and `changes()` was some other client's.
+/// Thirty views, each of the one before it twice: whoever read the last one never came back (D8).
+#[test]
+fn a_view_that_doubles_once_too_often_is_not_made_and_the_others_remain() {
+    let mut pair = pair();
+    pair.run(&[&["CREATE TABLE v0 (x)", "INSERT INTO v0 VALUES (1)"]]);
+    let mut refused = 0;
+    for i in 1..=30 {
+        let (view, before) = (format!("v{i}"), format!("v{}", i - 1));
+        let sql = format!("CREATE VIEW {view} AS SELECT a.x FROM {before} AS a, main.{before} AS b");
+        let error = pair.run(&[&[&sql]])[0][0].error.clone();
+        if let Some(error) = error {
+            assert!(error.starts_with("the views name each other too often"), "{error}");
+            refused = i;
+            break;
+        }
+    }
+    assert_eq!(refused, 11, "1,023 copies are no harm, 2,047 are too many");
+    let answers = pair.run(&[&["SELECT count(*) FROM v6"], &["CREATE VIEW other AS SELECT x FROM v9"]]);
+    assert!(answers.iter().all(|all| all[0].error.is_none()), "{answers:?}");
+}
+
 #[test]
 fn counts_and_rowids_are_those_of_a_connection_that_is_the_clients_own() {
     let mut pair = pair();

@@ -112,6 +112,8 @@ pub struct Seen {
     pub creates: Option<String>,
     /// A table that it drops.
     pub drops: Option<String>,
+    /// It creates a view.
+    pub creates_view: bool,
     /// Why it was refused.
     pub refusal: Option<String>,
 }
@@ -347,8 +349,11 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
             schema(name)?;
             schema(table_name)
         }
-        A::CreateView { view_name: name }
-        | A::DropView { view_name: name }
+        A::CreateView { view_name } => {
+            seen.creates_view = true;
+            schema(view_name)
+        }
+        A::DropView { view_name: name }
         | A::Reindex { index_name: name }
         | A::Analyze { table_name: name } => schema(name),
         A::Read { table_name, .. } => {

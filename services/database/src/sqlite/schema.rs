@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::expansion;
 use super::guard::{Guard, Voice};
 use super::run::Failed;
 
@@ -46,6 +47,20 @@ pub fn refuse_unreplicable(conn: &Connection, guard: &Guard) -> Result<(), Faile
             "table {table} has columns rowid, _rowid_ and oid and no PRIMARY KEY: its rows cannot be replicated"
         )
     }))
+}
+
+/// SQLite copies a view into whatever reads it, and looks at no clock meanwhile. A view may name one that is made later,
+/// so all are looked at.
+pub fn refuse_doubling_views(conn: &Connection, guard: &Guard) -> Result<(), Failed> {
+    guard.speak(Voice::Own);
+    let mut find = conn.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'view'")?;
+    let views = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let views = views.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+    if expansion::are_views_bounded(&views) {
+        Ok(())
+    } else {
+        Err(Failed::Statement(expansion::VIEW_REFUSED.to_owned()))
+    }
 }
 
 /// The name and the text of a table, as SQLite keeps them.

@@ -113,6 +113,9 @@ impl Writer {
         run::run(&self.conn, &mut prepared, statement, &self.limits)?;
         drop(prepared);
         schema::refuse_unreplicable(&self.conn, &self.guard)?;
+        if seen.creates_view {
+            schema::refuse_doubling_views(&self.conn, &self.guard)?;
+        }
         let created = created.as_ref().and_then(find).transpose()?;
         self.learn().map_err(failed)?;
         self.conn.record().map_err(|error| failed(error.into()))?;
