@@ -28,6 +28,7 @@ fn a_read_finds_the_write_before_it_with_the_types_that_clients_need() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(dir.path(), 3).await;
+        cluster.primary().await;
         let create = "CREATE TABLE foo (id integer not null primary key, name TEXT, d DATETIME, b blob)";
         assert_eq!(post(&cluster, "/db/execute?transaction", json!([create])).await, json!([{}]));
         for n in 0..20 {
@@ -64,6 +65,7 @@ fn reads_and_writes_in_one_request_and_every_form_of_an_answer() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(dir.path(), 1).await;
+        cluster.primary().await;
         cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v, b)").await;
         let both =
             json!([["INSERT INTO t(v, b) VALUES(?, ?)", "x", [0, 255]], "SELECT k, v FROM t", "SELEC"]);
@@ -92,6 +94,7 @@ fn parameters_have_names_in_every_form_and_a_wrong_name_is_told() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(dir.path(), 1).await;
+        cluster.primary().await;
         cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await;
         let insert = "INSERT INTO t VALUES(:k, @v)";
         let all = json!([
@@ -126,6 +129,7 @@ fn a_migration_may_begin_and_commit_and_number_itself() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(dir.path(), 2).await;
+        cluster.primary().await;
         let migration = json!([
             "BEGIN IMMEDIATE",
             "CREATE TABLE a (k INTEGER PRIMARY KEY)",
