@@ -38,6 +38,11 @@ pub struct Errand<'r> {
 }
 
 impl Errand<'_> {
+    /// Fields of the request that are not passed on: what we say ourselves, and the password once it is checked.
+    pub(crate) fn guarded(&self) -> &'static [&'static str] {
+        if self.user.is_some() { &[USER_FIELD, "authorization"] } else { &[USER_FIELD] }
+    }
+
     /// Fields of the upstream server's answer that are not passed on.
     pub(crate) fn left_out(&self) -> &'static [&'static str] {
         if self.private { &private::LEFT_OUT } else { &private::LEFT_OUT_ALWAYS }
@@ -117,7 +122,6 @@ impl Front {
         origin: &Origin,
     ) -> Result<Duration, ForwardError> {
         let user = errand.user.map(|user| format!("{USER_FIELD}: {user}\r\n"));
-        let guarded: &[&str] = if user.is_some() { &[USER_FIELD, "authorization"] } else { &[USER_FIELD] };
         let Site { standing, compress, .. } = errand.site;
         let mut add_missing = |head: &ResponseHead<'_>| {
             let mut lines = standing.missing(|name| head.get(name).is_some());
@@ -132,7 +136,8 @@ impl Front {
         };
         let options = ForwardOptions {
             request_lines: user.as_deref().unwrap_or_default().as_bytes(),
-            drop_request: guarded,
+            drop_request: errand.guarded(),
+            drop_underscores: !errand.site.underscores,
             response_lines: errand.extra,
             drop_response: errand.left_out(),
             target: errand.target.as_deref(),

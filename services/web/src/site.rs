@@ -48,6 +48,8 @@ pub struct Site {
     pub standing: Standing,
     /// Whether what the pools answer is compressed.
     pub compress: bool,
+    /// Whether fields of requests with an underscore in their name reach the pools.
+    pub underscores: bool,
     /// Of the whole site.
     pub policy: Policy,
 }

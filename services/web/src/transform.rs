@@ -6,7 +6,9 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, Origin, fetch};
-use http_support::wire::{Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme};
+use http_support::wire::{
+    Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme, is_spelling_of,
+};
 use tokio::sync::Notify;
 
 use crate::coding::{Accepted, Coding};
@@ -107,8 +109,8 @@ impl Front {
         let head = exchange.head();
         let mut request_lines = Vec::with_capacity(1024);
         let left_out = |name: &[u8]| {
-            name.eq_ignore_ascii_case(USER_FIELD.as_bytes())
-                || (errand.user.is_some() && name.eq_ignore_ascii_case(b"authorization"))
+            (!errand.site.underscores && name.contains(&b'_'))
+                || errand.guarded().iter().any(|known| is_spelling_of(name, known))
         };
         head.end_to_end_lines(&mut request_lines, left_out);
         forwarding.lines(head, &mut request_lines);

@@ -148,6 +148,39 @@ async fn the_upstream_server_is_told_who_asks_and_not_the_password() {
     }
 }
 
+/// Applications behind CGI, WSGI and their like cannot tell `X_Authenticated_User` from `X-Authenticated-User`: who sent
+/// the former was taken for whom he liked, also where the site had checked another.
+#[actix::test]
+async fn no_spelling_of_a_field_of_ours_reaches_the_upstream_server() {
+    let names = [
+        "X_Authenticated_User",
+        "x-authenticated_user",
+        "X_AUTHENTICATED-USER",
+        "x.authenticated.user",
+        "X-Authenticated~User",
+        "Authorization_",
+        "my_own",
+    ];
+    for (auth, underscores) in [(true, false), (true, true), (false, false), (false, true)] {
+        let origin = Origin::saying("", "app").await;
+        let auth = auth.then(|| "staff".to_owned());
+        let config = guarded(SiteConfig { auth: auth.clone(), underscores, ..proxy() });
+        let web = Instance::start(with_origin(config, &[&origin.url])).await;
+        for coding in [&[][..], &[("accept-encoding", "br")]] {
+            let secret = basic("alice", "secret");
+            let mut fields: Vec<_> = names.iter().map(|name| (*name, "root")).collect();
+            fields.extend_from_slice(&[("my-own", "kept"), ("authorization", &secret)]);
+            assert_eq!(web.get("/", &[coding, &fields].concat()).await.status, 200);
+            let seen = origin.seen().pop().unwrap().to_ascii_lowercase();
+            let said: Vec<_> = seen.lines().filter(|line| line.contains("authenticated")).collect();
+            let ours: &[&str] = if auth.is_some() { &["x-authenticated-user: alice"] } else { &[] };
+            assert_eq!(said, ours, "{seen}");
+            assert_eq!(seen.contains("my_own: root"), underscores, "{seen}");
+            assert!(seen.contains("my-own: kept\r\n"), "{seen}");
+        }
+    }
+}
+
 /// Passwords are dear to check: many at once must not take all memory and threads.
 #[actix::test]
 async fn a_flood_of_wrong_passwords_is_bounded() {

@@ -59,6 +59,9 @@ pub struct SiteConfig {
     pub hsts_s: u64,
     /// Whether plain HTTP is sent on to HTTPS.
     pub https_only: bool,
+    /// Whether fields of requests with an underscore in their name reach the pools. Default false: many applications
+    /// take `X_Real_User` for `X-Real-User`. `X-Authenticated-User` reaches them in no spelling but ours.
+    pub underscores: bool,
     /// Who may pass: a name of `[web.auth]`.
     pub auth: Option<String>,
     /// How many requests a client may send.
@@ -91,6 +94,7 @@ impl Default for SiteConfig {
             headers: BTreeMap::new(),
             hsts_s: 31_536_000,
             https_only: false,
+            underscores: false,
             auth: None,
             rate: None,
             networks: NetworksConfig::default(),

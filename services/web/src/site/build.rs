@@ -96,6 +96,7 @@ impl<'c> Build<'c> {
             error_pages: error_pages(site, key)?,
             standing,
             compress: site.compress,
+            underscores: site.underscores,
             policy,
         })
     }

@@ -14,15 +14,18 @@ use super::relaying::{Relay, Relayed};
 use super::sending::{SendError, compose};
 use super::watch::{Phase, Watch};
 use super::{Blame, ForwardError, ForwardFailure, Origin, Timeouts, tunnel};
-use crate::wire::{RequestHead, ResponseHead};
+use crate::wire::{self, RequestHead, ResponseHead};
 
 /// How a request is forwarded and its response passed on.
 #[derive(Default)]
 pub struct ForwardOptions<'a> {
     /// Field lines added to the request, each ended by CRLF.
     pub request_lines: &'a [u8],
-    /// Fields left out of the request, names in lower case.
+    /// Fields left out of the request, names in lower case; in every spelling ([`wire::is_spelling_of`]).
     pub drop_request: &'a [&'a str],
+    /// Whether fields with an underscore in their name are left out of the request: to many applications they are the
+    /// same as those with hyphens.
+    pub drop_underscores: bool,
     /// Field lines added to the response.
     pub response_lines: &'a [u8],
     /// Fields left out of the response, names in lower case.
@@ -35,6 +38,14 @@ pub struct ForwardOptions<'a> {
     pub timeouts: Timeouts,
     /// Asked once the final response's head is here, before any of it is passed on.
     pub on_response: Option<&'a mut dyn FnMut(&ResponseHead<'_>) -> Decision>,
+}
+
+impl ForwardOptions<'_> {
+    /// Whether a field of the request is not passed on.
+    pub(super) fn leaves_out(&self, name: &[u8]) -> bool {
+        (self.drop_underscores && name.contains(&b'_'))
+            || self.drop_request.iter().any(|known| wire::is_spelling_of(name, known))
+    }
 }
 
 /// What to do with a response whose head has arrived.

@@ -16,10 +16,10 @@ pub(crate) fn compose(
 ) {
     let target = options.target.unwrap_or(head.target());
     wire::write_request_line(head.method(), target, options.host.unwrap_or(head.authority()), out);
-    if options.drop_request.is_empty() {
+    if options.drop_request.is_empty() && !options.drop_underscores {
         head.end_to_end_lines(out, |_| false);
     } else {
-        head.end_to_end_lines(out, |name| is_one_of(name, options.drop_request));
+        head.end_to_end_lines(out, |name| options.leaves_out(name));
     }
     head.framing_line(out);
     wire::hop_lines(head, out);

@@ -99,6 +99,15 @@ pub fn hop_lines(head: &RequestHead<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Whether an application may take a field named `name` for `known` (in lower case). CGI and what descends from it
+/// (RFC 3875 section 4.1.18) make `X_User`, `X-User` and, some of them, `X.User` one variable.
+#[must_use]
+pub fn is_spelling_of(name: &[u8], known: &str) -> bool {
+    let folded = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
+    name.len() == known.len()
+        && name.iter().zip(known.bytes()).all(|(&have, known)| folded(have) == folded(known))
+}
+
 /// Appends `METHOD target HTTP/1.1` and the `Host` line.
 #[inline]
 pub fn write_request_line(method: &str, target: &str, host: &str, out: &mut Vec<u8>) {

@@ -28,7 +28,9 @@ mod response;
 mod target;
 
 pub use chunked::{ChunkedLimits, ChunkedScanner, Piece, Verbatim};
-pub use edit::{framing_line, hop_lines, trailer_lines, write_request_line, write_status_line};
+pub use edit::{
+    framing_line, hop_lines, is_spelling_of, trailer_lines, write_request_line, write_status_line,
+};
 pub use error::{ChunkError, HeadError};
 pub use field::{Fields, FieldsIter, lines};
 pub use forwarding::{Forwarding, Scheme, client_address};

@@ -103,7 +103,7 @@ fn compose(
     options: &ForwardOptions<'_>,
 ) -> Option<Request<()>> {
     let mut lines = Scratch::new();
-    head.end_to_end_lines(&mut lines, |name| is_one_of(name, options.drop_request));
+    head.end_to_end_lines(&mut lines, |name| options.leaves_out(name));
     if let Framing::Length(_) = head.framing() {
         head.framing_line(&mut lines);
     }
