@@ -120,7 +120,7 @@ fn answer(reply: oneshot::Sender<Result<Stored, Error>>, job: NewJob, stored: Re
 /// Stores jobs in one transaction, asking again under the same ids while it is worth it, and follows up on the
 /// commit: counters, and a wake-up for each queue in which a job may be claimed at once. Returns their `inserted_at`.
 pub async fn store_all(app: &App, jobs: &[NewJob]) -> Result<WallMs, StoreError> {
-    let now = WallMs::now();
+    let now = app.jobs.now();
     insistently(app, || app.jobs.submit(jobs.to_vec(), now)).await?;
     let mut queues: Vec<(&str, u64, bool)> = Vec::new();
     for job in jobs {

@@ -96,6 +96,7 @@ fn retry_after(failures: u32) -> Duration {
 /// Page by page: the more queues there are the longer it takes, and the rest after it too.
 async fn count(app: &App) -> Result<(), jobstore::Error> {
     let jobs: &Jobs = &app.jobs;
+    jobs.observe().await?;
     let mark = app.backlog.mark();
     let (mut all, mut after) = (Vec::new(), Some(String::new()));
     while let Some(from) = after {

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clock::WallMs;
 use jobstore::{Claim, Claimed, Error};
 use messages::job::State;
 use supervision::{Life, StartError, Started};
@@ -118,7 +117,7 @@ impl Claimer {
             patience: PATIENCE,
         };
         let began = clock::now();
-        match runner.store.claim(&claim, WallMs::now()).await {
+        match runner.store.claim(&claim, runner.now()).await {
             Ok(jobs) => {
                 self.most = self.most.saturating_mul(2);
                 // A database that cannot let a claim wait answers at once: then it takes a wake-up.

@@ -3,7 +3,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use clock::WallMs;
 use jobstore::{Completion, Ending, Error, Finished, Lease};
 use messages::job::{Reason, State};
 use supervision::{Life, StartError, Started};
@@ -86,7 +85,7 @@ fn refused(runner: &Runner, report: &Arc<Report>, error: &Error) {
     runner.telemetry.refused_by_database(Some(Lease { id: job.id, token: job.token }), error);
     if matches!(report.outcome, Outcome::Done(..)) {
         let detail = "the database did not take the result".to_owned();
-        let outcome = Outcome::Ended { reason: Reason::Refused, detail, retry_at: WallMs::now() };
+        let outcome = Outcome::Ended { reason: Reason::Refused, detail, retry_at: runner.now() };
         runner.board.replace(report, outcome);
     } else {
         runner.board.settle(std::slice::from_ref(report));
@@ -94,7 +93,7 @@ fn refused(runner: &Runner, report: &Arc<Report>, error: &Error) {
 }
 
 async fn store(runner: &Runner, reports: &[Arc<Report>]) -> Result<(), Error> {
-    let now = WallMs::now();
+    let now = runner.now();
     let (mut completions, mut endings) = (Vec::new(), Vec::new());
     for report in reports {
         let lease = Lease { id: report.job.id, token: report.job.token };
@@ -107,7 +106,7 @@ async fn store(runner: &Runner, reports: &[Arc<Report>]) -> Result<(), Error> {
                 reason: *reason,
                 detail: detail.clone(),
                 retry_at: *retry_at,
-                lease_before: None,
+                mark: None,
             }),
         }
     }

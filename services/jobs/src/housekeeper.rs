@@ -113,7 +113,7 @@ async fn round(runner: &Runner, work: &mut Work) -> Result<(), Error> {
 
 /// One step of one kind; true if there is more to do now. What became old since the last round waits for the next.
 async fn step(runner: &Runner, what: Old, place: &mut Place, limit: &mut usize) -> Result<bool, Error> {
-    let before = before(runner, what, WallMs::now());
+    let before = before(runner, what, runner.now());
     match runner.store.prune(what, before, *limit, place).await {
         Ok(pruned) => {
             *limit = (*limit * 2).min(STEP_MAX);

@@ -4,7 +4,6 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use clock::WallMs;
 use jobstore::{Error, Lease};
 use supervision::{Life, StartError, Started};
 
@@ -61,7 +60,7 @@ async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
 
 async fn renew(runner: &Runner) -> Result<(), Error> {
     for leases in runner.board.leases().chunks(BATCH_MAX) {
-        let until = WallMs::now().plus(runner.config.lease());
+        let until = runner.now().plus(runner.config.lease());
         let renewed = runner.store.renew(leases, until).await?;
         for one in renewed.iter().filter(|one| one.cancel_requested) {
             runner.board.cancel(one.lease.id);

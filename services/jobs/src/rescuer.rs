@@ -1,7 +1,6 @@
 //! Gives back the jobs of workers that crashed or hung, in the moment it happens: no lease has to run out, because
 //! the supervisor knows. At its start it does the same for earlier lives of this runner, whose process is gone.
 
-use clock::WallMs;
 use jobstore::{Ending, Error};
 use messages::job::Reason;
 use supervision::{Life, StartError, Started};
@@ -39,7 +38,7 @@ async fn rescue(runner: &Runner, life: &Life) -> std::convert::Infallible {
     life.ready();
     loop {
         for lost in runner.board.lost().await {
-            let retry_at = WallMs::now();
+            let retry_at = runner.now();
             // A worker that is ended because the runner stops is no fault of its job.
             let outcome = if runner.board.is_stopping() {
                 let detail = "the runner was stopped; handed back".to_owned();
@@ -64,13 +63,13 @@ async fn left_behind(runner: &Runner) -> Result<(), Error> {
         let page = runner.store.left_behind(&runner.place, &runner.name, after, BATCH_MAX).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.lease.id);
-        let now = WallMs::now();
+        let now = runner.now();
         let ending = |e: &jobstore::Expired| Ending {
             lease: e.lease,
             reason: Reason::WorkerCrashed,
             detail: "the process of its runner ended".to_owned(),
             retry_at: now,
-            lease_before: None,
+            mark: None,
         };
         let ended = endings::store(runner, page.iter().map(ending).collect(), now).await?;
         for (job, fate) in page.iter().zip(&ended) {
@@ -89,7 +88,7 @@ fn release(runner: &Runner) {
     let handed_back = || Outcome::Ended {
         reason: Reason::RunnerStopped,
         detail: "the runner was stopped; handed back".to_owned(),
-        retry_at: WallMs::now(),
+        retry_at: runner.now(),
     };
     if runner.board.is_stopping() {
         lost.iter().for_each(|lost| runner.board.rescue(&lost.job, handed_back()));

@@ -83,6 +83,11 @@ impl Runner {
         }
     }
 
+    /// The stack's time. Wall clocks of runners count for nothing.
+    pub(crate) fn now(&self) -> WallMs {
+        self.store.now()
+    }
+
     /// When the attempt after this one may start, if this one failed at `now`.
     pub(crate) fn retry_at(&self, job: &Claimed, now: WallMs) -> WallMs {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +103,7 @@ impl Runner {
 
     /// A hint to those who watch a job. Dropped when too many wait: the row is the truth, and they look at it anyway.
     pub(crate) fn tell(&self, id: uuid::Uuid, queue: &str, state: State, version: u64) {
-        let changed = Changed { id, queue: queue.to_owned(), state, version, at: WallMs::now() };
+        let changed = Changed { id, queue: queue.to_owned(), state, version, at: self.now() };
         if self.changes.0.try_send(changed).is_err() {
             self.telemetry.hints_dropped(1);
         }

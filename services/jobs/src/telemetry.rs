@@ -118,8 +118,8 @@ impl Telemetry {
         tracing::debug!(count, "jobs claimed");
     }
 
-    pub(crate) fn started(&self, job: &Claimed) {
-        let latency = clock::WallMs::now().since(job.run_at);
+    pub(crate) fn started(&self, job: &Claimed, now: clock::WallMs) {
+        let latency = now.since(job.run_at);
         self.start_latency.with::<&str>([]).observe(latency.as_secs_f64());
         tracing::debug!(job = %job.id, kind = job.kind, queue = job.queue, attempt = job.attempt, "attempt started");
     }

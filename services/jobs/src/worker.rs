@@ -2,7 +2,6 @@
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use clock::WallMs;
 use futures_util::FutureExt;
 use jobstore::Claimed;
 use messages::job::Reason;
@@ -64,7 +63,7 @@ async fn work(runner: &Arc<Runner>, life: &Life, assignment: Assignment) {
         life: life.clone(),
         traceparent: trace.to_string(),
     };
-    runner.telemetry.started(&job);
+    runner.telemetry.started(&job, runner.now());
     let end = match (&job.fault, runner.handlers.get(&job.kind)) {
         (Some(fault), _) => End::Returned(Err(Failure::Refused(fault.clone()))),
         (None, Some(handler)) => {
@@ -184,7 +183,7 @@ fn ended(returned: Caught) -> End {
 }
 
 fn report(runner: &Runner, job: &Claimed, attempt: Attempt, end: End) {
-    let now = WallMs::now();
+    let now = runner.now();
     let ended = |reason, detail: String, retry_at| Outcome::Ended { reason, detail, retry_at };
     attempt.finish(match end {
         End::Returned(Ok(Answer { json, .. })) if json.len() > runner.config.result_bytes_max => {
@@ -212,7 +211,7 @@ pub(crate) fn timed_out(runner: &Runner, job: &Claimed) -> Outcome {
             0 => "it ran longer than its kind allows".to_owned(),
             limit => format!("it ran longer than {limit} ms"),
         },
-        retry_at: runner.retry_at(job, WallMs::now()),
+        retry_at: runner.retry_at(job, runner.now()),
     }
 }
 

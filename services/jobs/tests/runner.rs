@@ -273,7 +273,7 @@ async fn a_late_workers_result_is_refused() {
     let now = WallMs::now();
     let lease = Lease { id, token: 1 };
     let reason = Reason::LeaseExpired;
-    let ending = Ending { lease, reason, detail: "by the test".into(), retry_at: now, lease_before: None };
+    let ending = Ending { lease, reason, detail: "by the test".into(), retry_at: now, mark: None };
     assert_eq!(stack.store.end(&[ending], now).await.unwrap()[0].state, Some(State::Available));
     gate.notify_one(); // it does not know that it was replaced, and has a result
     let done = stack.done(id).await;

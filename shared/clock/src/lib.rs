@@ -23,6 +23,14 @@ pub fn wall_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+static SKEW_MS: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+
+/// For tests: sets the wall clock of this process wrong by so many milliseconds. What others read, such as SQLite, is not
+/// changed.
+pub fn set_wall_wrong_by(ms: i64) {
+    SKEW_MS.store(ms, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// Wall-clock time: milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -34,7 +42,8 @@ impl WallMs {
     #[allow(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        let skew = SKEW_MS.load(std::sync::atomic::Ordering::Relaxed);
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(skew))
     }
 
     /// This time and `d` later, saturating.

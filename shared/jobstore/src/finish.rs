@@ -10,7 +10,7 @@ use messages::{
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Lease, Sql, Store, machine,
+    Error, Expired, Lease, Sql, Store, machine,
     retry::{self, Postponement},
     rows,
 };
@@ -37,20 +37,20 @@ pub struct Ending {
     pub detail: String,
     /// When the next attempt may start, if there is one.
     pub retry_at: WallMs,
-    /// Only if its lease ended before this.
-    pub lease_before: Option<WallMs>,
+    /// Only if its lease was not renewed since it had this mark.
+    pub mark: Option<i64>,
 }
 
 impl Ending {
-    /// The end of an attempt whose worker was not heard of until `now`.
+    /// The end of an attempt whose worker was silent for the time of a lease.
     #[must_use]
-    pub fn expired(lease: Lease, runner: &str, now: WallMs) -> Self {
+    pub fn expired(seen: &Expired, now: WallMs) -> Self {
         Self {
-            lease,
+            lease: seen.lease,
             reason: Reason::LeaseExpired,
-            detail: format!("{runner} did not renew its lease"),
+            detail: format!("{} did not renew its lease", seen.runner),
             retry_at: now,
-            lease_before: Some(now),
+            mark: Some(seen.mark),
         }
     }
 }
@@ -99,7 +99,7 @@ const COMPLETE: &str = "UPDATE jobs SET state = 'completed', result = ?3, finish
      progress = coalesce(?5, progress), version = version + 1 WHERE id = ?1 AND token = ?2 AND state = 'running'";
 
 /// The rest of each row's parameters: 3 reason, 4 detail, 5 retry_at, 6 now, 7 counts as a kill, 8 gives the attempt
-/// back, 9 is the last, 10 lease_before, 11 the number of kills that is poison, 12 attempts that it is given more; of
+/// back, 9 is the last, 10 the mark of its lease, 11 the number of kills that is poison, 12 attempts that it is given more; of
 /// postponements 13 the free number, 14 the free time, 15 the floor of the delay, 16 its cap.
 const RECORD: &str = concat!(
     "INSERT INTO jobs_attempts (job_id, token, attempt, started_at, ended_at, reason, detail, runner)
@@ -110,7 +110,7 @@ const RECORD: &str = concat!(
         CASE WHEN ",
     overdrawn!(),
     " THEN substr(?4, 1, 3000) || '; postponed ' || postponed || ' times before, so this attempt counts' ELSE ?4 END, runner
-    FROM jobs WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10
+    FROM jobs WHERE id = ?1 AND token = ?2 AND state = 'running' AND (?10 IS NULL OR lease_until = ?10)
         AND ?5 IS NOT NULL AND ?8 IS NOT NULL AND ?9 IS NOT NULL AND ?12 IS NOT NULL AND ?15 + ?16 IS NOT NULL
     ON CONFLICT (job_id, token) DO NOTHING"
 );
@@ -140,7 +140,7 @@ const END: &str = concat!(
     ", postponed = postponed + (?3 = 'postponed'),
     postponed_at = CASE WHEN ?3 = 'postponed' THEN coalesce(postponed_at, ?6) ELSE postponed_at END,
     lease_until = NULL, version = version + 1
-    WHERE id = ?1 AND token = ?2 AND state = 'running' AND lease_until < ?10 AND ?4 IS NOT NULL"
+    WHERE id = ?1 AND token = ?2 AND state = 'running' AND (?10 IS NULL OR lease_until = ?10) AND ?4 IS NOT NULL"
 );
 
 impl<D: Sql> Store<D> {
@@ -249,7 +249,7 @@ fn ending(e: &Ending, postponement: &Postponement, now: WallMs) -> Vec<Value> {
         u8::from(machine::kills_worker(e.reason)).into(),
         u8::from(machine::costs_nothing(e.reason)).into(),
         u8::from(machine::is_last(e.reason)).into(),
-        e.lease_before.map_or(i64::MAX, |t| t.0).into(),
+        e.mark.into(),
         machine::POISON_KILLS.into(),
         u8::from(machine::is_made_up_for(e.reason)).into(),
         postponement.count_max.into(),

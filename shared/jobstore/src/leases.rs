@@ -43,6 +43,8 @@ pub struct Expired {
     pub kills: u32,
     /// Version of the row.
     pub version: u64,
+    /// Differs after each renewal. Whose clock it was made of does not matter: nobody compares it with theirs.
+    pub mark: i64,
 }
 
 /// What [`Store::outlook`] saw.
@@ -50,8 +52,6 @@ pub struct Expired {
 pub struct Outlook {
     /// When the next scheduled or retryable job is due.
     pub next_due: Option<WallMs>,
-    /// Some lease has expired.
-    pub expired: bool,
     /// Some job is available, in some queue.
     pub available: bool,
 }
@@ -134,31 +134,28 @@ impl<D: Sql> Store<D> {
         done.results.first().map_or(Ok(Vec::new()), |out| out.values.iter().map(read).collect())
     }
 
-    /// What a sweep has to look at, in one read: when the next waiting job is due, whether a lease has expired,
-    /// and whether any job is available.
+    /// What a sweep has to look at, in one read: when the next waiting job is due, and whether any job is available.
     ///
     /// # Errors
     /// What the database said.
-    pub async fn outlook(&self, now: WallMs) -> Result<Outlook, Error> {
-        let statement = Statement::new(
-            "SELECT (SELECT min(run_at) FROM jobs WHERE state IN ('scheduled', 'retryable')),
-                    EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND lease_until < ?1),
-                    EXISTS (SELECT 1 FROM jobs WHERE state = 'available')",
-            vec![now.0.into()],
-        );
-        let out = self.db.query(statement, Level::Eventual, None).await?;
+    pub async fn outlook(&self) -> Result<Outlook, Error> {
+        let sql = "SELECT (SELECT min(run_at) FROM jobs WHERE state IN ('scheduled', 'retryable')),
+                    EXISTS (SELECT 1 FROM jobs WHERE state = 'available')";
+        let out = self.db.query(Statement::Plain(sql.to_owned()), Level::Eventual, None).await?;
         let values = out.values.first().ok_or_else(|| Error::Row("no outlook".to_owned()))?;
         let mut r = rows::Row::new(values);
-        Ok(Outlook { next_due: r.maybe_int()?.map(WallMs), expired: r.flag()?, available: r.flag()? })
+        Ok(Outlook { next_due: r.maybe_int()?.map(WallMs), available: r.flag()? })
     }
 
-    /// Up to `limit` running jobs whose lease ended before `now`. End them with [`crate::Ending::expired`], which
-    /// asks again: the answer may be older than a renewal.
+    /// Up to `limit` running jobs, by id, after `after`. One whose mark does not change for the time of a lease has a
+    /// worker that is silent: end it with [`crate::Ending::expired`], which asks again, as the answer may be older than
+    /// a renewal.
     ///
     /// # Errors
     /// What the database said.
-    pub async fn expired(&self, limit: usize, now: WallMs) -> Result<Vec<Expired>, Error> {
-        self.running("lease_until < ?1 ORDER BY lease_until LIMIT ?2", vec![now.0.into(), limit.into()]).await
+    pub async fn held(&self, after: Option<Uuid>, limit: usize) -> Result<Vec<Expired>, Error> {
+        let after = after.map_or(Value::from(""), rows::id);
+        self.running("id > ?1 ORDER BY id LIMIT ?2", Level::Eventual, vec![after, limit.into()]).await
     }
 
     /// Up to `limit` running jobs of earlier lives of a runner, by id, after `after`: `place` is its `node/instance/`,
@@ -175,14 +172,15 @@ impl<D: Sql> Store<D> {
     ) -> Result<Vec<Expired>, Error> {
         let filter = "substr(runner, 1, length(?1)) = ?1 AND runner <> ?2 AND id > ?3 ORDER BY id LIMIT ?4";
         let after = after.map_or(Value::from(""), rows::id);
-        self.running(filter, vec![place.into(), life.into(), after, limit.into()]).await
+        self.running(filter, Level::Strong, vec![place.into(), life.into(), after, limit.into()]).await
     }
 
-    async fn running(&self, filter: &str, params: Vec<Value>) -> Result<Vec<Expired>, Error> {
+    async fn running(&self, filter: &str, level: Level, params: Vec<Value>) -> Result<Vec<Expired>, Error> {
         let sql = format!(
-            "SELECT id, token, queue, runner, kills, version FROM jobs WHERE state = 'running' AND {filter}"
+            "SELECT id, token, queue, runner, kills, version, coalesce(lease_until, 0) FROM jobs INDEXED BY jobs_running
+             WHERE state = 'running' AND {filter}"
         );
-        let out = self.db.query(Statement::new(sql, params), Level::Strong, None).await?;
+        let out = self.db.query(Statement::new(sql, params), level, None).await?;
         let read = |values: &Vec<Value>| {
             let mut r = rows::Row::new(values);
             Ok(Expired {
@@ -191,6 +189,7 @@ impl<D: Sql> Store<D> {
                 runner: r.maybe_text()?.unwrap_or_default().to_owned(),
                 kills: r.number()?,
                 version: r.number()?,
+                mark: r.int()?,
             })
         };
         out.values.iter().map(read).collect()

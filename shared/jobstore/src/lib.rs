@@ -27,6 +27,7 @@ mod store;
 mod submit;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod time;
 
 pub use claim::{Claim, Claimed, Lease, PAYLOAD_BYTES_MAX};
 pub use control::Cancelled;

@@ -181,10 +181,11 @@ pub fn next(life: &Life, event: &Event, now: WallMs) -> Result<Life, Refusal> {
     Ok(l)
 }
 
-/// Whether an attempt that ended so counts against the job's worker-killing record.
+/// Whether an attempt that ended so counts against the job's worker-killing record: only where a worker is known to have
+/// ended. One that is silent may be behind a broken network, or a slow disk.
 #[must_use]
 pub const fn kills_worker(reason: Reason) -> bool {
-    matches!(reason, Reason::WorkerCrashed | Reason::LeaseExpired)
+    matches!(reason, Reason::WorkerCrashed)
 }
 
 /// Whether an attempt that ended so is given back.

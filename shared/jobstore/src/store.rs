@@ -6,11 +6,17 @@ use std::{
     time::Duration,
 };
 
+use clock::WallMs;
 use dbclient::{Database, DbError, Executed, Rows};
 use messages::sql::{Level, Statement};
 use serde_json::Value;
 
-use crate::{Error, retry::Postponement, schema};
+use crate::{
+    Error,
+    retry::Postponement,
+    schema,
+    time::{NOW, StackTime},
+};
 
 /// Where the statements are run: the database tier, or SQLite in memory in tests.
 pub trait Sql: Clone + Send + Sync + 'static {
@@ -59,12 +65,13 @@ pub struct Store<D = Database> {
     pub(crate) postponement: Postponement,
     /// See [`Store::claim`]: where the queues' turns are. Shared by clones, and worth nothing to anybody else.
     pub(crate) turn: Arc<Mutex<String>>,
+    pub(crate) time: StackTime,
 }
 
 impl<D: Sql> Store<D> {
     /// The jobs table in `db`. Call [`Store::migrate`] before anything else.
     pub fn new(db: D) -> Self {
-        Self { db, postponement: Postponement::DEFAULT, turn: Arc::default() }
+        Self { db, postponement: Postponement::DEFAULT, turn: Arc::default(), time: StackTime::default() }
     }
 
     /// The same with another bound of free postponements.
@@ -73,11 +80,30 @@ impl<D: Sql> Store<D> {
         Self { postponement, ..self }
     }
 
+    /// The stack's time: the database's clock, carried on by our monotonic one. Our own wall clock, which may be wrong,
+    /// counts only until [`Store::migrate`] or [`Store::observe`] was answered.
+    #[must_use]
+    pub fn now(&self) -> WallMs {
+        self.time.now()
+    }
+
+    /// Asks the database for its time.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn observe(&self) -> Result<(), Error> {
+        let asked = clock::now();
+        let then = self.number(&format!("SELECT {NOW}")).await?;
+        self.time.told(WallMs(then), asked);
+        Ok(())
+    }
+
     /// Brings the schema to [`schema::VERSION`]. Safe to call from many nodes at once.
     ///
     /// # Errors
     /// [`Error::SchemaTooNew`], or what the database said.
     pub async fn migrate(&self) -> Result<(), Error> {
+        self.observe().await?;
         let mut found = self.version().await?;
         if found > schema::VERSION {
             return Err(Error::SchemaTooNew { found, known: schema::VERSION });

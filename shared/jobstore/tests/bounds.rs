@@ -88,7 +88,7 @@ fn one_bad_row_is_claimed_with_its_fault_and_its_neighbours_without() {
         reason: Reason::Refused,
         detail: job.fault.clone().unwrap(),
         retry_at: AT,
-        lease_before: None,
+        mark: None,
     };
     let endings: Vec<_> = jobs.iter().filter(|job| job.fault.is_some()).map(end).collect();
     let ended = now(store.end(&endings, AT)).unwrap();

@@ -112,13 +112,13 @@ fn apply(store: &Store<Memory>, id: Uuid, event: &Event, at: WallMs) -> bool {
             done[0].state.is_some()
         }
         Event::End { token, reason, retry_at, .. } => {
-            let ending =
-                Ending { lease: lease(token), reason, detail: "x".into(), retry_at, lease_before: None };
+            let ending = Ending { lease: lease(token), reason, detail: "x".into(), retry_at, mark: None };
             now(store.end(&[ending], at)).unwrap()[0].state.is_some()
         }
         Event::Expire => {
-            let expired = now(store.expired(10, at)).unwrap();
-            let endings: Vec<_> = expired.iter().map(|e| Ending::expired(e.lease, &e.runner, at)).collect();
+            let held = now(store.held(None, 10)).unwrap();
+            let silent = held.iter().filter(|e| e.mark < at.0);
+            let endings: Vec<_> = silent.map(|e| Ending::expired(e, at)).collect();
             now(store.end(&endings, at)).unwrap().iter().any(|f| f.state.is_some())
         }
         Event::Cancel => now(store.cancel(id, at)).is_ok(),
@@ -221,7 +221,7 @@ fn a_job_that_kills_its_worker_three_times_is_poison_and_replay_starts_its_count
         let claimed = now(store.claim(&claim, at)).unwrap().remove(0);
         let lease = Lease { id, token: claimed.token };
         let reason = Reason::WorkerCrashed;
-        let ending = Ending { lease, reason, detail: "panic".into(), retry_at: at, lease_before: None };
+        let ending = Ending { lease, reason, detail: "panic".into(), retry_at: at, mark: None };
         now(store.end(&[ending], at)).unwrap()[0].state.unwrap()
     };
     assert_eq!([kill(), kill(), kill()], [State::Available, State::Available, State::Discarded]);
@@ -252,7 +252,7 @@ fn a_target_that_always_says_later_costs_attempts_in_the_end() {
             let lease = Lease { id, token: claimed.token };
             let retry_at = WallMs(at.0 + retry_in);
             let reason = Reason::Postponed;
-            let ending = Ending { lease, reason, detail: "503".into(), retry_at, lease_before: None };
+            let ending = Ending { lease, reason, detail: "503".into(), retry_at, mark: None };
             let state = now(store.end(&[ending], at)).unwrap()[0].state.unwrap();
             if state == State::Discarded {
                 break;

@@ -47,7 +47,7 @@ fn discard(store: &Store<Memory>, jobs: &[Claimed], at: WallMs) {
         reason: Reason::Failed,
         detail: "no".into(),
         retry_at: at,
-        lease_before: None,
+        mark: None,
     };
     now(store.end(&jobs.iter().map(ending).collect::<Vec<_>>(), at)).unwrap();
 }

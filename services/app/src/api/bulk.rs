@@ -168,7 +168,7 @@ impl Bulk {
                         broken = end.and_then(Result::err);
                         // Of a body that broke off the last line may be half a line.
                         let last = if broken.is_none() { self.lines.last_line() } else { None };
-                        self.check(last, WallMs::now());
+                        self.check(last, self.app.jobs.now());
                     }
                 },
                 () = outcomes.held.read.notified(), if reads && !outcomes.has_room() => {}
@@ -182,7 +182,7 @@ impl Bulk {
 
     fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
-        let now = WallMs::now();
+        let now = self.app.jobs.now();
         while let Some(line) = self.lines.next_line() {
             self.check(Some(line), now);
         }

@@ -4,7 +4,6 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use bus::Message;
 use bytes::Bytes;
-use clock::WallMs;
 use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::{Cancelled, DbError, Error as StoreError};
 use messages::job::{Changed, Job};
@@ -25,7 +24,7 @@ const REDRIVE_MAX: usize = 10_000;
 /// `POST /v1/jobs/{id}:cancel`: 200 when it is cancelled, 202 when its worker was asked to stop.
 pub async fn cancel(call: Call) -> Answer {
     let (id, app) = (job_id(&call)?, &call.app);
-    let done = insistently(app, || app.jobs.cancel(id, WallMs::now())).await;
+    let done = insistently(app, || app.jobs.cancel(id, app.jobs.now())).await;
     match done.map_err(|error| to_http(&error, &format!("job {id}")))? {
         Cancelled::Now(job) => {
             hint(app, &job).await;
@@ -43,14 +42,14 @@ pub async fn cancel(call: Call) -> Answer {
 /// `POST /v1/jobs/{id}:retry`: run it now; a discarded or cancelled one gets a further attempt.
 pub async fn retry(call: Call) -> Answer {
     let (id, app) = (job_id(&call)?, &call.app);
-    let job = insistently(app, || app.jobs.retry(id, WallMs::now())).await;
+    let job = insistently(app, || app.jobs.retry(id, app.jobs.now())).await;
     again(app, job.map_err(|error| to_http(&error, &format!("job {id}")))?).await
 }
 
 /// `POST /v1/jobs/{id}:replay`: run a finished job again from the start.
 pub async fn replay(call: Call) -> Answer {
     let (id, app) = (job_id(&call)?, &call.app);
-    let job = insistently(app, || app.jobs.replay(id, WallMs::now())).await;
+    let job = insistently(app, || app.jobs.replay(id, app.jobs.now())).await;
     again(app, job.map_err(|error| to_http(&error, &format!("job {id}")))?).await
 }
 
@@ -93,7 +92,7 @@ pub async fn redrive(call: Call) -> Answer {
 /// As many as one transaction takes, which may be fewer than asked for.
 async fn redrive_some(app: &App, queue: &str, mut limit: usize) -> Result<(Vec<Uuid>, bool), StoreError> {
     loop {
-        match app.jobs.redrive(queue, limit, WallMs::now()).await {
+        match app.jobs.redrive(queue, limit, app.jobs.now()).await {
             Err(StoreError::Database(DbError::TooLarge(_))) if limit > 1 => limit /= 2,
             done => {
                 let ids = done?;
@@ -111,7 +110,7 @@ async fn hint(app: &App, job: &Job) {
         queue: job.queue.clone(),
         state: job.state,
         version: job.version,
-        at: WallMs::now(),
+        at: app.jobs.now(),
     };
     tell(app, names::JOBS_CHANGED, Message::json(&[changed])).await;
 }

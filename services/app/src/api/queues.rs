@@ -1,7 +1,6 @@
 //! Queues: their settings, and how much is in them.
 
 use actix_web::HttpResponse;
-use clock::WallMs;
 use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::{Counts, Queue};
 use messages::sql::Level;
@@ -83,7 +82,7 @@ async fn set_paused(call: &Call, paused: bool) -> Answer {
     if paused {
         app.backlog.admit_name(&name)?;
     }
-    let done = insistently(app, || app.jobs.pause_queue(&name, paused, WallMs::now())).await;
+    let done = insistently(app, || app.jobs.pause_queue(&name, paused, app.jobs.now())).await;
     done.map_err(|error| to_http(&error, "queue"))?;
     if !paused {
         app.wakes.wake(&name);
@@ -143,7 +142,7 @@ async fn current(app: &App, name: &str, level: Level) -> Result<Queue, Error> {
 
 async fn store(app: &App, queue: Queue) -> Answer {
     app.backlog.admit_name(&queue.name)?;
-    let done = insistently(app, || app.jobs.put_queue(&queue, WallMs::now())).await;
+    let done = insistently(app, || app.jobs.put_queue(&queue, app.jobs.now())).await;
     done.map_err(|error| to_http(&error, "queue"))?;
     if !queue.paused {
         app.wakes.wake(&queue.name); // it may have been paused, or its concurrency lower

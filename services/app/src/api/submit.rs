@@ -32,7 +32,7 @@ pub async fn one(call: Call) -> Answer {
     let key = IdempotencyKey::of(request.headers())?;
     let prefer = Prefer::of(request.headers());
     let body = read_body(&request, payload, &app.limits, app.config.job_bytes_max).await?;
-    let now = WallMs::now();
+    let now = app.jobs.now();
     let mut job = submission::read(&body, &app.rules, now)?;
     admit(&app, &job)?;
     if request.headers().contains_key("traceparent") {

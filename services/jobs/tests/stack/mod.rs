@@ -6,7 +6,6 @@ pub mod sqlite;
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use bus::{Bus, BusConfig, Message};
-use clock::WallMs;
 use dbclient::Database;
 use discovery::Registry;
 use jobs::{Config, Dependencies, Handler};
@@ -100,7 +99,7 @@ impl Stack {
     pub async fn submit(&self, job: NewJob) -> Uuid {
         let id = job.id;
         let topic = names::topic(names::JOBS_WAKE, &job.queue);
-        self.store.submit(vec![job], WallMs::now()).await.unwrap();
+        self.store.submit(vec![job], self.store.now()).await.unwrap();
         self.bus.broadcast(&topic, Message::new("")).await.unwrap();
         id
     }
