@@ -27,8 +27,9 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
+/// The gate goes through the same seeds each time, as far as its time reaches; `STANDFAST_SEED` names the first of others.
 fn seed() -> u64 {
-    let seed = number("STANDFAST_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let seed = number("STANDFAST_SEED").unwrap_or(1);
     println!("STANDFAST_SEED={seed}");
     seed
 }

@@ -14,10 +14,10 @@ pub enum Did {
 }
 
 impl Did {
-    /// Which of several foreign keys without a target SQLite finds first is not defined.
+    /// Which of several foreign keys without a target SQLite finds first is not defined; what is too big, we say more of.
     pub fn failed(error: &str) -> Self {
-        let mismatch = "foreign key mismatch";
-        Self::Failed(if error.starts_with(mismatch) { mismatch } else { error }.to_owned())
+        let alike = ["foreign key mismatch", "string or blob too big"];
+        Self::Failed(alike.into_iter().find(|alike| error.starts_with(alike)).unwrap_or(error).to_owned())
     }
 }
 
