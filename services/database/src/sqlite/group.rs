@@ -198,7 +198,10 @@ impl Writer {
             }
             Err(Refused::Failed(failed)) => {
                 ran.outcomes.pop();
-                return Err(self.failed(ran, failed, &before, ops));
+                let ended = self.failed(ran, failed, &before, ops);
+                // A statement that failed has changed nothing: so says `changes()`.
+                self.own("DELETE FROM _standfast_position WHERE 0")?;
+                return Err(ended);
             }
         }
         self.own("RELEASE client")?;

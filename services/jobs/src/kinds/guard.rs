@@ -68,15 +68,16 @@ const NOT_PUBLIC_V4: &[Net] = &[
 ];
 
 const NOT_PUBLIC_V6: &[Net] = &[
-    Net::v6(0x100, 0, 64),      // discard, RFC 6666
-    Net::v6(0x2001, 0, 23),     // protocol assignments, Teredo and others
+    Net::v6(0x64, 0xff9b, 32), // NAT64 for local use, RFC 8215; 64:ff9b::/96 itself is looked into
+    Net::v6(0x100, 0, 64),     // discard, RFC 6666
+    Net::v6(0x2001, 0, 23),    // protocol assignments, Teredo and others
     Net::v6(0x2001, 0xdb8, 32), // documentation
-    Net::v6(0x3fff, 0, 20),     // documentation, RFC 9637
-    Net::v6(0x5f00, 0, 16),     // segment routing, RFC 9602
-    Net::v6(0xfc00, 0, 7),      // unique local; metadata at AWS
-    Net::v6(0xfe80, 0, 10),     // link-local
-    Net::v6(0xfec0, 0, 10),     // site-local, once
-    Net::v6(0xff00, 0, 8),      // multicast
+    Net::v6(0x3fff, 0, 20),    // documentation, RFC 9637
+    Net::v6(0x5f00, 0, 16),    // segment routing, RFC 9602
+    Net::v6(0xfc00, 0, 7),     // unique local; metadata at AWS
+    Net::v6(0xfe80, 0, 10),    // link-local
+    Net::v6(0xfec0, 0, 10),    // site-local, once
+    Net::v6(0xff00, 0, 8),     // multicast
 ];
 
 /// What may be called.
@@ -101,8 +102,9 @@ impl Guard {
         match ip {
             IpAddr::V4(_) => !NOT_PUBLIC_V4.iter().any(|net| net.contains(ip)),
             IpAddr::V6(v6) => match embedded(v6) {
-                Some(v4) => self.permits(v4.into()),
-                None => v6.to_bits() > 0xffff_ffff && !NOT_PUBLIC_V6.iter().any(|net| net.contains(ip)),
+                Some(Embedded::Same(v4)) => self.permits(v4.into()),
+                Some(Embedded::Through(v4)) => public_v6(v6) && self.permits(v4.into()),
+                None => public_v6(v6),
             },
         }
     }
@@ -115,17 +117,31 @@ impl Guard {
     }
 }
 
-/// The IPv4 address that an IPv6 address leads to: mapped (RFC 4291), NAT64 (RFC 6052) and 6to4 (RFC 3056).
-fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+fn public_v6(v6: Ipv6Addr) -> bool {
+    v6.to_bits() > 0xffff_ffff && !NOT_PUBLIC_V6.iter().any(|net| net.contains(v6.into()))
+}
+
+/// An IPv4 address inside an IPv6 address.
+enum Embedded {
+    /// The IPv6 address is another way to write it.
+    Same(Ipv4Addr),
+    /// It is a tunnel's end; the IPv6 address has a prefix of its own that must be public as well.
+    Through(Ipv4Addr),
+}
+
+/// The IPv4 address that an IPv6 address leads to: mapped (RFC 4291), translated (RFC 2765), NAT64 (RFC 6052),
+/// 6to4 (RFC 3056) and ISATAP (RFC 5214). Compatible ones, Teredo and 64:ff9b:1::/48 are refused whatever they hold.
+fn embedded(v6: Ipv6Addr) -> Option<Embedded> {
     let low = |bits: u128| Ipv4Addr::from_bits(u32::try_from(bits & 0xffff_ffff).unwrap_or(0));
     let bits = v6.to_bits();
-    let s = v6.segments();
-    if v6.to_ipv4_mapped().is_some() || (s[0] == 0x64 && s[1] == 0xff9b) {
-        Some(low(bits))
-    } else if s[0] == 0x2002 {
-        Some(low(bits >> 80))
-    } else {
-        None
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+            Some(Embedded::Same(low(bits)))
+        }
+        [0x2002, ..] => Some(Embedded::Same(low(bits >> 80))),
+        // The universal and group bits of an ISATAP identifier may be set or not.
+        [_, _, _, _, s, 0x5efe, ..] if s & !0x0300 == 0 => Some(Embedded::Through(low(bits))),
+        _ => None,
     }
 }
 
@@ -222,5 +238,40 @@ mod tests {
             assert!(bad.parse::<Net>().is_err(), "{bad}");
         }
         assert!("0.0.0.0/0".parse::<Net>().unwrap().contains("8.8.8.8".parse().unwrap()));
+    }
+
+    /// `::ffff:0:127.0.0.1` was dialled: only some of the ways to write an IPv4 address in an IPv6 one were known.
+    #[test]
+    fn every_embedding_of_a_private_ipv4_is_refused() {
+        let guard = Guard::default();
+        for ip in [
+            "::ffff:0:127.0.0.1",
+            "::ffff:0:169.254.169.254",
+            "::ffff:0:10.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::127.0.0.1",
+            "64:ff9b:1:7f00:0:100::",
+            "64:ff9b:1::808:808",
+            "2002:c0a8:101::1",
+            "2001:0:808:808::1",
+            "2606:4700::5efe:10.0.0.1",
+            "2606:4700::200:5efe:127.0.0.1",
+            "2606:4700::100:5efe:169.254.169.254",
+            "fe80::5efe:8.8.8.8",
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert!(!guard.permits(ip), "{ip} must be refused");
+            assert!(guard.filter([SocketAddr::new(ip, 80)].into_iter()).is_empty(), "{ip} from DNS");
+        }
+        for ip in [
+            "::ffff:0:8.8.8.8",
+            "64:ff9b::8.8.8.8",
+            "2002:808:808::1",
+            "2606:4700::5efe:8.8.8.8",
+            "2606:4700::1111",
+        ] {
+            assert!(guard.permits(ip.parse().unwrap()), "{ip} is public");
+        }
     }
 }
