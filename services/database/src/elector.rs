@@ -9,6 +9,7 @@ use bus::Lease;
 use supervision::{BoxError, Life, StartError, Started};
 use tokio::sync::oneshot;
 
+use crate::agreement::Agreement;
 use crate::peers;
 use crate::position::Token;
 use crate::replica::history_elsewhere;
@@ -23,7 +24,7 @@ const TRY_SOON: Duration = Duration::from_millis(20);
 const TRIES: u32 = 10;
 /// Before the first campaign of a life: newcomers to discovery are told of the others at once.
 const HEAR: Duration = Duration::from_millis(120);
-/// How long a replica waits for others that are known, and have not said yet how far they are.
+/// How long a replica waits for others that are known, and have not said yet how far they are and what their content is.
 const UNTOLD_MAX: Duration = Duration::from_secs(3);
 /// A primary that said nothing for so long is given up: the lease is released, so that another replica can take over
 /// while the supervisor still waits for this one.
@@ -54,11 +55,12 @@ async fn elect(shared: &Arc<Shared>) {
     // First hear whether somebody has more than the log, or a history where there is none here.
     tokio::time::sleep(HEAR).await;
     let began = clock::now();
+    let beside = shared.directory.siblings_with_history(shared.group.log).len();
     // A fresh stack has no primary yet: do not wait for news of it.
     let mut soon = TRIES;
     loop {
         if may_campaign(shared)
-            && (clock::now() - began > UNTOLD_MAX || peers::all_told(shared))
+            && (clock::now() - began > UNTOLD_MAX || (peers::all_told(shared) && agreed(shared, beside)))
             && let Ok(lease) = shared.bus.acquire(shared.group.lease).await
         {
             reign(shared, &lease).await;
@@ -82,6 +84,8 @@ async fn elect(shared: &Arc<Shared>) {
 /// Whether it makes sense to try: the replica follows the log, has read it to its end, lives, and nobody has more than
 /// the log.
 fn may_campaign(shared: &Shared) -> bool {
+    // Before the status is held: this looks at it as well.
+    let odd = matches!(peers::agreement(shared), Agreement::Odd(_));
     let status = shared.status();
     let status = status.borrow();
     let Token { generation, seq } = status.token;
@@ -91,7 +95,21 @@ fn may_campaign(shared: &Shared) -> bool {
         && status.role == Role::Follower
         && status.caught_up
         && shared.silent_for() < SILENCE_MAX
+        && !odd
         && succession::may_lead(generation, seq, &peers::peers(shared))
+}
+
+/// Whether the content of this replica is known to be that of the others, or there is nobody to compare it with; of
+/// `beside` others the directories are here.
+fn agreed(shared: &Shared, beside: usize) -> bool {
+    let others = peers::others(shared).len();
+    match peers::agreement(shared) {
+        Agreement::Agreed => true,
+        Agreement::Unsaid if shared.status().borrow().digest.is_empty() => others == 0 && beside == 0,
+        Agreement::Alone | Agreement::Unsaid => others >= beside && peers::all_said(shared),
+        // Another one may come that knows.
+        Agreement::Disputed(_) | Agreement::Odd(_) => false,
+    }
 }
 
 /// From the lease to its loss.

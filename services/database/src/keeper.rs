@@ -50,9 +50,8 @@ async fn keep(shared: &Arc<Shared>, announcer: &Announcer) {
         if now.role == Role::Primary && turns.is_multiple_of(CUT) {
             cut(shared, &now).await;
         }
-        let role_changes =
-            async { drop(status.wait_for(|s| (s.role, s.caught_up) != (now.role, now.caught_up)).await) };
-        drop(tokio::time::timeout(TELL, role_changes).await);
+        let news = |s: &Status| (s.role, s.caught_up, &s.digest) != (now.role, now.caught_up, &now.digest);
+        drop(tokio::time::timeout(TELL, status.wait_for(news)).await);
     }
 }
 
@@ -62,6 +61,9 @@ fn tell(shared: &Shared, announcer: &Announcer, status: &Status) {
     announcer.set_fact("seq", status.token.seq.to_string());
     if let Some(offset) = status.offset {
         announcer.set_fact("offset", offset.to_string());
+    }
+    if !status.digest.is_empty() || announcer.announcement().facts.contains_key("digest") {
+        announcer.set_fact("digest", &*status.digest);
     }
     announcer.set_fact("role", status.role.as_str());
     announcer.set_health(if shared.reads(status).is_ok() { Health::Ready } else { Health::Degraded });

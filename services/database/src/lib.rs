@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use supervision::{Intensity, Restart, Shutdown, Strategy, Tree, pool, worker};
 
+mod agreement;
 pub mod budget;
 mod config;
 pub mod digest;

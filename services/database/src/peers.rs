@@ -8,6 +8,7 @@ use messages::service::{Announcement, Health};
 use messages::sql::KEY_HEADER;
 use supervision::BoxError;
 
+use crate::agreement::{self, Agreement};
 use crate::http::forward::REPLICA;
 use crate::position::Token;
 use crate::sqlite::store;
@@ -58,6 +59,24 @@ pub(crate) fn peers(shared: &Shared) -> Vec<Peer> {
 /// Whether every other replica that is known has said how far it is.
 pub(crate) fn all_told(shared: &Shared) -> bool {
     others(shared).iter().all(|it| it.facts.get("role").is_some_and(|role| role != "starting"))
+}
+
+/// How this replica's content compares with that of the others.
+pub(crate) fn agreement(shared: &Shared) -> Agreement {
+    let mine = shared.status().borrow().digest.clone();
+    let said = |it: Announcement| Some((it.instance, it.facts.get("digest")?.clone()));
+    agreement::judge(&mine, &others(shared).into_iter().filter_map(said).collect::<Vec<_>>())
+}
+
+/// Whether every other replica that follows the log has said what its content was.
+pub(crate) fn all_said(shared: &Shared) -> bool {
+    others(shared).iter().all(|it| {
+        let follows = it
+            .facts
+            .get("role")
+            .is_none_or(|role| ["starting", "replica", "candidate", "primary"].contains(&&**role));
+        !follows || it.facts.get("digest").is_some_and(|words| !words.is_empty())
+    })
 }
 
 /// Whether some replica takes writes, as far as it has said.

@@ -6,6 +6,7 @@
 mod append;
 mod apply;
 mod attach;
+mod compare;
 mod heal;
 mod lead;
 mod standing;
@@ -58,6 +59,8 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         writer,
         trace: Trace::of(&shared.directory.database()),
         examining: None,
+        digesting: None,
+        disputed: 0,
         remembered: shared.remembered(),
         role: Role::Starting,
         mine: None,
@@ -74,6 +77,7 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         shared,
     };
     replica.fold = Fold::new(replica.known(replica.fold.settled().clone()));
+    replica.unsay_content();
     replica.publish();
     life.ready();
     // Damage that nobody has met yet is found before it is met.
@@ -178,6 +182,10 @@ struct Replica {
     trace: Option<Trace>,
     /// Hears what a look through the whole file found.
     examining: Option<oneshot::Receiver<Result<(), String>>>,
+    /// While this is held, the digest of the content is wanted, or was said.
+    digesting: Option<Arc<()>>,
+    /// For how many beats replicas have differed, and nobody knew which is right.
+    disputed: u32,
     /// The generation that is noted beside the file.
     remembered: Option<u64>,
     role: Role,
@@ -304,7 +312,7 @@ impl Replica {
                 _ = beat.tick() => {
                     self.refuse_if_not_primary();
                     self.standing.end_overdue(clock::now(), self.fold.settled().token());
-                    self.look_at_file().and_then(|()| self.look_for_later_log())
+                    self.look_at_file().and_then(|()| self.compare()).and_then(|()| self.look_for_later_log())
                 }
             };
             self.shared.beat();

@@ -76,6 +76,8 @@ pub struct Status {
     pub caught_up: bool,
     /// Reads are served although nothing is applied at the moment: the disk takes nothing.
     pub stale: bool,
+    /// What its content was, and where in the history; empty until it is known. See [`crate::agreement`].
+    pub digest: Arc<str>,
     /// Why it is diverged, resyncing or detached.
     pub trouble: Option<Arc<str>>,
 }
@@ -291,6 +293,7 @@ impl Shared {
             offset: None,
             caught_up: false,
             stale: false,
+            digest: Arc::from(""),
             trouble: None,
         };
         let token = watch::Sender::new(status.token);

@@ -123,5 +123,6 @@ impl Replica {
         self.end = None;
         self.shared.telemetry.caught_up(self.fold.position());
         self.shared.tell(|status| status.caught_up = true);
+        self.say_content();
     }
 }

@@ -83,6 +83,7 @@ impl Replica {
                 () = tokio::time::sleep(super::BEAT) => { self.shared.beat(); self.refuse_if_not_primary(); }
             }
         };
+        self.unsay_content();
         self.writer.install(&file)?;
         drop(std::fs::remove_file(&file));
         tracing::info!(instance = self.instance(), from = %found, "snapshot installed");

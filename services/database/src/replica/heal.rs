@@ -132,6 +132,7 @@ impl Replica {
     /// file for which there is neither is kept in place: reads of what is whole go on.
     pub(super) async fn rebuild(&mut self, why: &str) -> Result<(), BoxError> {
         self.role = Role::Resyncing;
+        self.unsay_content();
         self.shared.telemetry.damaged(self.fold.position(), why);
         let trouble: std::sync::Arc<str> = format!("the database file is damaged: {why}").into();
         self.publish();

@@ -16,7 +16,7 @@ use super::run::{self, Failed, Limits};
 use super::store;
 use super::watchdog::Watchdog;
 use crate::config::Config;
-use crate::position::Token;
+use crate::position::{Position, Token};
 use crate::wire::{Outcome, Statement};
 
 /// What a read returned, and how far the replica was when it was read.
@@ -208,6 +208,20 @@ impl Readers {
         }
         drop(idle);
         Ok(answer)
+    }
+
+    /// Digest of the whole content, and the position that it is of; given up when that is `over`. Blocks.
+    ///
+    /// # Errors
+    /// SQLite's own, and that it was interrupted.
+    pub fn digest(&self, over: impl Fn() -> bool + Send + 'static) -> rusqlite::Result<(Position, String)> {
+        let reader = self.open()?;
+        reader.guard.speak(Voice::Own);
+        reader.conn.progress_handler(10_000, Some(over))?;
+        // One snapshot: the transaction is read to its end, and ends with the connection.
+        reader.conn.execute_batch("BEGIN")?;
+        let at = store::read_position(&reader.conn)?;
+        Ok((at, crate::digest::content(&reader.conn)?))
     }
 
     /// Copies the database, as it is at one moment, into a new file. Blocks.
