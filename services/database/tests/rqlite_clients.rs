@@ -1,5 +1,5 @@
-//! What rqlite's clients send, and what they read in the answers. Recorded from pyrqlite 2.2, sqlalchemy-rqlite 2.0 and
-//! rqlite-js.
+//! Requests in the forms of rqlite's API, and what its clients read in the answers. Written by hand after the sources of
+//! pyrqlite 2.2, sqlalchemy-rqlite 2.0 and rqlite-js; the clients themselves do not run here.
 
 #![allow(clippy::unwrap_used, reason = "a test panics with what went wrong")]
 
