@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http_support::Error;
-use jobstore::{Counts, Queue};
+use jobstore::{Counts, DEFAULT_QUEUE, Queue};
 
 /// Counters per queue.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ impl Backlog {
     /// 429 + `Retry-After`.
     pub fn admit_name(&self, queue: &str) -> Result<(), Error> {
         let queues = self.lock();
-        if queues.len() < self.names_max || queues.contains_key(queue) {
+        // Whoever names no queue is never in the way of a cap on names: one client that uses them all up stops nobody else.
+        if queue == DEFAULT_QUEUE || queues.len() < self.names_max || queues.contains_key(queue) {
             return Ok(());
         }
         let max = self.names_max;
@@ -152,6 +153,10 @@ mod tests {
         assert_eq!(
             (refused.problem().status, refused.problem().kind.ends_with("too-many-queues")),
             (429, true)
+        );
+        assert!(
+            backlog.admit(DEFAULT_QUEUE, 1).is_ok(),
+            "who names no queue is not stopped by those who name many"
         );
         assert!(
             backlog.admit_name("c").is_err()
