@@ -44,6 +44,10 @@ pub struct Config {
     pub postponement: Postponement,
     /// Seed of the jitter; from the operating system if absent. For reproducible runs.
     pub seed: Option<u64>,
+    /// Processes in which images are decoded and files are digested, at once: what a job's time-out or cancel ends is its
+    /// process. Default: the number of processor cores. Range 1 to 1,024. More help only where files are slow to read;
+    /// each may take `thumbnail.decode_bytes_max` three times.
+    pub helpers_max: Option<usize>,
     /// Directories whose files `digest` and `thumbnail` may read. Default none.
     pub roots: Vec<PathBuf>,
     /// Limits of `thumbnail`.
@@ -61,10 +65,26 @@ pub struct Config {
 pub struct Thumbnail {
     /// Bytes of the encoded input. Default 33,554,432 (32 MiB).
     pub input_bytes_max: u64,
-    /// Memory that decoding may take, which bounds the pixels. Default 268,435,456 (256 MiB), range 1 MiB to 4 GiB.
+    /// Memory that the decoded image may take, which bounds the pixels. Default 268,435,456 (256 MiB), range 1 MiB to
+    /// 4 GiB. A process that decodes may have three times as much.
     pub decode_bytes_max: u64,
     /// Width and height of the input. Default 16,384, range 1 to 65,535.
     pub side_max: u32,
+    /// Scans of a JPEG: each goes over the whole image again, and may have a hundred bytes. Encoders write ten or so.
+    /// Default 64, range 1 to 10,000.
+    pub scans_max: u32,
+}
+
+impl Thumbnail {
+    /// Address space of a process that decodes: the image, twice as much for the coefficients of a progressive JPEG, the
+    /// input as text and as bytes, and what any process has (its code, its stacks, heaps that are reserved for threads).
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        const BASE: u64 = 384 << 20;
+        self.decode_bytes_max
+            .saturating_mul(3)
+            .saturating_add(self.input_bytes_max.saturating_mul(2))
+            .saturating_add(BASE)
+    }
 }
 
 /// Limits of the kind `http`.
@@ -187,6 +207,7 @@ impl Default for Config {
             retry: Backoff::default(),
             postponement: Postponement::DEFAULT,
             seed: None,
+            helpers_max: None,
             roots: Vec::new(),
             thumbnail: Thumbnail::default(),
             http: Http::default(),
@@ -197,7 +218,7 @@ impl Default for Config {
 
 impl Default for Thumbnail {
     fn default() -> Self {
-        Self { input_bytes_max: 32 << 20, decode_bytes_max: 256 << 20, side_max: 16_384 }
+        Self { input_bytes_max: 32 << 20, decode_bytes_max: 256 << 20, side_max: 16_384, scans_max: 64 }
     }
 }
 
@@ -231,6 +252,8 @@ impl Config {
         range("jobs.postponement.floor_cap_ms", floor_cap_ms, floor_ms, 86_400_000)?;
         range("jobs.thumbnail.decode_bytes_max", self.thumbnail.decode_bytes_max, 1 << 20, 4 << 30)?;
         range("jobs.thumbnail.side_max", self.thumbnail.side_max.into(), 1, 65_535)?;
+        range("jobs.thumbnail.scans_max", self.thumbnail.scans_max.into(), 1, 10_000)?;
+        range("jobs.helpers_max", self.helpers() as u64, 1, 1_024)?;
         range("jobs.http.redirects_max", self.http.redirects_max as u64, 0, 10)?;
         for root in &self.roots {
             if !root.is_absolute() {
@@ -253,6 +276,11 @@ impl Config {
 
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+
+    /// Processes for what cannot be interrupted.
+    pub(crate) fn helpers(&self) -> usize {
+        self.helpers_max.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from))
     }
 
     /// A third of the lease, so that two renewals may be lost; and no longer than a second, because the answer also

@@ -9,7 +9,7 @@ use std::{
 
 use jobstore::{Claimed, Lease};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use supervision::Life;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -32,6 +32,12 @@ pub struct Answer {
 impl From<Value> for Answer {
     fn from(value: Value) -> Self {
         Self { json: value.to_string(), note: None }
+    }
+}
+
+impl From<Box<RawValue>> for Answer {
+    fn from(json: Box<RawValue>) -> Self {
+        Self { json: Box::<str>::from(json).into_string(), note: None }
     }
 }
 

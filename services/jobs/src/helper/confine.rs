@@ -89,9 +89,61 @@ fn before_exec(
     }
 }
 
+/// Has this process, which is a helper of our own with one thread, keep nothing that it was not meant to have: no
+/// descriptor but the standard ones, no privilege but that of reading what the node may read, no way to write a file or
+/// to dump its memory. If the machine has no memory left, it goes before the node does.
+#[allow(unsafe_code, reason = "these system calls have no safe form")]
+pub fn renounce() -> io::Result<()> {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    for (resource, most) in
+        [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_FSIZE, 0), (Resource::RLIMIT_NOFILE, 64)]
+    {
+        nix::sys::resource::setrlimit(resource, most, most)?;
+    }
+    // SAFETY: plain system calls, made while no other thread is there and nothing owns the descriptors that close.
+    unsafe {
+        libc::setsid();
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+    }
+    drop_bounding_set();
+    renounce_capabilities(1 << CAP_DAC_READ_SEARCH)
+}
+
+/// A process of root may read files of others only with this one.
+const CAP_DAC_READ_SEARCH: u32 = 2;
+
 /// No capability survives, and none can be had again: not by a set-user-id program, not by being root.
 #[allow(unsafe_code, reason = "capabilities and the change of user have no safe call that may follow a fork")]
 fn drop_privileges(user: Option<(u32, u32)>) -> io::Result<()> {
+    // SAFETY: plain system calls.
+    unsafe {
+        drop_bounding_set();
+        if let Some((uid, gid)) = user {
+            check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::setresgid(gid, gid, gid))?;
+            check(libc::setresuid(uid, uid, uid))?;
+        }
+    }
+    // Those that it has now end with exec, as no file may bring any back.
+    renounce_capabilities(u32::MAX)
+}
+
+/// What exec can give to a process.
+#[allow(unsafe_code, reason = "capabilities have no safe call that may follow a fork")]
+fn drop_bounding_set() {
+    // SAFETY: plain system calls. They fail for capabilities that there are not, and without the right to.
+    unsafe {
+        for capability in 0..64 {
+            libc::prctl(libc::PR_CAPBSET_DROP, capability);
+        }
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    }
+}
+
+/// Keeps at most the capabilities `kept` (a set of the first 32, and with `u32::MAX` all), hands none on, and can have
+/// none again.
+#[allow(unsafe_code, reason = "capabilities have no safe call that may follow a fork")]
+fn renounce_capabilities(kept: u32) -> io::Result<()> {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -100,19 +152,13 @@ fn drop_privileges(user: Option<(u32, u32)>) -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     let header = Header { version: VERSION_3, pid: 0 };
     let mut sets = [[0u32; 3]; 2]; // effective, permitted, inheritable; low half, high half
+    let high = if kept == u32::MAX { u32::MAX } else { 0 };
     // SAFETY: plain system calls; the pointers are to values of this frame, of the size that version 3 has.
     unsafe {
-        for capability in 0..64 {
-            libc::prctl(libc::PR_CAPBSET_DROP, capability); // fails for those that there are not, and without the right to
-        }
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        if let Some((uid, gid)) = user {
-            check(libc::setgroups(0, std::ptr::null()))?;
-            check(libc::setresgid(gid, gid, gid))?;
-            check(libc::setresuid(uid, uid, uid))?;
-        }
         if libc::syscall(libc::SYS_capget, &raw const header, &raw mut sets) == 0 {
-            sets.iter_mut().for_each(|half| half[2] = 0);
+            for (half, kept) in sets.iter_mut().zip([kept, high]) {
+                *half = [half[0] & kept, half[1] & kept, 0];
+            }
             libc::syscall(libc::SYS_capset, &raw const header, &raw const sets);
         }
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -1,15 +1,18 @@
 //! Processes of our own beside the node: what cannot be interrupted inside of it runs here, where it can be killed.
 //!
 //! - `keep`: supervises one program and everything it starts, see [`keeper`](self);
-//! - `work`: decodes one image, or reads one file, and answers.
+//! - `work`: decodes images and reads files, one at a time, and answers; the node's side of it is [`Pool`].
 //!
-//! It is the same program under a hidden subcommand, started with an empty environment and nothing but three pipes.
+//! It is the same program under a hidden subcommand, started with an empty environment, and inherits nothing but a socket.
 
 mod cgroup;
 mod confine;
 mod keeper;
+mod pool;
 mod spec;
+pub(crate) mod task;
 pub(crate) mod tree;
+mod work;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -17,7 +20,9 @@ use tokio::process::Command as Process;
 
 pub(crate) use confine::{Limits, confine};
 pub(crate) use keeper::status;
+pub(crate) use pool::{Limits as PoolLimits, Pool};
 pub(crate) use spec::{MARK, Order, Spec, Told};
+pub(crate) use task::Work;
 
 /// The hidden subcommand.
 const NAME: &str = "__helper";
@@ -59,6 +64,7 @@ pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> 
     let role = arguments.next().unwrap_or_default();
     Some(match role.to_str() {
         Some("keep") => keeper::run(),
+        Some("work") => work::run(),
         _ => ExitCode::from(2),
     })
 }

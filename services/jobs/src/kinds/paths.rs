@@ -24,6 +24,16 @@ impl Roots {
         roots.iter().map(resolve).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The same in a helper: directories that [`Roots::open`] has resolved.
+    pub(crate) fn resolved(roots: &[PathBuf]) -> Self {
+        Self(roots.to_vec())
+    }
+
+    /// The directories, without links in them.
+    pub(crate) fn directories(&self) -> &[PathBuf] {
+        &self.0
+    }
+
     /// Whether `text` reads as a path into a root, before anything is looked at on disk.
     #[must_use]
     pub fn claims(&self, text: &str) -> bool {
@@ -47,7 +57,10 @@ impl Roots {
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW)
             .open(&real)
-            .map_err(|e| Failure::Failed(format!("{path}: {e}")))?;
+            .map_err(|e| match e.raw_os_error() {
+                Some(libc::ENXIO) => refused(), // a socket, or a device that is not there
+                _ => Failure::Failed(format!("{path}: {e}")),
+            })?;
         // A directory on the way may have become a link since: what counts is what was opened.
         let opened =
             std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(Failure::failed)?;

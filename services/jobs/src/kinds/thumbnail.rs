@@ -1,5 +1,9 @@
 //! `thumbnail` {image: base64 or path, width, height, format?} → {content_type, image: base64, width, height}: the image
 //! made to fit into width × height, its proportions kept, never enlarged. PNG and JPEG.
+//!
+//! A decoder cannot be interrupted, and half a megabyte may keep it busy for minutes. So it runs in a helper, which is
+//! killed when the time is over, and what can be known beforehand (sides, bytes of all pixels, scans) is bounded. An image
+//! of several frames counts as its first.
 
 use std::{
     io::{Cursor, Read},
@@ -8,14 +12,14 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{ImageFormat, ImageReader, Limits};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
-use super::paths::Roots;
+use super::{image_structure::jpeg_scans, paths::Roots};
 use crate::{
     config,
     handler::{Failure, Handler, JobContext, Running},
+    helper::{Pool, Work},
 };
 
 /// Longest side of what comes out.
@@ -24,13 +28,13 @@ const SIDE_OUT_MAX: u32 = 4_096;
 /// See the module.
 pub struct Thumbnail {
     limits: config::Thumbnail,
-    roots: Arc<Roots>,
-    cores: Arc<Semaphore>,
+    helpers: Arc<Pool>,
 }
 
-#[derive(Deserialize)]
+/// What a job asks for.
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Payload {
+pub struct Payload {
     image: Option<String>,
     path: Option<String>,
     width: u32,
@@ -38,7 +42,7 @@ struct Payload {
     format: Option<Format>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Format {
     Png,
@@ -46,25 +50,24 @@ enum Format {
 }
 
 impl Thumbnail {
-    pub(crate) fn new(limits: config::Thumbnail, roots: Arc<Roots>, cores: Arc<Semaphore>) -> Self {
-        Self { limits, roots, cores }
+    pub(crate) fn new(limits: config::Thumbnail, helpers: Arc<Pool>) -> Self {
+        Self { limits, helpers }
     }
 }
 
 impl Handler for Thumbnail {
     fn run(&self, job: JobContext) -> Running {
-        let (limits, roots, cores) = (self.limits.clone(), self.roots.clone(), self.cores.clone());
+        let (limits, helpers) = (self.limits.clone(), self.helpers.clone());
         Box::pin(async move {
-            let payload: Payload = job.payload()?;
-            let _core = cores.acquire_owned().await.map_err(Failure::failed)?;
-            job.blocking(move || {
-                let input = input(&payload, &limits, &roots)?;
-                thumbnail(&payload, &limits, &input)
-            })
-            .await
-            .map(Into::into)
+            let payload = job.payload()?;
+            helpers.run(&job, Work::Thumbnail { payload, limits }).await
         })
     }
+}
+
+/// Makes it, for as long as that takes.
+pub(crate) fn make(payload: &Payload, limits: &config::Thumbnail, roots: &Roots) -> Result<Value, Failure> {
+    thumbnail(payload, limits, &input(payload, limits, roots)?)
 }
 
 /// `image` is a path if it begins as an allowed root does, and base64 otherwise. Base64 may begin with a slash (JPEG
@@ -106,6 +109,9 @@ fn thumbnail(payload: &Payload, config: &config::Thumbnail, input: &[u8]) -> Res
         (Some(Format::Jpeg), _) | (None, Some(ImageFormat::Jpeg)) => ImageFormat::Jpeg,
         _ => return Err(Failure::Refused("the image is neither PNG nor JPEG".to_owned())),
     };
+    if reader.format() == Some(ImageFormat::Jpeg) && jpeg_scans(input, config.scans_max) > config.scans_max {
+        return Err(Failure::Refused(format!("the image has more than {} scans", config.scans_max)));
+    }
     let image = reader.decode().map_err(Failure::refused)?;
     let fits = image.width() <= payload.width && image.height() <= payload.height;
     let small = if fits { image } else { image.thumbnail(payload.width, payload.height) };
@@ -131,7 +137,7 @@ mod tests {
     fn run(payload: Value, config: &config::Thumbnail) -> Result<Value, Failure> {
         let payload: Payload = serde_json::from_value(payload).map_err(Failure::refused)?;
         let roots = Roots::open(&[]).unwrap();
-        thumbnail(&payload, config, &input(&payload, config, &roots)?)
+        make(&payload, config, &roots)
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Stack {
     }
 
     /// The job, as soon as it is as wanted.
-    pub async fn until(&self, id: Uuid, wanted: impl Fn(&Job) -> bool) -> Job {
+    pub async fn until(&self, id: Uuid, mut wanted: impl FnMut(&Job) -> bool) -> Job {
         let limit = clock::now() + secs(20);
         loop {
             // On a busy machine a strong read may not be answered in time; the job is asked for again.
