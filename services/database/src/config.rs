@@ -138,6 +138,7 @@ impl Config {
             let refused = || format!("database.{key} = {value}: allowed is {low} to {high}");
             if (low..=high).contains(&value) { Ok(()) } else { Err(refused()) }
         };
+        self.listens()?;
         within("http_workers", self.http_workers as u64, 1, 64)?;
         within("readers", self.readers as u64, 1, 64)?;
         within("queue_max", self.queue_max as u64, 16, 65_536)?;
@@ -170,6 +171,19 @@ impl Config {
             return Ok(());
         }
         Err(format!("database.instance = {name:?}: allowed is 1 to 72 of a-z A-Z 0-9 - _"))
+    }
+
+    fn listens(&self) -> Result<(), String> {
+        let parts = self.listen.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if parts.is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            return Ok(());
+        }
+        let port = self.listen.trim_start_matches(':').parse::<u16>().unwrap_or(4001);
+        Err(format!(
+            "database.listen = {:?}: use an IP address and a port: 127.0.0.1:{port} or [::1]:{port} for this machine \
+             alone, [::]:{port} for all interfaces, IPv4 and IPv6",
+            self.listen
+        ))
     }
 
     /// The configuration of the replica of the jobs' database that runs beside this one. Its limits are the defaults: they

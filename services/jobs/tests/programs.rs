@@ -387,3 +387,12 @@ async fn a_command_without_a_jobs_own_limit_runs_as_long_as_its_configuration_sa
     assert!(stack.done(longer).await.errors[0].detail.starts_with("it ran longer than the 200 ms"));
     stack.stop().await;
 }
+
+/// A node keeps its own files private; what a program writes is for whom the operator meant it when the node was started.
+#[actix::test]
+async fn files_of_a_program_have_the_modes_of_the_mask_that_the_node_was_started_with() {
+    let dir = tempfile::tempdir().unwrap();
+    jobs::helper::programs_have_umask(0o027);
+    let stack = stack_of(dir.path(), &[("mask", "umask")]).await;
+    assert_eq!(result(&run(&stack, "mask", "0").await), "\"0027\\n\"");
+}

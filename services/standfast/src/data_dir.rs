@@ -2,7 +2,12 @@
 //!
 //! `up` owns the whole directory. `run` shares it with other `run`s and owns `DIR/<instance>`, so that several tiers
 //! can be started from one directory. Tiers that keep nothing (app, jobs, console) do not touch it.
+//!
+//! Everything in it is for the user of the node alone: directories 0700, files 0600.
 
+mod modes;
+
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +36,12 @@ impl DataDir {
     /// # Errors
     /// In use, not writable, or written by a newer version: one line each. Nothing is changed then.
     pub fn own(path: &Path) -> Outcome<Self> {
+        let own = Self::take(path)?;
+        tighten(path, is_kept);
+        Ok(own)
+    }
+
+    fn take(path: &Path) -> Outcome<Self> {
         make(path)?;
         let lock = lock(path, Share::Alone)?;
         check_format(path)?;
@@ -45,7 +56,9 @@ impl DataDir {
         make(path)?;
         let shared = lock(path, Share::Together)?;
         check_format(path)?;
-        let own = Self::own(&path.join(instance))?;
+        let own = Self::take(&path.join(instance))?;
+        let is_instance = |name: &OsStr| path.join(name).join("FORMAT").exists();
+        tighten(path, |name| matches!(name.to_str(), Some("LOCK" | "FORMAT")) || is_instance(name));
         Ok(Self { path: own.path.clone(), _locks: own._locks.into_iter().chain([shared]).collect() })
     }
 
@@ -63,7 +76,21 @@ enum Share {
 }
 
 fn make(path: &Path) -> Outcome {
-    std::fs::create_dir_all(path).map_err(|error| unusable(path, &error))
+    modes::make(path).map_err(|error| unusable(path, &error))
+}
+
+/// Where others can read and we may not change that, the node starts all the same: a volume may be made so on purpose.
+fn tighten(path: &Path, is_ours: impl Fn(&OsStr) -> bool) {
+    if let Err(error) = modes::tighten(path, is_ours) {
+        tracing::warn!(path = %path.display(), %error, "others may read files of the data directory: chmod -R go= it");
+    }
+}
+
+/// Names of what a node keeps in its data directory.
+fn is_kept(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let tiers = ["database-", "web-", "balancer-", "edge-"];
+    matches!(name, "LOCK" | "FORMAT" | "bus") || tiers.iter().any(|tier| name.starts_with(tier))
 }
 
 fn lock(path: &Path, share: Share) -> Outcome<File> {

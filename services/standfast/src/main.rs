@@ -52,7 +52,9 @@ fn run(command: Command) -> Outcome {
         Command::Ready { url } => client::run(client::ready::run(&url)),
         Command::CheckConfig { file, print } => check_config(file.as_deref(), print),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "standfast", &mut script);
+            out::write(&String::from_utf8_lossy(&script));
             Ok(())
         }
     }

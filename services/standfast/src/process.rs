@@ -8,6 +8,7 @@ use nix::{
     sys::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal, kill},
+        stat::Mode,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, getpid},
@@ -19,6 +20,13 @@ pub fn hide_secrets() {
     move_environment();
     // Also no core files: they would hold the same.
     let _ = prctl::set_dumpable(false);
+}
+
+/// Files that a node makes are for its user alone, wherever it makes them and whichever library does it: payloads,
+/// answers for clients, keys. Programs of jobs get the mask that this process was started with.
+pub fn keep_files_private() {
+    let before = nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
+    jobs::helper::programs_have_umask(before.bits());
 }
 
 /// Copies every variable to the heap, where the standard library goes on to find it, and overwrites the text that the

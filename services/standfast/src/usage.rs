@@ -1,9 +1,12 @@
 //! A command line that cannot be read: one line that says what to type, like every other error.
 
+use std::io::IsTerminal;
+
 use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::failure::Failure;
+use crate::out;
 
 /// Commands whose names are taken, and what there is instead in this version.
 const RESERVED: &[(&str, &str)] = &[
@@ -13,9 +16,15 @@ const RESERVED: &[(&str, &str)] = &[
 
 /// What is wrong with the command line. Help and version are printed in full, and end the process.
 pub fn wrong(error: &Error) -> Failure {
-    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
-    if matches!(error.kind(), DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand) {
-        error.exit();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = error.render();
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            out::write(&if colour { text.ansi().to_string() } else { text.to_string() });
+            std::process::exit(0);
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {}
     }
     if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
         && let Some((name, instead)) = RESERVED.iter().find(|(reserved, _)| reserved == name)

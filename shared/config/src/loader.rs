@@ -200,8 +200,8 @@ fn explain(origin: Origin, key: &str, value: &str, message: &str) -> Error {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (Some(rest), Some((unknown, known))) = (message.strip_prefix("unknown field"), quoted.split_first())
     else {
-        let (value, detail) = (shorten(value), one_line(message));
-        return Error::Invalid { origin, key: key.to_owned(), value, detail };
+        let detail = with_example(value, &one_line(message));
+        return Error::Invalid { origin, key: key.to_owned(), value: shorten(value), detail };
     };
     debug_assert!(rest.contains(unknown), "the first word in quotes is the unknown one");
     // The key may name a level above the unknown one (an inline table), or be the unknown one itself.
@@ -227,6 +227,26 @@ fn one_line(message: &str) -> String {
         _ => return line,
     };
     format!("{said}expected {range}")
+}
+
+/// The standard library says that an address is wrong, and not how one is written.
+fn with_example(value: &str, detail: &str) -> String {
+    let value = value.trim_matches(['"', '\'', '[', ']', ' ']);
+    let port = value.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    let is_of = |kind: &str| {
+        detail == format!("invalid {kind} syntax") || detail.ends_with(&format!("expected {kind}"))
+    };
+    if is_of("socket address") {
+        let port = port.unwrap_or(8080);
+        return format!(
+            "use an IP address and a port: 127.0.0.1:{port} or [::1]:{port} for this machine alone, [::]:{port} for all \
+             interfaces, IPv4 and IPv6"
+        );
+    }
+    if is_of("IP address") {
+        return "use an address or a network: 192.0.2.7, 10.0.0.0/8, 2001:db8::/32".to_owned();
+    }
+    detail.to_owned()
 }
 
 /// A value may be a secret file pasted by mistake: show its beginning only.
@@ -334,6 +354,37 @@ mod tests {
         assert!(text.starts_with("flag --lease: jobs.lease_ms = -1: "), "{text}");
         let text = refused(&Loader::new().flag("--lease", "node.name", "x"));
         assert!(text.starts_with("flag --lease: node.name = x: "), "{text}");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_is_answered_with_one_that_can() {
+        #[derive(Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
+        struct Tier {
+            listen: Option<std::net::SocketAddr>,
+            trusted: Vec<std::net::IpAddr>,
+        }
+        let said = |loader: Loader| loader.load::<Tier>().expect_err("it is wrong").to_string();
+        for (value, words) in [
+            ("8085", "127.0.0.1:8085 or [::1]:8085 for this machine alone, [::]:8085"),
+            (":8085", "127.0.0.1:8085"),
+            ("localhost:99", "127.0.0.1:99"),
+            ("here", "127.0.0.1:8080"),
+        ] {
+            let text = said(Loader::new().flag("--listen", "listen", value));
+            assert!(
+                text.starts_with(&format!("flag --listen: listen = {value}: use an IP address")),
+                "{text}"
+            );
+            assert!(text.contains(words), "{text}");
+            let text = said(Loader::new().text("s.toml", &format!("listen = \"{value}\"\n")));
+            assert!(text.contains(words), "{text}");
+        }
+        let text = said(Loader::new().text("s.toml", "trusted = ['ten.zero']\n"));
+        assert!(
+            text.ends_with("use an address or a network: 192.0.2.7, 10.0.0.0/8, 2001:db8::/32"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@ use clock::WallMs;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
+use crate::terminal::{is_control, printable};
+
 /// Longest value of one field, in bytes.
 pub(crate) const FIELD_BYTES_MAX: usize = 2048;
 /// After so many bytes a line takes no further field.
@@ -57,11 +59,11 @@ impl Fields {
             return;
         }
         let plain_word = !value.is_empty()
-            && !value.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '='));
+            && !value.contains(|c: char| c.is_whitespace() || is_control(c) || matches!(c, '"' | '='));
         match self.style {
             Style::Json => self.raw(field, format_args!("{}", Json(&value))),
-            // Quoted, so that no value can pass for another field or another line.
-            _ if !plain_word => self.raw(field, format_args!("{value:?}")),
+            // Quoted, so that no value can pass for another field or another line, or steer a terminal.
+            _ if !plain_word => self.raw(field, format_args!("{}", printable(&format!("{value:?}")))),
             _ => self.raw(field, format_args!("{value}")),
         }
     }
@@ -111,7 +113,7 @@ pub(crate) fn line(style: Style, at: WallMs, meta: &Metadata<'_>, context: &str,
             let message = Json(message);
             write!(line, r#"{{"at":"{at}","level":"{level}","target":"{target}","message":{message}"#)
         }
-        Style::Plain => write!(line, "{at} {level:<5} {target} {}", OneLine(message)),
+        Style::Plain => write!(line, "{at} {level:<5} {target} {}", printable(message)),
         Style::Colour => {
             let rfc3339 = at.rfc3339();
             let time = rfc3339.get(11..23).unwrap_or(&rfc3339);
@@ -119,7 +121,7 @@ pub(crate) fn line(style: Style, at: WallMs, meta: &Metadata<'_>, context: &str,
             write!(
                 line,
                 "\x1b[2m{time}\x1b[0m {colour}{level:<5}\x1b[0m \x1b[2m{target}\x1b[0m {}",
-                OneLine(message)
+                printable(message)
             )
         }
     };
@@ -188,21 +190,12 @@ impl fmt::Display for Json<'_> {
                 '\n' => f.write_str("\\n")?,
                 '\r' => f.write_str("\\r")?,
                 '\t' => f.write_str("\\t")?,
-                c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+                c if is_control(c) => {
+                    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(f, "\\u{unit:04x}"))?;
+                }
                 c => f.write_char(c)?,
             }
         }
         f.write_char('"')
-    }
-}
-
-/// A message without control characters: no message can forge a second line or steer the terminal.
-struct OneLine<'a>(&'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
-        })
     }
 }

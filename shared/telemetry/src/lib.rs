@@ -6,6 +6,7 @@
 //!   asked for twice is the same family, so that two instances in one process count together.
 //! - [`Trace`] is the position of a piece of work in a distributed trace (W3C Trace Context, level 1). It crosses
 //!   HTTP and bus in the `traceparent` header: request → bus → attempt.
+//! - [`printable`] makes text of others fit for a terminal.
 //!
 //! Nothing is sent anywhere: logs go to stderr, metrics are scraped.
 
@@ -14,6 +15,7 @@ mod format;
 mod log;
 mod metrics;
 mod process;
+mod terminal;
 mod trace;
 
 pub use config::{Config, Format};
@@ -22,4 +24,5 @@ pub use metrics::{
     Counters, DURATION_SECONDS, Exposition, Gauges, Histograms, Metrics, SERIES_MAX, SHORT_SECONDS, metrics,
     render,
 };
+pub use terminal::{printable, printable_json};
 pub use trace::{InvalidTraceparent, Trace};

@@ -20,6 +20,8 @@ pub struct Limits {
     pub processes: usize,
     /// User and group, and nothing else, if not our own.
     pub user: Option<(u32, u32)>,
+    /// Rights that files it makes do not have (`umask(2)`), if not as the node's.
+    pub umask: Option<u32>,
 }
 
 /// Room for the threads of the node, if it has the same user: they count for `RLIMIT_NPROC` as the program's do.
@@ -48,19 +50,14 @@ pub fn confine(process: &mut Process, limits: &Limits, group: Option<File>) {
             *most = (*most).min(hard);
         }
     }
-    before_exec(process, list, limits.user, group);
+    before_exec(process, list, limits.clone(), group);
 }
 
 #[allow(
     unsafe_code,
     reason = "between fork and exec only system calls can be made; the standard library marks that"
 )]
-fn before_exec(
-    process: &mut Process,
-    limits: Vec<(Resource, u64)>,
-    user: Option<(u32, u32)>,
-    group: Option<File>,
-) {
+fn before_exec(process: &mut Process, list: Vec<(Resource, u64)>, limits: Limits, group: Option<File>) {
     use std::os::unix::process::CommandExt;
     let parent = nix::unistd::getpid().as_raw();
     // SAFETY: the closure runs in the child between fork and exec. It makes system calls that are async-signal-safe,
@@ -72,8 +69,11 @@ fn before_exec(
                 // If it may not enter, it is counted.
                 libc::write(door.as_raw_fd(), b"0".as_ptr().cast(), 1);
             }
-            drop_privileges(user)?;
-            for (resource, most) in &limits {
+            if let Some(umask) = limits.umask {
+                libc::umask(umask);
+            }
+            drop_privileges(limits.user)?;
+            for (resource, most) in &list {
                 nix::sys::resource::setrlimit(*resource, *most, *most)?;
             }
             // Marked, not closed: through one of them the standard library tells when exec fails.

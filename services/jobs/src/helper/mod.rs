@@ -14,7 +14,7 @@ pub(crate) mod task;
 pub(crate) mod tree;
 mod work;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::OnceLock};
 
 use tokio::process::Command as Process;
 
@@ -26,6 +26,19 @@ pub(crate) use task::Work;
 
 /// The hidden subcommand.
 const NAME: &str = "__helper";
+
+/// What [`programs_have_umask`] was told.
+static PROGRAMS_UMASK: OnceLock<u32> = OnceLock::new();
+
+/// Programs get this `umask(2)` instead of the node's own: what a node writes is for its user alone, while what a
+/// program of a job writes is for whom the operator meant it. The first call counts.
+pub fn programs_have_umask(umask: u32) {
+    let _ = PROGRAMS_UMASK.set(umask);
+}
+
+pub(crate) fn programs_umask() -> Option<u32> {
+    PROGRAMS_UMASK.get().copied()
+}
 
 /// How a helper is started.
 #[derive(Clone, Debug, PartialEq, Eq)]

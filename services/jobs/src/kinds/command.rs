@@ -89,6 +89,7 @@ impl Commands {
             file_bytes: command.file_bytes_max,
             processes: command.processes(),
             user: *user,
+            umask: crate::helper::programs_umask(),
         };
         let cwd = command.cwd.clone().unwrap_or_else(|| "/".into());
         Ok((command.clone(), Spec { argv: command.argv.clone(), env, cwd, input, limits }))

@@ -46,10 +46,10 @@ fn show(outcome: &StatementOutcome) {
     out::table(&headings, &rows);
 }
 
-/// Text as it is but on one line; the rest as JSON.
+/// Text as it is; the rest as JSON.
 fn cell(value: &Value) -> String {
     match value {
-        Value::String(text) => text.replace('\n', "\\n"),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }

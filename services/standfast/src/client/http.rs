@@ -6,6 +6,7 @@ use messages::problem::Problem;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::development;
 use crate::failure::{Failure, Outcome, with_causes};
 
 /// A server that does not answer a plain request in this time is not reachable.
@@ -25,7 +26,11 @@ impl Server {
         if !usable || reqwest::Url::parse(base).is_err() {
             return Err(Failure::usage(format!("{flag} {base:?} is not a URL: use http://HOST:PORT")));
         }
-        let built = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build();
+        let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
+        for certificate in development::certificates(base) {
+            builder = builder.add_root_certificate(certificate);
+        }
+        let built = builder.build();
         let client = built.map_err(|error| Failure::failed(with_causes(&error)))?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), flag, client })
     }
@@ -93,6 +98,12 @@ impl Server {
             return Failure::unreachable(format!("{base} does not answer in time"));
         }
         let cause = with_causes(error);
+        if let Some((_, why)) = cause.split_once("invalid peer certificate: ") {
+            return Failure::unreachable(format!(
+                "the certificate of {base} is not trusted ({why}): SSL_CERT_FILE=FILE names the authority; the development \
+                 certificate of a stack on this machine is found below STANDFAST_DATA=DIR"
+            ));
+        }
         let cause = cause.rsplit(": ").next().unwrap_or(&cause);
         Failure::unreachable(format!(
             "nothing answers at {base} ({cause}): start the stack with `standfast up`, or say where it is with {flag}"

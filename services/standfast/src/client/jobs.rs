@@ -1,5 +1,7 @@
 //! `standfast jobs …`.
 
+mod outcomes;
+
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -110,17 +112,14 @@ async fn bulk(file: &Path, at: &FrontDoor) -> Outcome {
             .map_err(|error| Failure::failed(format!("stdin: {error}")))?;
         request.body(text)
     } else {
-        let opened = tokio::fs::File::open(file).await;
-        request.body(opened.map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?)
-    };
-    let mut answer = server.accepted(request).await?;
-    loop {
-        match answer.chunk().await {
-            Ok(Some(chunk)) => out::write(&String::from_utf8_lossy(&chunk)),
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(server.lost(&error)),
+        let unreadable = |error| Failure::failed(format!("{}: {error}", file.display()));
+        let opened = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        if opened.metadata().await.map_err(unreadable)?.is_dir() {
+            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
         }
-    }
+        request.body(opened)
+    };
+    outcomes::print(&server, server.accepted(request).await?).await
 }
 
 /// Jobs stay as they were sent: a `Value` would change payloads.

@@ -8,6 +8,7 @@ pub mod ready;
 pub mod sse;
 pub mod tree;
 
+mod development;
 mod http;
 
 use std::future::Future;

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::cli;
 use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome, with_causes};
+use crate::process;
 use crate::settings::{Settings, Source, check_name, host_name};
 
 /// Restarts of whole instances of one tier that are too many for it.
@@ -83,6 +84,7 @@ fn source(args: &cli::NodeArgs) -> Source {
 
 /// Configuration and log, before anything is touched.
 fn prepare(source: &Source) -> Outcome<Settings> {
+    process::keep_files_private();
     let settings = source.for_this_host()?;
     telemetry::init_with(&settings.telemetry).map_err(Failure::config)?;
     // A second provider of cryptography cannot be there yet: this is the first use.

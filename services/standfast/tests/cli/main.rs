@@ -3,6 +3,8 @@
 mod process;
 
 mod config;
+mod files;
 mod help;
 mod node;
+mod output;
 mod start;

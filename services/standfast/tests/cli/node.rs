@@ -9,11 +9,11 @@ use serde_json::Value;
 use crate::process::{LIMIT, Up, one_line, pause, run, standfast};
 
 impl Up {
-    fn jobs(&self, args: &[&str]) -> Output {
+    pub fn jobs(&self, args: &[&str]) -> Output {
         run(&[&["jobs"], args, &["--url", &self.url]].concat())
     }
 
-    fn submit_digest(&self, text: &str) -> String {
+    pub fn submit_digest(&self, text: &str) -> String {
         let output = self.jobs(&["submit", "digest", &format!("{{\"text\": \"{text}\"}}")]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         text_of(&output).trim().to_owned()
@@ -193,9 +193,7 @@ fn the_database_is_queried_and_changed_by_hand() {
     let up = Up::start(directory.path());
     let services = run(&["tree", "--console", &up.console]);
     assert!(services.status.success());
-    let log = up.read("stderr");
-    let address = log.split("\"instance\":\"database-1\",\"address\":\"").nth(1).expect("it was announced");
-    let address = address.split('"').next().expect("a URL").to_owned();
+    let address = up.database();
     let db = |args: &[&str]| run(&[&["db"], args, &["--database", &address]].concat());
     assert!(db(&["exec", "CREATE TABLE pets (name TEXT PRIMARY KEY, age INTEGER)"]).status.success());
     assert_eq!(text_of(&db(&["exec", "INSERT INTO pets VALUES (?, ?)", "rex", "7"])), "1 row changed\n");

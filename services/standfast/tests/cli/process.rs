@@ -121,6 +121,29 @@ impl Up {
         std::fs::read_to_string(self.directory.join(name)).unwrap_or_default()
     }
 
+    /// Base URL of the first replica of the database.
+    pub fn database(&self) -> String {
+        let log = self.read("stderr");
+        let address = log.split("\"instance\":\"database-1\",\"address\":\"").nth(1);
+        address.expect("it was announced").split('"').next().expect("a URL").to_owned()
+    }
+
+    /// Port of the front door's TLS, as the console tells it.
+    pub fn tls_port(&self) -> u16 {
+        use std::io::{Read as _, Write as _};
+        let authority = self.console.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(authority).expect("the console listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("not zero");
+        let head = format!("GET /v1/services HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        let edge = answer.split("\"instance\":\"edge-1\"").nth(1).expect("the edge is there");
+        let url = edge.split("\"tls\":\"https://").nth(1).expect("it has TLS");
+        let port = url.split('"').next().and_then(|authority| authority.rsplit(':').next());
+        port.and_then(|port| port.parse().ok()).expect("a port")
+    }
+
     /// Sends it a signal.
     pub fn signal(&mut self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child().id()).expect("a pid"));

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use supervision::view::{Node, State, Transition};
+use telemetry::printable;
 
 /// How long what restarted stays lit.
 pub const FLASH: Duration = Duration::from_millis(1500);
@@ -89,6 +90,7 @@ fn workers(node: &Node) -> usize {
 }
 
 fn line(text: &mut String, node: &Node, name: &str, level: usize, folded: usize, drawing: &Drawing<'_>) {
+    let name = &*printable(name);
     let indent = level * 2;
     let room = 34usize.saturating_sub(indent).max(name.chars().count() + 1);
     let state = word(node.state);
@@ -108,22 +110,22 @@ fn line(text: &mut String, node: &Node, name: &str, level: usize, folded: usize,
         let _ = write!(text, " {} restart{}", node.restarts, if node.restarts == 1 { "" } else { "s" });
     }
     if let Some(on) = &node.waiting_for {
-        let _ = write!(text, " for {on}");
+        let _ = write!(text, " for {}", printable(on));
     }
     if let Some(strategy) = &node.strategy {
-        let _ = write!(text, " {strategy}");
+        let _ = write!(text, " {}", printable(strategy));
     }
     if let Some(mailbox) = node.mailbox.filter(|mailbox| mailbox.depth > 0) {
         let _ = write!(text, " mailbox {}/{}", mailbox.depth, mailbox.capacity);
     }
     if !node.faults.is_empty() {
-        let _ = write!(text, " fault: {}", node.faults.join(", "));
+        let _ = write!(text, " fault: {}", printable(&node.faults.join(", ")));
     }
     if folded > 0 {
         let _ = write!(text, "  + {folded} that run");
     }
     if let Some(flash) = flash {
-        let _ = write!(text, "  {}", flash.words);
+        let _ = write!(text, "  {}", printable(&flash.words));
     }
     text.truncate(text.trim_end_matches(' ').len());
     text.push('\n');
@@ -143,7 +145,7 @@ pub fn sentence(t: &Transition) -> String {
     if let Some(on) = &t.waiting_for {
         let _ = write!(text, " for {on}");
     }
-    text
+    printable(&text).into_owned()
 }
 
 fn word(state: State) -> &'static str {
