@@ -3,15 +3,23 @@
 //! Each says once, when it has read the log to its end, what its whole content was at which position. Whoever wrote to a
 //! file behind the program's back changed that and not the position.
 
-use crate::position::Position;
+use crate::position::{Position, Token};
 
-/// What a replica says that could not compute its digest: nobody waits for it.
+/// What a replica says, instead of the content or instead of all, that could not compute its digest: nobody waits for it.
 pub const NONE: &str = "-";
 
 /// What a replica says of its content: the position, with the digest of all history up to there, then the content's.
 #[must_use]
 pub fn words(at: &Position, content: &str) -> String {
     format!("{}-{}-{:?}:{content}", at.generation, at.seq, at.chain)
+}
+
+/// What these words say of the content at a position; none if they are about another.
+#[must_use]
+pub fn of(words: &str, at: Token) -> Option<&str> {
+    let (place, content) = words.split_once(':')?;
+    let history = place.strip_prefix(&at.to_string())?;
+    history.starts_with('-').then_some(content)
 }
 
 /// How a replica's content compares with that of others at its position.
@@ -32,10 +40,11 @@ pub enum Agreement {
 /// Compares what a replica says with what others (names, words) say.
 #[must_use]
 pub fn judge(mine: &str, others: &[(String, String)]) -> Agreement {
-    let Some((place, content)) = mine.split_once(':') else { return Agreement::Unsaid };
+    let mine = mine.split_once(':').filter(|(_, content)| *content != NONE);
+    let Some((place, content)) = mine else { return Agreement::Unsaid };
     let here = others.iter().filter_map(|(name, words)| {
         let (their_place, theirs) = words.split_once(':')?;
-        (their_place == place).then_some((name, theirs))
+        (their_place == place && theirs != NONE).then_some((name, theirs))
     });
     let here: Vec<_> = here.collect();
     let with = |content: &str| here.iter().filter(|(_, theirs)| *theirs == content).count();
@@ -74,10 +83,22 @@ mod tests {
     }
 
     #[test]
+    fn words_are_about_one_position() {
+        let at = Token { generation: 1, seq: 5 };
+        assert_eq!(of("1-5-c:x", at), Some("x"));
+        for elsewhere in ["1-55-c:x", "1-4-c:x", "11-5-c:x", "", "1-5", "1-5:x"] {
+            assert_eq!(of(elsewhere, at), None, "{elsewhere}");
+        }
+        assert_eq!(of(NONE, at), None);
+        assert_eq!(of("1-5-c:-", at), Some(NONE), "it tried, and could not read its content");
+    }
+
+    #[test]
     fn other_places_and_other_histories_say_nothing() {
-        let elsewhere = say(&["1-6-c:y", "1-6-c:y", "2-5-c:y", "1-5-d:y", "1-5-d:y", NONE, ""]);
+        let elsewhere = say(&["1-6-c:y", "1-6-c:y", "2-5-c:y", "1-5-d:y", "1-5-d:y", "1-5-c:-", NONE, ""]);
         assert_eq!(judge("1-5-c:x", &elsewhere), Agreement::Alone);
         assert_eq!(judge(NONE, &say(&["1-5-c:y"])), Agreement::Unsaid);
+        assert_eq!(judge("1-5-c:-", &say(&["1-5-c:y", "1-5-c:y"])), Agreement::Unsaid);
         assert_eq!(judge("", &[]), Agreement::Unsaid);
     }
 

@@ -85,8 +85,18 @@ pub struct Config {
     /// Copies of the database on this replica's disk for those downloads, each shared by all who asked before it was
     /// begun. Default 2, 1 to 16.
     pub backup_copies_max: usize,
-    /// How long a download of the database may take, milliseconds. Default 3,600,000 (an hour), 1,000 to 604,800,000.
+    /// How long a download of the database, or the upload of a restore, may take, milliseconds. Default 3,600,000 (an hour), 1,000 to 604,800,000.
     pub backup_time_ms: u64,
+    /// Bytes of a file that a restore may have. Default 64 GiB, 1 MiB to 1 TiB. The disk of each replica needs three times
+    /// the file and once the database at that moment; it may take `backup_time_ms` to arrive.
+    pub restore_bytes_max: u64,
+    /// How often the primary has the content of all replicas compared, milliseconds. Default 3,600,000 (an hour), 1,000 to
+    /// 604,800,000. Each replica then reads its whole file; after a comparison that took long, the next one waits for twenty
+    /// times as long at least.
+    pub verify_every_ms: u64,
+    /// How long a comparison waits for what the replicas say, milliseconds. Default 600,000, 1,000 to 86,400,000. Who has not
+    /// said by then is `silent`.
+    pub verify_time_ms: u64,
     /// Entries of the log that are kept although every replica has applied them. Default 10,000, 0 to 100,000,000.
     /// A replica that was away for longer is brought up by a snapshot.
     pub log_margin: u64,
@@ -123,6 +133,9 @@ impl Default for Config {
             backups_max: 8,
             backup_copies_max: 2,
             backup_time_ms: 3_600_000,
+            restore_bytes_max: 64 << 30,
+            verify_every_ms: 3_600_000,
+            verify_time_ms: 600_000,
             log_margin: 10_000,
         }
     }
@@ -163,6 +176,9 @@ impl Config {
         within("backups_max", self.backups_max as u64, 1, 1000)?;
         within("backup_copies_max", self.backup_copies_max as u64, 1, 16)?;
         within("backup_time_ms", self.backup_time_ms, 1000, 604_800_000)?;
+        within("restore_bytes_max", self.restore_bytes_max, 1 << 20, 1 << 40)?;
+        within("verify_every_ms", self.verify_every_ms, 1000, 604_800_000)?;
+        within("verify_time_ms", self.verify_time_ms, 1000, 86_400_000)?;
         self.fits()?;
         within("log_margin", self.log_margin, 0, 100_000_000)?;
         let name = &self.instance;

@@ -2,15 +2,16 @@
 //!
 //! Binary and little-endian: `version u8, kind u8`, then the fields in the order of the types below. Strings and
 //! byte strings have a `u32` length before them. Reading never copies the operations: they are slices of the body.
-//! Format 2 gave [`Data`] its time and more kinds of [`Op`]; format 1 is still read.
+//! Format 2 gave [`Data`] its time and more kinds of [`Op`], format 3 those that stand alone in their entry. Older ones are
+//! still read, and each entry is written in the oldest format that can say it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-pub use crate::op::{Op, Sequences, Value};
+pub use crate::op::{Op, Restore, Sequences, Value};
 use crate::position::Chain;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Entry {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.size());
-        out.put_u8(VERSION);
+        out.put_u8(self.format());
         match self {
             Self::Genesis { generation, seq, chain } => {
                 out.put_u8(0);
@@ -137,6 +138,11 @@ impl Entry {
         if from.is_empty() { Ok(entry) } else { Err(Unreadable::Malformed) }
     }
 
+    fn format(&self) -> u8 {
+        let alone = matches!(self, Self::Data(data) if data.ops.iter().any(Op::stands_alone));
+        if alone { VERSION } else { 2 }
+    }
+
     fn size(&self) -> usize {
         match self {
             Self::Data(data) => 64 + data.ops.iter().map(Op::len).sum::<usize>(),
@@ -166,6 +172,9 @@ impl Data {
         let mut ops = Vec::with_capacity((count as usize).min(from.body.len() / 5));
         for _ in 0..count {
             ops.push(Op::decode(from)?);
+        }
+        if ops.len() > 1 && ops.iter().any(Op::stands_alone) {
+            return Err(Unreadable::Malformed);
         }
         Ok(Self { epoch, term, seq, prev, at, ops })
     }
@@ -255,6 +264,15 @@ mod tests {
         ]
     }
 
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let restore = |(digest, bytes)| vec![Op::Restore(Restore { digest, bytes })];
+        prop_oneof![
+            6 => prop::collection::vec(op(), 0..6),
+            1 => Just(vec![Op::Compare]),
+            1 => (any::<[u8; 32]>(), any::<u64>()).prop_map(restore),
+        ]
+    }
+
     fn entry() -> impl Strategy<Value = Entry> {
         let n = any::<u64>;
         prop_oneof![
@@ -265,9 +283,9 @@ mod tests {
             }),
             (n(), n(), ".{0,20}").prop_map(|(epoch, term, primary)| Entry::Epoch { epoch, term, primary }),
             (n(), n(), n()).prop_map(|(epoch, term, id)| Entry::Barrier { epoch, term, id }),
-            (n(), n(), n(), chain(), n(), prop::collection::vec(op(), 0..6)).prop_map(
-                |(epoch, term, seq, prev, at, ops)| Entry::Data(Data { epoch, term, seq, prev, at, ops })
-            ),
+            (n(), n(), n(), chain(), n(), ops()).prop_map(|(epoch, term, seq, prev, at, ops)| Entry::Data(
+                Data { epoch, term, seq, prev, at, ops }
+            )),
         ]
     }
 
@@ -286,9 +304,32 @@ mod tests {
         }
     }
 
+    /// A version that knows no restore must not take its entry for damage, and every other entry it must still read.
+    #[test]
+    fn only_entries_that_older_versions_cannot_read_have_the_new_format() {
+        let data = |ops| Entry::Data(Data { epoch: 1, term: 1, seq: 1, prev: Chain::default(), at: 1, ops });
+        assert_eq!(data(vec![Op::Ddl("x".into())]).encode()[0], 2);
+        assert_eq!(data(vec![Op::Compare]).encode()[0], 3);
+        assert_eq!(Entry::Barrier { epoch: 1, term: 1, id: 1 }.encode()[0], 2);
+        let mixed = data(vec![Op::Compare, Op::Ddl("x".into())]).encode();
+        assert_eq!(Entry::decode(&mixed), Err(Unreadable::Malformed), "a restore or comparison stands alone");
+    }
+
+    #[test]
+    fn the_name_of_a_staged_file_reads_back_and_made_up_ones_are_refused() {
+        let restore = Restore { digest: [0xa7; 32], bytes: 4096 };
+        assert_eq!(restore.to_string().parse(), Ok(restore));
+        let hex = "a7".repeat(32);
+        for bad in
+            ["", "-", "a7-1", &hex, &format!("{hex}-"), &format!("{hex}--1"), &format!("{}é-1", &hex[..62])]
+        {
+            assert!(bad.parse::<Restore>().is_err(), "{bad:?}");
+        }
+    }
+
     #[test]
     fn a_newer_format_is_named() {
-        assert_eq!(Entry::decode(&Bytes::from_static(&[3, 0])), Err(Unreadable::Newer(3)));
+        assert_eq!(Entry::decode(&Bytes::from_static(&[4, 0])), Err(Unreadable::Newer(4)));
         assert_eq!(Entry::decode(&Bytes::from_static(&[0, 0])), Err(Unreadable::Malformed));
     }
 

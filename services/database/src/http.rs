@@ -7,6 +7,8 @@ pub(crate) mod forward;
 mod info;
 mod problem;
 mod read;
+mod restore;
+mod verify;
 mod write;
 
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::wire::Shape;
 pub fn start(life: Life) -> Result<Started, StartError> {
     let shared = life.env::<Shared>();
     let (listener, limits) = (shared.listener.clone(), shared.limits.clone());
-    let closed = shared.key.is_some();
+    let closed = shared.group.system;
     let door = move || Condition::new(closed, from_fn(door::only_with_key));
     let app = move || App::new().app_data(Data::from(shared)).wrap(door()).configure(routes);
     Ok(Started::task(serve(listener, app, life, limits)))
@@ -45,6 +47,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/db/query", web::get().to(read::query_get))
         .route("/db/backup", web::post().to(backup::backup))
         .route("/db/backup", web::get().to(backup::backup))
+        .route("/db/restore", web::post().to(restore::restore))
+        .route("/db/staged/{file}", web::post().to(restore::stage))
+        .route("/db/staged/{file}", web::get().to(restore::staged))
+        .route("/db/verify", web::post().to(verify::verify))
+        .route("/db/verify", web::get().to(verify::verify))
         .route("/status", web::get().to(info::status))
         .route("/nodes", web::get().to(info::nodes))
         .route("/readyz", web::get().to(info::ready));
@@ -63,6 +70,8 @@ pub(crate) struct Params {
     pub q: Option<String>,
     pub until_changed_ms: Option<u64>,
     pub async_commit: Option<String>,
+    pub until: Option<String>,
+    pub from: Option<String>,
 }
 
 impl Params {

@@ -9,6 +9,7 @@ use supervision::{BoxError, Life, StartError, Started};
 
 use crate::peers;
 use crate::state::{Role, Shared, Status};
+use crate::verification;
 use crate::wal;
 
 /// How often numbers that always change are told. A change of role is told at once.
@@ -27,13 +28,14 @@ pub fn start(life: Life) -> Result<Started, StartError> {
             Identity::new(shared.group.tier, &shared.config.instance)
                 .at(shared.listener.bound_url())
                 .over(shared.bus.clone())
-                .with_key(shared.key.clone()),
+                .with_key(Some(shared.key.clone())),
         );
         life.ready();
         let stopping = life.stopping();
         tokio::select! {
             () = keep(&shared, &announcer) => {}
             () = wal::keep(&shared) => {}
+            () = verification::keep(&shared) => {}
             () = stopping => announcer.goodbye().await,
         }
         Ok::<(), BoxError>(())

@@ -44,12 +44,16 @@ mod keeper;
 mod op;
 mod peers;
 pub mod position;
+mod recovery;
 mod replica;
+mod restore;
 mod snapshots;
 pub mod sqlite;
+mod staging;
 mod state;
 pub mod succession;
 mod telemetry;
+mod verification;
 mod wal;
 pub mod wire;
 

@@ -1,5 +1,8 @@
 //! Operations of a data entry, and their bytes in the log: `kind u8, length u32`, then so many bytes.
 
+use std::fmt;
+use std::str::FromStr;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::entry::{Reader, Unreadable};
@@ -13,6 +16,20 @@ pub enum Op {
     Ddl(String),
     /// Counters of AUTOINCREMENT as the primary has them. Kind 2, since format 2.
     Sequences(Sequences),
+    /// Nothing: each replica says what its content is as of this entry, so that all are compared at one position. Alone
+    /// in its entry. Kind 3, since format 3.
+    Compare,
+    /// The whole content becomes that of a file which the replicas have staged. Alone in its entry. Kind 5, since format 3.
+    Restore(Restore),
+}
+
+/// Which file a restore installs. Whoever does not have it takes a snapshot of a replica that has installed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// SHA-256 of its bytes.
+    pub digest: [u8; 32],
+    /// How many bytes it has.
+    pub bytes: u64,
 }
 
 /// Rows of `sqlite_sequence`, which has no key and is therefore in no changeset.
@@ -49,7 +66,15 @@ impl Op {
             Self::Changeset(bytes) => bytes.len(),
             Self::Ddl(sql) => sql.len(),
             Self::Sequences(sequences) => sequences.len(),
+            Self::Compare => 0,
+            Self::Restore(_) => RESTORE_LEN,
         }
+    }
+
+    /// Whether it is the only operation of its entry, as it is not about rows that others of a group change.
+    #[must_use]
+    pub fn stands_alone(&self) -> bool {
+        matches!(self, Self::Compare | Self::Restore(_))
     }
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
@@ -70,6 +95,16 @@ impl Op {
                 out.put_u32_le(length);
                 sequences.encode(out);
             }
+            Self::Compare => {
+                out.put_u8(3);
+                out.put_u32_le(length);
+            }
+            Self::Restore(Restore { digest, bytes }) => {
+                out.put_u8(5);
+                out.put_u32_le(length);
+                out.put_slice(digest);
+                out.put_u64_le(*bytes);
+            }
         }
     }
 
@@ -80,8 +115,44 @@ impl Op {
             0 => Self::Changeset(bytes),
             1 => Self::Ddl(String::from_utf8(bytes.to_vec()).map_err(|_| Unreadable::Malformed)?),
             2 => Self::Sequences(Sequences::decode(bytes)?),
+            3 if bytes.is_empty() => Self::Compare,
+            5 => Self::Restore(Restore::decode(&bytes)?),
             _ => return Err(Unreadable::Malformed),
         })
+    }
+}
+
+/// Bytes of a [`Restore`] in the log.
+const RESTORE_LEN: usize = 32 + 8;
+
+impl Restore {
+    fn decode(from: &[u8]) -> Result<Self, Unreadable> {
+        let (digest, bytes) = from.split_first_chunk().ok_or(Unreadable::Malformed)?;
+        let bytes = bytes.try_into().map_err(|_| Unreadable::Malformed)?;
+        Ok(Self { digest: *digest, bytes: u64::from_le_bytes(bytes) })
+    }
+}
+
+impl fmt::Display for Restore {
+    /// The digest in hexadecimal, and the length.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, "-{}", self.bytes)
+    }
+}
+
+impl FromStr for Restore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a staged file is named by 64 hexadecimal digits, a dash and its length".to_owned();
+        let (hex, bytes) = text.split_once('-').filter(|(hex, _)| hex.len() == 64).ok_or_else(wrong)?;
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self { digest, bytes: bytes.parse().map_err(|_| wrong())? })
     }
 }
 

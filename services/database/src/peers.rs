@@ -9,7 +9,7 @@ use messages::sql::KEY_HEADER;
 use supervision::BoxError;
 
 use crate::agreement::{self, Agreement};
-use crate::http::forward::REPLICA;
+use crate::entry::Restore;
 use crate::position::Token;
 use crate::sqlite::store;
 use crate::state::Shared;
@@ -95,6 +95,58 @@ pub(crate) fn post(shared: &Shared, to: &Announcement, target: &str) -> reqwest:
     }
 }
 
+/// The same for what is fetched.
+fn get(shared: &Shared, from: &Announcement, target: &str) -> reqwest::RequestBuilder {
+    let address = from.address.as_deref().unwrap_or_default();
+    let request = shared.peers.get(format!("{address}{target}"));
+    match shared.registry.key_of(from) {
+        Some(key) => request.header(KEY_HEADER, key.expose()),
+        None => request,
+    }
+}
+
+/// Has another replica stage the file of a restore, and returns when it has.
+pub(crate) async fn stage(shared: &Shared, at: &Announcement, restore: &Restore) -> Result<(), BoxError> {
+    let target = format!("/db/staged/{restore}?from={}", shared.config.instance);
+    let within = Duration::from_millis(shared.config.backup_time_ms);
+    let answer = post(shared, at, &target).timeout(within).send().await?;
+    if answer.status().is_success() {
+        return Ok(());
+    }
+    let problem = answer.json::<messages::problem::Problem>().await?;
+    Err(problem.detail.unwrap_or(problem.title).into())
+}
+
+/// Fetches the staged file of another replica.
+pub(crate) async fn fetch_staged(
+    shared: &Shared,
+    from: &Announcement,
+    restore: &Restore,
+    file: &Path,
+) -> Result<(), BoxError> {
+    let ask = get(shared, from, &format!("/db/staged/{restore}")).send();
+    let response = tokio::time::timeout(STALL_MAX, ask).await??.error_for_status()?;
+    receive(response, file).await
+}
+
+/// Writes a body to a new file, synced; one that comes no further is given up.
+async fn receive(response: reqwest::Response, file: &Path) -> Result<(), BoxError> {
+    let mut body = response.bytes_stream();
+    let mut to = create(file).await?;
+    while let Some(piece) = tokio::time::timeout(STALL_MAX, body.next()).await? {
+        tokio::io::AsyncWriteExt::write_all(&mut to, &piece?).await?;
+    }
+    tokio::io::AsyncWriteExt::flush(&mut to).await?;
+    to.sync_all().await?;
+    Ok(())
+}
+
+/// A file that nobody has open: what an earlier try still writes goes elsewhere.
+pub(crate) async fn create(file: &Path) -> std::io::Result<tokio::fs::File> {
+    drop(tokio::fs::remove_file(file).await);
+    tokio::fs::File::create(file).await
+}
+
 /// The primary: the one that the log says, else of the one that says so itself in the latest epoch.
 pub(crate) fn primary(shared: &Shared) -> Option<Announcement> {
     let named = shared.status().borrow().primary.clone();
@@ -131,15 +183,10 @@ async fn fetch(
     file: &Path,
 ) -> Result<(), BoxError> {
     // A copy of a large file takes its time to be made; one that comes no further is given up.
-    let ask = post(shared, from, "/db/backup").header(REPLICA, "1").send();
+    let ask = post(shared, from, "/db/backup").send();
     let response = tokio::time::timeout(MAKE_MAX, ask).await??.error_for_status()?;
     let instance = &from.instance;
-    let mut body = response.bytes_stream();
-    let mut to = tokio::fs::File::create(file).await?;
-    while let Some(piece) = tokio::time::timeout(STALL_MAX, body.next()).await? {
-        tokio::io::AsyncWriteExt::write_all(&mut to, &piece?).await?;
-    }
-    to.sync_all().await?;
+    receive(response, file).await?;
     let file = file.to_owned();
     let check = move || -> Result<Token, BoxError> {
         let conn = rusqlite::Connection::open(&file)?;

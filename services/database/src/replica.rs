@@ -9,6 +9,7 @@ mod attach;
 mod compare;
 mod heal;
 mod lead;
+mod mark;
 mod standing;
 mod succeed;
 
@@ -30,7 +31,7 @@ use crate::sqlite::ticker::Work;
 use crate::sqlite::writer::{StoreError, Writer};
 use crate::state::{Command, Role, Shared, Write};
 
-use append::{Barrier, Pending, What};
+use append::{Barrier, Marked, Pending, What};
 pub(crate) use heal::history_elsewhere;
 use standing::Standing;
 
@@ -61,12 +62,14 @@ async fn run(life: Life, shared: Arc<Shared>) -> Result<(), BoxError> {
         examining: None,
         digesting: None,
         disputed: 0,
+        odd: 0,
         remembered: shared.remembered(),
         role: Role::Starting,
         mine: None,
         won: None,
         appending: FuturesUnordered::new(),
         pending: None,
+        marked: None,
         barrier: None,
         backlog: VecDeque::new(),
         standing: Standing::default(),
@@ -186,6 +189,8 @@ struct Replica {
     digesting: Option<Arc<()>>,
     /// For how many beats replicas have differed, and nobody knew which is right.
     disputed: u32,
+    /// For how many beats this one has been the odd one out.
+    odd: u32,
     /// The generation that is noted beside the file.
     remembered: Option<u64>,
     role: Role,
@@ -196,6 +201,8 @@ struct Replica {
     appending: FuturesUnordered<Appending>,
     /// The group that is in the log or on its way there; SQLite's transaction is open.
     pending: Option<Pending>,
+    /// The entry beside the writes that is on its way. No group is run meanwhile.
+    marked: Option<Marked>,
     /// The barrier on its way, and who waits for it; and who came later and needs the next one.
     barrier: Option<Barrier>,
     /// Writes taken from the queue that did not fit the last group.
@@ -224,6 +231,8 @@ enum Left {
     Reattach,
     /// Entries are missing here: a snapshot is needed.
     Gap,
+    /// A restore is next, and its file is not here: a snapshot is needed.
+    Unstaged,
     /// The log is not the one that was followed.
     Diverged(Divergence),
     /// Another replica follows a later log.
@@ -242,6 +251,7 @@ impl Left {
             Self::Storage(_) => "the database file cannot be written",
             Self::Damaged(_) => "the database file is damaged",
             Self::Superseded => "another replica follows a later log",
+            Self::Unstaged => "the file of a restore is not here or cannot be read",
             Self::Reattach | Self::Gap | Self::Diverged(_) => "the log is lost",
         }
     }
@@ -268,6 +278,7 @@ impl Replica {
                 Left::Gap => {
                     self.resync("the log no longer has the entries that follow this replica's").await
                 }
+                Left::Unstaged => self.resync("the file of a restore is not here").await,
                 // The log is right and the rows are not: somebody wrote to the file, or a defect did.
                 Left::Diverged(why @ Divergence::Conflict) => self.rebuild(&why.to_string()).await?,
                 Left::Diverged(why) => self.recover(why).await,
@@ -286,7 +297,7 @@ impl Replica {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let primary = self.role == Role::Primary;
-            let free = primary && self.pending.is_none();
+            let free = primary && self.pending.is_none() && self.marked.is_none();
             let step = tokio::select! {
                 biased;
                 entry = reader.next() => match entry {
@@ -304,6 +315,10 @@ impl Replica {
                     LinkState::Up => Ok(()),
                     LinkState::Down => Err(Left::Reattach),
                 },
+                Ok(mark) = shared.marks.take.recv(), if free => {
+                    self.mark(mark);
+                    Ok(())
+                }
                 write = lead::next_write(&mut self.backlog, &shared), if free => self.lead(write),
                 Ok(strong) = shared.strong.take.recv(), if primary => {
                     self.strong(strong);

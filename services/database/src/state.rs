@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::entry::Op;
 use crate::group::Group;
 use crate::position::Token;
 use crate::snapshots::Snapshots;
@@ -21,7 +22,9 @@ use crate::sqlite::cause::Cause;
 use crate::sqlite::group::Transaction;
 use crate::sqlite::reader::Readers;
 use crate::sqlite::store::Directory;
+use crate::staging::Staging;
 use crate::telemetry::Telemetry;
+use crate::verification::Verified;
 use crate::wire::Outcome;
 
 /// What a replica is doing.
@@ -202,6 +205,14 @@ impl From<Cause> for Refusal {
     }
 }
 
+/// An entry that a request puts into the log beside the writes of clients: a restore, or a comparison.
+pub struct Mark {
+    /// What it does; it stands alone.
+    pub op: Op,
+    /// Told when this replica, as primary, has read it back and done it: the position after it.
+    pub reply: oneshot::Sender<Result<Token, WriteError>>,
+}
+
 /// A strong read that waits until the primary knows that it still is one.
 pub type Strong = oneshot::Sender<Result<Token, WriteError>>;
 
@@ -236,8 +247,9 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 pub struct Shared {
     /// The database whose replica this is.
     pub group: &'static Group,
-    /// What has to be shown to this replica's API, if it is for our own tiers alone. It lives as long as the process.
-    pub key: Option<Key>,
+    /// What other replicas show to this one, and our own tiers as well if the database is for them alone. It lives as
+    /// long as the process.
+    pub key: Key,
     /// As configured.
     pub config: Config,
     /// This replica's link.
@@ -254,6 +266,10 @@ pub struct Shared {
     pub readers: Readers,
     /// Copies of the database for those who fetch them.
     pub snapshots: Snapshots,
+    /// The file of a restore.
+    pub staging: Staging,
+    /// What the last comparison of all replicas found.
+    pub verified: Verified,
     /// What results on their way to clients hold together.
     pub results: Arc<Budget>,
     /// What requests' bodies hold together.
@@ -262,6 +278,8 @@ pub struct Shared {
     pub writes: Queue<Write>,
     /// Strong reads for the primary.
     pub strong: Queue<Strong>,
+    /// Entries beside the writes, for the primary.
+    pub marks: Queue<Mark>,
     /// From the elector.
     pub commands: Queue<Command>,
     /// Talks to other replicas.
@@ -300,10 +318,13 @@ impl Shared {
         Self {
             readers: Readers::new(directory.database(), &config),
             snapshots: Snapshots::new(&config),
+            staging: Staging::new(directory.path()),
+            verified: Verified::default(),
             results: Budget::new(config.results_bytes_max),
             bodies: Budget::new(config.bodies_bytes_max),
             writes: Queue::new(config.queue_max),
             strong: Queue::new(config.queue_max),
+            marks: Queue::new(16),
             commands: Queue::new(16),
             peers: crate::peers::client(),
             telemetry: Telemetry::of(&config.instance),
@@ -311,7 +332,7 @@ impl Shared {
             token,
             beat: AtomicU64::new(0),
             base: clock::now(),
-            key: group.system.then(Key::random),
+            key: Key::random(),
             group,
             config,
             bus,
@@ -380,6 +401,9 @@ impl Shared {
         }
         while let Ok(strong) = self.strong.take.try_recv() {
             let _ = strong.send(Err(WriteError::NotPrimary));
+        }
+        while let Ok(mark) = self.marks.take.try_recv() {
+            let _ = mark.reply.send(Err(WriteError::NotPrimary));
         }
     }
 

@@ -403,6 +403,31 @@ pub enum Db {
         #[command(flatten)]
         at: DatabaseAt,
     },
+    /// Write the database, as it is at one moment, to a SQLite file.
+    Backup {
+        /// The file.
+        file: PathBuf,
+        /// Replace the file if it is there.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        at: DatabaseAt,
+    },
+    /// Make a SQLite file the content of the database, while the stack runs; each replica keeps a copy of what it had.
+    Restore {
+        /// The file: a backup, or a database of anybody's.
+        file: PathBuf,
+        /// Bring a backup forward to this sequence number, or to this time (RFC 3339), from the log that follows it.
+        #[arg(long, value_name = "SEQ|TIME")]
+        until: Option<String>,
+        #[command(flatten)]
+        at: DatabaseAt,
+    },
+    /// Compare the content of all replicas; exit 1 if one differs.
+    Verify {
+        #[command(flatten)]
+        at: DatabaseAt,
+    },
     /// Show the replicas and who is primary.
     Status {
         #[command(flatten)]

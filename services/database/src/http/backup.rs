@@ -10,14 +10,13 @@ use futures_util::stream::{Stream, try_unfold};
 use http_support::Error;
 use messages::sql::OFFSET_HEADER;
 
-use super::forward::REPLICA;
-use super::{State, problem, shared};
+use super::{State, door, problem, shared};
 use crate::snapshots::{Fetch, NoCopy};
 
 /// The database as one SQLite file, as it is at one moment after the request; its position is inside, and in the answer's
 /// head.
 pub async fn backup(state: State, request: HttpRequest) -> Result<HttpResponse, Error> {
-    let replica = request.headers().contains_key(REPLICA);
+    let replica = door::shows_key(&state, request.headers());
     let fetch = state.snapshots.fetch(&shared(&state), replica).await.map_err(|error| {
         if let NoCopy::Failed(why) = &error {
             tracing::error!(instance = state.config.instance, why, "no snapshot could be made");

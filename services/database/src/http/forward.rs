@@ -1,12 +1,17 @@
 //! What needs the primary and came to another replica goes on to it, once.
 
-use actix_web::HttpRequest;
-use actix_web::HttpResponse;
+use std::io;
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use http_support::Error;
+use futures_util::stream::unfold;
+use http_support::{BodyReader, Error};
+use messages::service::Announcement;
 use messages::sql::OFFSET_HEADER;
+use tokio::sync::mpsc;
 
 use super::problem;
 use crate::peers;
@@ -15,8 +20,41 @@ use crate::state::{Shared, WriteError};
 /// Marks a request that was forwarded: it is not forwarded again.
 pub(super) const FORWARDED: &str = "standfast-forwarded";
 
-/// Says that another replica asks.
-pub(crate) const REPLICA: &str = "standfast-replica";
+/// Pieces of a body on their way to the primary.
+const AHEAD: usize = 4;
+
+/// The same for a body that is too large to be held: it is passed on as it comes.
+pub(super) async fn stream_to_primary(
+    shared: &Shared,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    let primary = primary(shared, request)?;
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let (put, take) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
+    let mut reader = BodyReader::new(payload.into_inner(), &shared.limits);
+    // A payload cannot leave its thread, and the body of a request to the primary must be able to.
+    actix_web::rt::spawn(async move {
+        while let Some(piece) = reader.next().await {
+            let piece = piece.map_err(|error| io::Error::other(error.to_string()));
+            let ended = piece.is_err();
+            if put.send(piece).await.is_err() || ended {
+                break;
+            }
+        }
+    });
+    let body = unfold(take, |mut take| async move { take.recv().await.map(|piece| (piece, take)) });
+    let within = Duration::from_millis(shared.config.backup_time_ms) + shared.config.schema_wait() * 2;
+    let onward = peers::post(shared, &primary, target).timeout(within);
+    send(shared, request, onward.body(reqwest::Body::wrap_stream(body))).await
+}
+
+fn primary(shared: &Shared, request: &HttpRequest) -> Result<Announcement, Error> {
+    if request.headers().contains_key(FORWARDED) {
+        return Err(problem::no_primary());
+    }
+    peers::primary(shared).ok_or_else(problem::no_primary)
+}
 
 /// Sends the request to the primary and its answer back.
 pub(super) async fn to_primary(
@@ -24,21 +62,36 @@ pub(super) async fn to_primary(
     request: &HttpRequest,
     body: Bytes,
 ) -> Result<HttpResponse, Error> {
-    if request.headers().contains_key(FORWARDED) {
-        return Err(problem::no_primary());
-    }
-    let primary = peers::primary(shared).ok_or_else(problem::no_primary)?;
+    let primary = primary(shared, request)?;
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let mut onward = peers::post(shared, &primary, target)
-        .timeout(if may_change_schema(&body) { shared.config.schema_wait() } else { shared.config.wait() })
-        .header(CONTENT_TYPE.as_str(), "application/json")
-        .header(FORWARDED, shared.config.instance.as_str());
-    for name in [OFFSET_HEADER, "traceparent", "x-request-id"] {
+    let onward = peers::post(shared, &primary, target);
+    send(shared, request, onward.timeout(within(shared, request, &body)).body(body)).await
+}
+
+/// How long the primary may take.
+fn within(shared: &Shared, request: &HttpRequest, body: &[u8]) -> Duration {
+    let config = &shared.config;
+    if request.path() == "/db/verify" {
+        config.schema_wait() + Duration::from_millis(config.verify_time_ms)
+    } else if may_change_schema(body) {
+        config.schema_wait()
+    } else {
+        config.wait()
+    }
+}
+
+async fn send(
+    shared: &Shared,
+    request: &HttpRequest,
+    mut onward: reqwest::RequestBuilder,
+) -> Result<HttpResponse, Error> {
+    onward = onward.header(FORWARDED, shared.config.instance.as_str());
+    for name in [CONTENT_TYPE.as_str(), OFFSET_HEADER, "traceparent", "x-request-id"] {
         if let Some(value) = request.headers().get(name) {
             onward = onward.header(name, value.as_bytes());
         }
     }
-    let answer = match onward.body(body).send().await {
+    let answer = match onward.send().await {
         Ok(answer) => answer,
         // Only a connection that was never made is known not to have carried the request.
         Err(error) if error.is_connect() => return Err(problem::no_primary()),

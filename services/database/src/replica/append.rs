@@ -21,6 +21,8 @@ pub(super) enum What {
     Barrier(u64),
     /// The epoch with this number and term.
     Epoch(u64, u64),
+    /// The mark with this digest.
+    Mark(Chain),
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Written, WriteError>>;
@@ -59,6 +61,12 @@ impl Pending {
             rest.refuse(error);
         }
     }
+}
+
+/// An entry beside the writes, on its way.
+pub(super) struct Marked {
+    pub chain: Chain,
+    pub reply: oneshot::Sender<Result<Token, WriteError>>,
 }
 
 /// Somebody who must know that this is still the primary.
@@ -121,6 +129,9 @@ impl Replica {
             What::Epoch(epoch, term) if self.mine.is_some_and(|m| (m.epoch, m.term) == (epoch, term)) => {
                 self.step_down("its epoch could not be stored");
             }
+            What::Mark(chain) if self.marked.as_ref().is_some_and(|m| m.chain == chain) => {
+                self.mark_failed(&error);
+            }
             _ => {} // of something that was given up already
         }
         Ok(())
@@ -156,8 +167,11 @@ impl Replica {
         }
     }
 
-    /// Undoes the group that is on its way.
+    /// Undoes the group, or gives up the mark, that is on its way.
     pub(super) fn give_up_pending(&mut self, answer: WriteError) {
+        if let Some(marked) = self.marked.take() {
+            let _ = marked.reply.send(Err(answer));
+        }
         if let Some(pending) = self.pending.take() {
             // One that has its place counts, unless its log loses it.
             let answer = if pending.committed { WriteError::Unknown } else { answer };

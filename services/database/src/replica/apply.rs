@@ -54,9 +54,18 @@ impl Replica {
                     let pending = self.pending.take().expect("it was there a line above");
                     return self.commit_own(pending);
                 }
-                self.apply(&data, open)?;
-                self.fold.advance(offset, data.seq, chain);
-                Ok(())
+                match data.ops.as_slice() {
+                    [op] if op.stands_alone() => {
+                        self.close(open)?;
+                        self.make_way();
+                        self.marked(op, offset, data.seq, chain)
+                    }
+                    _ => {
+                        self.apply(&data, open)?;
+                        self.fold.advance(offset, data.seq, chain);
+                        Ok(())
+                    }
+                }
             }
             (Verdict::Promoted, _) => {
                 self.close(open)?;
@@ -80,13 +89,17 @@ impl Replica {
         }
     }
 
-    /// Applies an entry in the open transaction, and opens one if there is none.
-    fn apply(&mut self, data: &Data, open: &mut bool) -> Result<(), Left> {
+    /// An entry of ours that an earlier term of this life wrote; what is pending continues another history.
+    fn make_way(&mut self) {
         if self.pending.is_some() {
-            // An entry of ours that an earlier term of this life wrote; what is pending continues another history.
             self.give_up_pending(WriteError::Unknown);
             self.step_down("another entry came first");
         }
+    }
+
+    /// Applies an entry in the open transaction, and opens one if there is none.
+    fn apply(&mut self, data: &Data, open: &mut bool) -> Result<(), Left> {
+        self.make_way();
         if !*open {
             self.writer.begin().map_err(Left::Storage)?;
             *open = true;

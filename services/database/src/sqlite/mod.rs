@@ -6,6 +6,7 @@ mod expansion;
 mod functions;
 pub mod group;
 pub mod guard;
+pub mod import;
 pub mod reader;
 pub mod run;
 mod schema;

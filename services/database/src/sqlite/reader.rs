@@ -210,18 +210,17 @@ impl Readers {
         Ok(answer)
     }
 
-    /// Digest of the whole content, and the position that it is of; given up when that is `over`. Blocks.
+    /// The content as it is now, held for as long as it takes to read it.
     ///
     /// # Errors
-    /// SQLite's own, and that it was interrupted.
-    pub fn digest(&self, over: impl Fn() -> bool + Send + 'static) -> rusqlite::Result<(Position, String)> {
+    /// SQLite's own.
+    pub fn held(&self) -> rusqlite::Result<Moment> {
         let reader = self.open()?;
         reader.guard.speak(Voice::Own);
-        reader.conn.progress_handler(10_000, Some(over))?;
-        // One snapshot: the transaction is read to its end, and ends with the connection.
+        // One snapshot: the transaction begins with its first read, and ends with the connection.
         reader.conn.execute_batch("BEGIN")?;
         let at = store::read_position(&reader.conn)?;
-        Ok((at, crate::digest::content(&reader.conn)?))
+        Ok(Moment { at, reader })
     }
 
     /// Copies the database, as it is at one moment, into a new file. Blocks.
@@ -236,8 +235,26 @@ impl Readers {
         to.pragma_update(None, "cache_size", 64)?;
         to.pragma_update(None, "synchronous", "OFF")?;
         // All pages in one step: they are of one moment. In WAL mode this keeps no writer waiting.
-        rusqlite::backup::Backup::new(&reader.conn, &mut to)?.step(-1)?;
+        store::copy_whole(&reader.conn, &mut to)?;
         to.pragma_update(None, "journal_mode", "DELETE")
+    }
+}
+
+/// The content of one moment. While this lives, SQLite's log beside the file cannot be cut.
+pub struct Moment {
+    /// The position that it is of.
+    pub at: Position,
+    reader: Reader,
+}
+
+impl Moment {
+    /// Digest of the whole content; given up when that is `over`. Blocks.
+    ///
+    /// # Errors
+    /// SQLite's own, and that it was interrupted.
+    pub fn digest(&self, over: impl Fn() -> bool + Send + 'static) -> rusqlite::Result<String> {
+        self.reader.conn.progress_handler(10_000, Some(over))?;
+        crate::digest::content(&self.reader.conn)
     }
 }
 

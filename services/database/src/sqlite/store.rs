@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OptionalExtension};
@@ -17,6 +18,12 @@ const FORMAT: u32 = 1;
 
 /// Damaged files that are kept for a person to look at.
 const ASIDE_MAX: usize = 2;
+
+/// The table of the position, which each replica's file has.
+pub(super) const POSITION: &str = "CREATE TABLE IF NOT EXISTS _standfast_position (
+    id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    term INTEGER NOT NULL, primary_name TEXT NOT NULL, seq INTEGER NOT NULL, chain BLOB NOT NULL,
+    log_offset INTEGER, written_by TEXT NOT NULL);";
 
 /// Says that a history has begun here: see [`Directory::remember`].
 const HISTORY: &str = "history";
@@ -193,6 +200,12 @@ impl Directory {
         with.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// Where everything of it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The database file.
     #[must_use]
     pub fn database(&self) -> PathBuf {
@@ -210,7 +223,10 @@ impl Directory {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if ["snapshot.incoming", "snapshot.outgoing", "upload."].iter().any(|it| name.starts_with(it)) {
+            if ["snapshot.incoming", "snapshot.outgoing", "upload.", "restore.new", "before-restore.new"]
+                .iter()
+                .any(|it| name.starts_with(it))
+            {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -221,12 +237,7 @@ impl Directory {
         let path = self.database();
         let prepared = Connection::open(&path).and_then(|conn| {
             conn.pragma_update(None, "journal_mode", "WAL")?;
-            conn.execute_batch(
-                "CREATE TABLE IF NOT EXISTS _standfast_position (
-                    id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL, epoch INTEGER NOT NULL,
-                    term INTEGER NOT NULL, primary_name TEXT NOT NULL, seq INTEGER NOT NULL, chain BLOB NOT NULL,
-                    log_offset INTEGER, written_by TEXT NOT NULL);",
-            )?;
+            conn.execute_batch(POSITION)?;
             system::sweep(&conn)
         });
         match prepared {
@@ -302,6 +313,19 @@ pub fn write_position(conn: &Connection, at: &Position, instance: &str) -> rusql
         instance,
     ))?;
     Ok(())
+}
+
+/// Copies a whole database in one step, so that it is of one moment and, where it goes, one transaction.
+///
+/// # Errors
+/// SQLite's own; busy if another holds the lock for longer than the connections wait.
+pub fn copy_whole(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
+    let code = match Backup::new(from, to)?.step(-1)? {
+        StepResult::Done => return Ok(()),
+        StepResult::Locked => rusqlite::ffi::SQLITE_LOCKED,
+        _ => rusqlite::ffi::SQLITE_BUSY,
+    };
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
 }
 
 /// Settings of every connection to a replica's file.

@@ -1,13 +1,13 @@
 //! The one connection that writes: as primary it runs clients' transactions, as replica it applies the log's entries.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use changeset::{Memories, Replicated};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, backup::Backup};
+use rusqlite::{Connection, OpenFlags};
 
 use super::cause::Cause;
 use super::guard::{Guard, Voice, mentions_system_table};
@@ -80,6 +80,17 @@ impl StoreError {
     }
 }
 
+/// A prepared file was not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It cannot be used.
+    #[error("the prepared file cannot be used: {0}")]
+    Prepared(rusqlite::Error),
+    /// This replica's own file or disk refused.
+    #[error(transparent)]
+    Own(StoreError),
+}
+
 /// Which work the connection is set up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
@@ -119,6 +130,14 @@ impl Writer {
     pub fn open(directory: &Directory, config: &Config) -> Result<Self, StoreError> {
         let file = directory.database();
         Self::on(Connection::open(&file)?, file, config)
+    }
+
+    /// On another file than a replica's own, for a replica's duty.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn beside(file: &Path, config: &Config) -> Result<Self, StoreError> {
+        Self::on(Connection::open(file)?, file.to_owned(), config)
     }
 
     /// One that has no file: stands in while the file is replaced.
@@ -275,6 +294,8 @@ impl Writer {
                 self.conn.schema_changed();
             }
             Op::Sequences(all) => sequences::apply(&self.conn, all)?,
+            // Not about rows: the replica does what they say.
+            Op::Compare | Op::Restore(_) => {}
         }
         Ok(())
     }
@@ -292,7 +313,7 @@ impl Writer {
     ///
     /// # Errors
     /// SQLite's own; then the content is as it was.
-    pub fn install(&self, snapshot: &std::path::Path) -> Result<(), StoreError> {
+    pub fn install(&self, snapshot: &Path) -> Result<(), StoreError> {
         let _long = self.ticker.work(Work::Log, self.schema_time() * 4);
         self.guard.speak(Voice::Own);
         self.conn.flush_prepared_statement_cache();
@@ -300,10 +321,36 @@ impl Writer {
         // SQLite writes through a shared borrow everywhere; rusqlite asks for `&mut` here to keep statements away, and
         // the cache was just flushed. A second connection does the same without it.
         let mut to = Connection::open(self.conn.path().unwrap_or_default())?;
-        Backup::new(&from, &mut to)?.step(-1)?;
+        store::copy_whole(&from, &mut to)?;
         drop(to);
         self.sweep()?;
         self.learn()
+    }
+
+    /// Replaces the whole content by that of a prepared file, in one transaction with the position `at`, and keeps a copy of
+    /// the former content in `aside`. Done again after a crash in its middle, it ends the same.
+    ///
+    /// # Errors
+    /// Of the prepared file, which is then of no use; or of this one, whose content is then as it was.
+    pub fn restore(&self, prepared: &Path, aside: &Path, at: &Position) -> Result<(), RestoreError> {
+        let _long = self.ticker.work(Work::Log, self.schema_time() * 4);
+        stamp(prepared, at, &self.instance).map_err(RestoreError::Prepared)?;
+        self.keep_copy(aside).map_err(RestoreError::Own)?;
+        self.install(prepared).map_err(RestoreError::Own)
+    }
+
+    /// Copies the content as it is into a file beside, which is there whole or not at all.
+    fn keep_copy(&self, aside: &Path) -> Result<(), StoreError> {
+        let new = aside.with_extension("new");
+        drop(std::fs::remove_file(&new)); // of an earlier try
+        let from = Connection::open(&self.file)?;
+        let mut to = Connection::open(&new)?;
+        to.pragma_update(None, "journal_mode", "OFF")?; // half a copy is none
+        store::copy_whole(&from, &mut to)?;
+        to.pragma_update(None, "journal_mode", "DELETE")?;
+        drop(to);
+        std::fs::File::open(&new)?.sync_all()?;
+        Ok(std::fs::rename(&new, aside)?)
     }
 
     /// What an older version let clients make on system tables goes.
@@ -327,6 +374,16 @@ impl Writer {
         self.conn.prepare_cached(sql)?.execute([])?;
         Ok(())
     }
+}
+
+/// Writes the position into a prepared file: installed with the rest, it changes when the content does.
+fn stamp(prepared: &Path, at: &Position, instance: &str) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(prepared, flags)?;
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    conn.execute_batch(store::POSITION)?;
+    store::write_position(&conn, at, instance)?;
+    conn.execute_batch("COMMIT")
 }
 
 #[cfg(test)]

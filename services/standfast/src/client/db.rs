@@ -4,6 +4,7 @@ use messages::sql::{Outcome as StatementOutcome, Results};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::db_file;
 use super::http::Server;
 use crate::cli::{DatabaseAt, Db};
 use crate::failure::{Failure, Outcome};
@@ -18,6 +19,9 @@ pub async fn run(command: Db) -> Outcome {
         }
         Db::Exec { sql, params, at } => statement(&at, "/db/execute?transaction", sql, params).await,
         Db::Status { at } => status(&at).await,
+        Db::Backup { file, force, at } => db_file::backup(&at, &file, force).await,
+        Db::Restore { file, until, at } => db_file::restore(&at, &file, until.as_deref()).await,
+        Db::Verify { at } => verify(&at).await,
     }
 }
 
@@ -85,6 +89,28 @@ async fn status(at: &DatabaseAt) -> Outcome {
     Ok(())
 }
 
-fn server(at: &DatabaseAt) -> Outcome<Server> {
+async fn verify(at: &DatabaseAt) -> Outcome {
+    let server = server(at)?;
+    let report: Value = server.json(server.endless(Method::POST, "/db/verify")).await?;
+    let replicas = report.get("replicas").and_then(Value::as_object).cloned().unwrap_or_default();
+    if at.json {
+        out::json(&report);
+    } else {
+        let rows = replicas.iter().map(|(name, said)| {
+            let text = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+            vec![name.clone(), text("verdict"), text("digest")]
+        });
+        out::table(&["INSTANCE", "CONTENT", "SHA-256"], &rows.collect::<Vec<_>>());
+    }
+    if report.get("agreed").and_then(Value::as_bool) == Some(true) {
+        return Ok(());
+    }
+    let offset = report.get("offset").and_then(Value::as_str).unwrap_or("-");
+    Err(Failure::failed(format!(
+        "the replicas do not all say the same of position {offset}: one that differs from most is rebuilt by itself"
+    )))
+}
+
+pub(super) fn server(at: &DatabaseAt) -> Outcome<Server> {
     Server::new(&at.database, "--database")
 }

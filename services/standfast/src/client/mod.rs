@@ -1,6 +1,7 @@
 //! The commands that talk to a running stack over HTTP.
 
 pub mod db;
+mod db_file;
 pub mod fault;
 pub mod jobs;
 pub mod purge;
