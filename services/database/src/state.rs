@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use bus::Bus;
-use changeset::Memory;
 use discovery::{Key, Registry};
 use http_support::{Limits, Listener};
 use tokio::sync::{oneshot, watch};
@@ -21,6 +20,7 @@ use crate::snapshots::Snapshots;
 use crate::sqlite::cause::Cause;
 use crate::sqlite::group::Transaction;
 use crate::sqlite::reader::Readers;
+use crate::sqlite::session::Session;
 use crate::sqlite::store::Directory;
 use crate::staging::Staging;
 use crate::telemetry::Telemetry;
@@ -92,7 +92,7 @@ pub struct Write {
     /// What those answered that ran in earlier groups.
     pub done: Vec<Vec<Outcome>>,
     /// What the last of them left for the next.
-    pub memory: Memory,
+    pub session: Session,
     /// Whether some of them are committed.
     pub begun: bool,
     /// Whether the writer has it.

@@ -11,12 +11,16 @@
 //! - [`Replicated::apply`] does the whole changeset or reports an error; a conflict is an error, never a guess.
 //! - Neither compiles any SQL that it has compiled before: a changeset of one row costs some microseconds.
 //!
-//! Not promised: virtual tables are not recorded, nor are tables whose columns have all three names of the rowid and no
+//! - Of a virtual table the tables are recorded in which it keeps its content (SQLite's "shadow tables"); a connection that
+//!   applied such changes has what the module remembers in memory forgotten before it uses the table.
+//!
+//! Not promised: a virtual table without such tables is not recorded, nor are tables whose columns have all three names of the rowid and no
 //! primary key.
 
 #![allow(unsafe_code, reason = "SQLite's preupdate hook is a C interface; each block says why it is sound")]
 
 mod apply;
+mod blob;
 mod format;
 mod memory;
 mod record;

@@ -9,6 +9,7 @@ use std::{ptr, slice};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
+use crate::blob::{Written, is_blob_write};
 use crate::format::{Op, put_field, put_op, put_table};
 use crate::tables::{self, Column, ROWID, Table, Tables};
 use crate::{Error, check, sqlite};
@@ -39,12 +40,16 @@ impl Mark {
 
 /// What was recorded, and what is known of the tables.
 #[derive(Default)]
-struct Tape {
+pub(crate) struct Tape {
     bytes: Vec<u8>,
     /// The table of the section that `bytes` ends with.
     section: Option<Rc<Table>>,
     recording: bool,
+    /// A table whose rows are not recorded at the moment.
+    besides: Option<Vec<u8>>,
     tables: Option<Rc<Tables>>,
+    /// Rows that were written behind the hook's back: see [`crate::blob`].
+    pub(crate) written: Vec<Written>,
     /// Why what was recorded since the last mark is worth nothing.
     failed: Option<Error>,
     /// Bytes that may be recorded after a mark, and where that ends.
@@ -98,6 +103,17 @@ impl Replicated {
     pub fn record(&self) -> Result<(), Error> {
         self.tables()?;
         self.with(|tape| tape.recording = true);
+        Ok(())
+    }
+
+    /// The same, but for the rows of one table: while it is dropped, SQLite deletes them one by one if that does something
+    /// to other tables.
+    ///
+    /// # Errors
+    /// SQLite's own, of reading the schema.
+    pub fn record_besides(&self, table: &str) -> Result<(), Error> {
+        self.record()?;
+        self.with(|tape| tape.besides = Some(table.as_bytes().to_owned()));
         Ok(())
     }
 
@@ -180,6 +196,7 @@ impl Replicated {
     pub fn rewind(&self, to: Mark) {
         self.with(|tape| {
             tape.failed = None;
+            tape.written.clear();
             if to.bytes < tape.bytes.len() {
                 tape.bytes.truncate(to.bytes);
                 tape.section = None;
@@ -193,8 +210,9 @@ impl Replicated {
     /// SQLite was out of memory.
     pub fn take(&self) -> Result<Vec<u8>, Error> {
         self.with(|tape| {
-            (tape.recording, tape.section) = (false, None);
+            (tape.recording, tape.section, tape.besides) = (false, None, None);
             let bytes = std::mem::take(&mut tape.bytes);
+            tape.written.clear();
             tape.failed.take().map_or(Ok(bytes), Err)
         })
     }
@@ -202,8 +220,9 @@ impl Replicated {
     /// Ends the recording, and forgets it: the caller rolls everything back.
     pub fn discard(&self) {
         self.with(|tape| {
-            (tape.recording, tape.section, tape.failed) = (false, None, None);
+            (tape.recording, tape.section, tape.besides, tape.failed) = (false, None, None, None);
             tape.bytes.clear();
+            tape.written.clear();
         });
     }
 
@@ -218,7 +237,7 @@ impl Replicated {
     }
 
     /// Runs no SQL inside: then nothing else looks at the tape meanwhile.
-    fn with<T>(&self, work: impl FnOnce(&mut Tape) -> T) -> T {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Tape) -> T) -> T {
         // SAFETY: the type is not Sync, `work` is one of the closures above, none of which calls SQLite (so not the hook)
         // or `with`; the borrow ends with it.
         work(unsafe { &mut *self.tape.get() })
@@ -257,16 +276,28 @@ unsafe extern "C" fn on_change(
     if !tape.recording || tape.failed.is_some() || schema != c"main" {
         return;
     }
+    if tape.besides.as_ref().is_some_and(|besides| besides.eq_ignore_ascii_case(table.to_bytes())) {
+        return;
+    }
     let Some(table) = tape.find(table.to_bytes()) else {
         tape.sequences |= table == c"sqlite_sequence";
         return;
     };
     // SAFETY: inside the hook, of this handle.
-    tape.inserted |=
-        op == ffi::SQLITE_INSERT && table.has_rowid && unsafe { ffi::sqlite3_preupdate_depth(db) } == 0;
+    tape.inserted |= op == ffi::SQLITE_INSERT
+        && table.has_rowid
+        && !table.is_shadow
+        && unsafe { ffi::sqlite3_preupdate_depth(db) } == 0;
     // SAFETY: as above.
     match unsafe { Row::read(db, op, &table, (rowid_before, rowid_after)) } {
-        Ok(row) => tape.put(&row, &table),
+        // SAFETY: as above.
+        Ok(row) if op == ffi::SQLITE_DELETE && unsafe { is_blob_write(db) } => {
+            tape.keep(&row, &table, rowid_before);
+        }
+        Ok(row) => {
+            tape.precede(&row, &table, rowid_before);
+            tape.put(&row, &table);
+        }
         Err(code) => tape.failed = check("record a change", code).err(),
     }
     if matches!(tape.failed, Some(Error::TooLarge)) {
@@ -282,7 +313,7 @@ impl Tape {
         here.or_else(|| self.tables.as_ref()?.get(name)).map(Rc::clone)
     }
 
-    fn put(&mut self, row: &Row<'_>, table: &Rc<Table>) {
+    pub(crate) fn put(&mut self, row: &Row<'_>, table: &Rc<Table>) {
         if row.is_unchanged() {
             return;
         }
@@ -309,10 +340,10 @@ impl Tape {
 }
 
 /// A row before and after: none of it before an insert, none after a delete.
-struct Row<'a> {
-    op: Op,
-    old: Vec<ValueRef<'a>>,
-    new: Vec<ValueRef<'a>>,
+pub(crate) struct Row<'a> {
+    pub(crate) op: Op,
+    pub(crate) old: Vec<ValueRef<'a>>,
+    pub(crate) new: Vec<ValueRef<'a>>,
 }
 
 type Getter = unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqlite3_value) -> c_int;

@@ -21,6 +21,8 @@ pub(crate) struct Table {
     pub key: Vec<u8>,
     /// Not WITHOUT ROWID.
     pub has_rowid: bool,
+    /// It belongs to a virtual table, which writes it.
+    pub is_shadow: bool,
     /// It may have AUTOINCREMENT: where a row is inserted, SQLite may raise its counter.
     pub counted: bool,
     insert: String,
@@ -74,9 +76,10 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
             t.wr OR (EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE pk > 0)
                 AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')),
             c.hidden, t.wr,
-            (SELECT sql LIKE '%autoincrement%' FROM sqlite_schema WHERE type = 'table' AND name = t.name)
+            (SELECT sql LIKE '%autoincrement%' FROM sqlite_schema WHERE type = 'table' AND name = t.name),
+            t.type = 'shadow'
          FROM pragma_table_list t, pragma_table_xinfo(t.name) c
-         WHERE t.schema = 'main' AND t.type = 'table' ORDER BY t.name, c.cid",
+         WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') ORDER BY t.name, c.cid",
     )?;
     let mut rows = columns.query([])?;
     let mut found: Vec<Found> = Vec::new();
@@ -91,6 +94,7 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
                 by_key: row.get(4)?,
                 has_rowid: !row.get::<_, bool>(6)?,
                 counted: row.get(7)?,
+                is_shadow: row.get(8)?,
                 ..Found::default()
             });
         }
@@ -131,6 +135,7 @@ struct Found {
     by_key: bool,
     has_rowid: bool,
     counted: bool,
+    is_shadow: bool,
     /// Names that mean the rowid in this table.
     rowid_names: Vec<&'static str>,
 }
@@ -145,6 +150,7 @@ impl Default for Found {
             by_key: false,
             has_rowid: true,
             counted: false,
+            is_shadow: false,
             rowid_names: ROWID_NAMES.to_vec(),
         }
     }
@@ -159,7 +165,7 @@ impl Found {
             None => self.key.clone(),
         };
         let mut table = Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key);
-        (table.has_rowid, table.counted) = (self.has_rowid, self.counted);
+        (table.has_rowid, table.counted, table.is_shadow) = (self.has_rowid, self.counted, self.is_shadow);
         table
     }
 }
@@ -174,7 +180,17 @@ impl Table {
             vec!["?"; names.len()].join(", ")
         );
         let (delete, updates) = (String::new(), RefCell::default());
-        let mut table = Self { name, columns, key, has_rowid: true, counted: false, insert, delete, updates };
+        let mut table = Self {
+            name,
+            columns,
+            key,
+            has_rowid: true,
+            is_shadow: false,
+            counted: false,
+            insert,
+            delete,
+            updates,
+        };
         let all = vec![1; table.columns.len()];
         table.delete = format!("DELETE FROM main.{} WHERE {}", quoted(&table.name), table.is_as_before(&all));
         table
@@ -184,6 +200,11 @@ impl Table {
     pub(crate) fn all(&self) -> String {
         let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
         format!("SELECT {} FROM main.{}", names.join(", "), quoted(&self.name))
+    }
+
+    /// The same of one row, by its rowid.
+    pub(crate) fn one(&self) -> String {
+        format!("{} WHERE {}", self.all(), self.is_as_before(&[]))
     }
 
     /// Takes all columns.

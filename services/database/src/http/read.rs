@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 use super::body::{body, bounded, charges, json, refuse_if_full};
 use super::{Params, QueryParams, State, forward, problem, shared};
 use crate::position::Token;
+use crate::sqlite::control;
 use crate::sqlite::reader::{Answer, Ending};
 use crate::sqlite::run::Limits;
 use crate::state::{Claim, Role, Shared, WriteError};
-use crate::wire::{Statement, write_results};
+use crate::wire::{Outcome, Statement, write_results};
 
 /// Reads one or more statements on one snapshot.
 pub async fn query(
@@ -52,6 +53,11 @@ async fn answer(
         return Err(problem::invalid("no statements"));
     }
     bounded(state, statements.len())?;
+    if statements.len() == 1 && control::is_in_vain(&statements[0].sql) {
+        let mut out = Vec::new();
+        write_results(&mut out, &[Outcome::failed(control::IN_VAIN)], params.shape());
+        return Ok(json(params.finish(out), None, Vec::new()));
+    }
     let after = request.headers().get(OFFSET_HEADER).map(|value| {
         let text = value.to_str().unwrap_or("?");
         text.parse::<Token>().map_err(|error| problem::invalid(format!("{OFFSET_HEADER}: {error}")))

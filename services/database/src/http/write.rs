@@ -5,15 +5,15 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, web};
 use async_channel::TrySendError;
 use bytes::Bytes;
-use changeset::Memory;
 use http_support::{Departed, Error, parse};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::body::{body, bounded, charges, json};
 use super::{Params, QueryParams, State, forward, problem};
+use crate::sqlite::control;
 use crate::sqlite::group::{Transaction, changes_schema};
-use crate::sqlite::guard::first_word;
+use crate::sqlite::session::Session;
 use crate::state::{Claim, Role, Shared, Write, WriteError, Written};
 use crate::wire::{Outcome, Rows, Shape, Statement, write_results};
 
@@ -28,13 +28,16 @@ pub async fn execute(
     if state.status().borrow().role != Role::Primary {
         return forward::to_primary(&state, &request, body).await;
     }
-    let mut statements: Vec<Statement> = parse(&body, state.limits.json_depth_max)?;
-    let framed = params.transaction.is_some() && unframe(&mut statements);
+    let statements: Vec<Statement> = parse(&body, state.limits.json_depth_max)?;
     if statements.is_empty() {
         return Err(problem::invalid("no statements"));
     }
-    let count = statements.len();
     bounded(&state, statements.len())?;
+    if statements.len() == 1 && control::is_in_vain(&statements[0].sql) {
+        let mut out = Vec::new();
+        write_results(&mut out, &[Outcome::failed(control::IN_VAIN)], params.shape());
+        return Ok(json(params.finish(out), None, Vec::new()));
+    }
     let transactions = match params.transaction {
         Some(_) => vec![Transaction { statements, continues: false }],
         None => one_by_one(statements),
@@ -45,29 +48,9 @@ pub async fn execute(
     if params.associative.is_some() {
         results.iter_mut().filter_map(|one| one.rows.as_mut()).for_each(Rows::associate);
     }
-    if framed {
-        let all = results.len() == count && results.iter().all(|one| one.error.is_none());
-        results.insert(0, Outcome::default());
-        results.extend(all.then(Outcome::default));
-    }
     write_results(&mut out, &results, params.shape());
     let held = charges(results.iter_mut());
     Ok(json(params.finish(out), Some(written.token.to_string()), held))
-}
-
-/// A request is a transaction: BEGIN as its first statement and COMMIT as its last are taken away, and answered as done.
-fn unframe(statements: &mut Vec<Statement>) -> bool {
-    let is = |one: Option<&Statement>, words: &[&str]| {
-        one.is_some_and(|one| words.iter().any(|word| word.eq_ignore_ascii_case(first_word(&one.sql))))
-    };
-    let framed = statements.len() > 2
-        && is(statements.first(), &["BEGIN"])
-        && is(statements.last(), &["COMMIT", "END"]);
-    if framed {
-        statements.pop();
-        statements.remove(0);
-    }
-    framed
 }
 
 /// Each alone, as on one connection: what one inserted, the next may ask for.
@@ -163,7 +146,7 @@ async fn write(
     let write = Write {
         transactions,
         done: Vec::new(),
-        memory: Memory::default(),
+        session: Session::default(),
         begun: false,
         claim: claim.clone(),
         due,

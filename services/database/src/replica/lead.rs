@@ -145,7 +145,7 @@ impl Replica {
 
     /// Sorts out who is answered with this group and what is left for the next one, and puts the group into the log.
     fn send(&mut self, group: Vec<Write>, done: Group, since: Instant) -> Result<(), Left> {
-        let Group { ran, ops, memory } = done;
+        let Group { ran, ops, session } = done;
         let (mut ran, mut answers, mut left) = (ran.into_iter(), Vec::new(), Vec::new());
         let (mut rest, mut transactions) = (None, 0);
         for mut write in group {
@@ -156,7 +156,7 @@ impl Replica {
                     write.done.extend(ran.by_ref().take(n).map(|ran| ran.outcomes));
                     write.transactions.drain(..n);
                     // It has had its first chance, and is answered when it has had the last.
-                    (write.memory, write.patience) = (memory, None);
+                    (write.session, write.patience) = (session, None);
                     rest = Some(write);
                 } else {
                     left.push(write);
@@ -279,5 +279,5 @@ impl Replica {
 }
 
 fn jobs(owner: usize, write: &Write) -> impl Iterator<Item = Job<'_>> {
-    write.transactions.iter().map(move |transaction| Job { transaction, owner, memory: write.memory })
+    write.transactions.iter().map(move |transaction| Job { transaction, owner, session: write.session })
 }

@@ -36,6 +36,7 @@ pub fn examine(file: &Path) -> Result<(), String> {
         // Ended by this it is not called damaged: see below.
         conn.progress_handler(100_000, Some(move || clock::now() > until))?;
         super::store::read_position(&conn)?;
+        forget_virtual_tables(&conn);
         conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
     });
     match verdict {
@@ -45,6 +46,13 @@ pub fn examine(file: &Path) -> Result<(), String> {
         Err(error) if missing_table(&error) => Err(error.to_string()),
         Err(_) => Ok(()),
     }
+}
+
+/// A full-text index that does not fit its content is what a client made of it, and no damage: it is not looked at.
+#[allow(unsafe_code, reason = "rusqlite cannot take a module away")]
+fn forget_virtual_tables(conn: &Connection) {
+    // SAFETY: the handle is open, and nothing runs on it. It fails only when SQLite is out of memory, and takes more then.
+    unsafe { ffi::sqlite3_drop_modules(conn.handle(), std::ptr::null_mut()) };
 }
 
 fn missing_table(error: &rusqlite::Error) -> bool {

@@ -17,9 +17,12 @@ pub const VIEW_REFUSED: &str =
 /// Common table expressions in one statement.
 const EXPRESSIONS_MAX: usize = 200;
 
+/// A word or sign of a statement.
 #[derive(Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
+    /// In lower case; also a quoted name or a string, without its quotes.
     Word(String),
+    /// Any other character but spaces.
     Sign(u8),
 }
 
@@ -168,7 +171,7 @@ fn closing(tokens: &[Token], open: usize) -> usize {
 }
 
 /// Words, quoted names and strings are words; comments and spaces are nothing.
-fn tokens(sql: &[u8]) -> Vec<Token> {
+pub(super) fn tokens(sql: &[u8]) -> Vec<Token> {
     let mut all = Vec::new();
     let mut at = 0;
     while at < sql.len() {

@@ -6,13 +6,15 @@
 //! a quarter of a second, when the next transaction does not fit its entry or changes the schema, and after a transaction
 //! that ended SQLite's own: `OR ROLLBACK` and an interrupted write do.
 
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use changeset::Memory;
-
 use super::cause::Cause;
-use super::guard::{Kind, kind};
+use super::control::Nesting;
+use super::guard::{Kind, Voice, kind};
 use super::run::{Failed, TOO_LONG};
+use super::schema;
+use super::session::{Session, Settings};
 use super::ticker::Work;
 use super::writer::{StoreError, Writer};
 use crate::entry::Op;
@@ -27,7 +29,7 @@ const GROUP_TIME: Duration = Duration::from_millis(250);
 pub struct Transaction {
     /// In order.
     pub statements: Vec<Statement>,
-    /// It goes on where the one before it of the same request ended: `last_insert_rowid()` and `changes()` are known.
+    /// It goes on where the one before it of the same request ended: see [`Session`].
     pub continues: bool,
 }
 
@@ -39,7 +41,7 @@ pub struct Job<'a> {
     /// Whose it is: jobs of one request have one number, and follow each other.
     pub owner: usize,
     /// What the transaction before it of this request left, if that ran in an earlier group.
-    pub memory: Memory,
+    pub session: Session,
 }
 
 /// What one transaction did.
@@ -61,7 +63,7 @@ pub struct Group {
     /// What to put into the log; nothing if nothing changed.
     pub ops: Vec<Op>,
     /// What the last one left for the next of its request.
-    pub memory: Memory,
+    pub session: Session,
 }
 
 /// How a transaction, or a group, ended before its end.
@@ -87,9 +89,24 @@ pub(super) struct Before {
     ops: usize,
     mark: changeset::Mark,
     changes: u64,
-    schema: bool,
+    /// It may change the schema.
+    pub(super) schema: bool,
     /// When its time is over.
     pub(super) until: Instant,
+    /// It is more than one statement that SQLite would commit by itself.
+    pub(super) is_open_to_control: bool,
+    pub(super) nesting: RefCell<Nesting>,
+    /// It made temporary tables.
+    pub(super) temporary: Cell<bool>,
+    /// It said whether foreign keys are deferred.
+    pub(super) deferred: Cell<bool>,
+}
+
+impl Before {
+    /// Bytes of the transaction's operations so far.
+    pub(super) fn recorded(&self, ops: &[Op]) -> usize {
+        ops.iter().skip(self.ops).map(Op::len).sum()
+    }
 }
 
 impl Writer {
@@ -100,6 +117,18 @@ impl Writer {
     /// Not the doing of any of them; then nothing is open.
     pub fn run(&self, jobs: &[Job<'_>]) -> Result<Group, StoreError> {
         let _busy = self.ticker.work(Work::Clients, GROUP_TIME);
+        let done = self.run_from_the_first(jobs);
+        // What a request has set ends with it: nothing of ours, and nobody else's statement, runs with it.
+        let reset = self.settings.set(&self.conn, Settings::default());
+        if reset.is_err() {
+            self.rollback();
+        }
+        let group = done?;
+        reset?;
+        Ok(group)
+    }
+
+    fn run_from_the_first(&self, jobs: &[Job<'_>]) -> Result<Group, StoreError> {
         // One that ended SQLite's transaction: those before it are run again, and what is after it waits.
         let mut ended = None;
         loop {
@@ -147,7 +176,7 @@ impl Writer {
                 Err(ended) => return Err((i, ended)),
             }
         }
-        group.memory = self.memories.now(&self.conn);
+        group.session = Session { memory: self.memories.now(&self.conn), settings: self.settings.get() };
         self.cut(&mut group.ops).map_err(|e| (0, Ended::Storage(e)))?;
         let schema = group.ops.iter().any(|op| matches!(op, Op::Ddl(_)));
         let counted = self.conn.counted();
@@ -160,13 +189,14 @@ impl Writer {
     fn run_transaction(&self, job: &Job<'_>, follows: bool, ops: &mut Vec<Op>) -> Result<Ran, Ended> {
         let transaction = job.transaction;
         let schema = changes_schema(transaction);
-        if schema {
+        let controls = transaction.statements.iter().any(|statement| kind(&statement.sql) == Kind::Control);
+        if schema || controls {
             // What was recorded so far must not be undone with this one, nor mixed with another schema.
             self.cut(ops)?;
         }
         self.conn.record().map_err(StoreError::from)?;
         if !follows {
-            self.begin_memory(job)?;
+            self.begin_session(job)?;
         }
         let time = if schema { self.config.schema_time_ms } else { self.config.transaction_time_ms };
         let time = Duration::from_millis(time);
@@ -176,6 +206,10 @@ impl Writer {
             changes: self.conn.total_changes(),
             schema,
             until: clock::now() + time,
+            is_open_to_control: transaction.statements.len() > 1,
+            nesting: RefCell::default(),
+            temporary: Cell::new(false),
+            deferred: Cell::new(false),
         };
         self.ticker.extend(Work::Clients, time);
         self.own("SAVEPOINT client")?;
@@ -204,21 +238,41 @@ impl Writer {
                 return Err(ended);
             }
         }
+        self.end_what_was_its_own(&before)?;
         self.own("RELEASE client")?;
         let failed = ran.outcomes.last().is_some_and(|outcome| outcome.error.is_some());
         ran.settled = failed || (before.changes, before.ops) != (self.conn.total_changes(), ops.len());
         Ok(ran)
     }
 
-    /// SQLite remembers counts of a connection; each request finds those of a connection that is its own.
-    fn begin_memory(&self, job: &Job<'_>) -> Result<(), StoreError> {
-        let memory = if job.transaction.continues { job.memory } else { Memory::default() };
+    /// SQLite remembers counts and settings of a connection; each request finds those of a connection that is its own.
+    fn begin_session(&self, job: &Job<'_>) -> Result<(), StoreError> {
+        let Session { memory, settings } =
+            if job.transaction.continues { job.session } else { Session::default() };
+        self.settings.set(&self.conn, settings)?;
         if self.conn.changes() != 0 {
             // There is no other way to set it, and looking whether anybody asks costs more.
             self.own("DELETE FROM _standfast_position WHERE 0")?;
         }
         self.memories.begin(&self.conn, memory);
         Ok(())
+    }
+
+    /// Temporary tables, and that foreign keys are deferred, last for a transaction; SQLite's own transaction goes on.
+    fn end_what_was_its_own(&self, before: &Before) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        if before.temporary.get() {
+            schema::drop_temporary(&self.conn)?;
+        }
+        if before.deferred.get() { self.defer(false) } else { Ok(()) }
+    }
+
+    /// Whether all foreign keys are checked at the end of the transaction only. SQLite does this where it reads the
+    /// statement, so it is never one that was prepared before.
+    pub(super) fn defer(&self, on: bool) -> Result<(), StoreError> {
+        self.guard.speak(Voice::Own);
+        let sql = if on { "PRAGMA defer_foreign_keys=ON" } else { "PRAGMA defer_foreign_keys=OFF" };
+        Ok(self.conn.execute_batch(sql)?)
     }
 
     /// `OR FAIL` and RAISE(FAIL): a constraint stopped the statement, and SQLite kept what it had done. It does so outside
@@ -259,6 +313,9 @@ impl Writer {
 
     fn undo(&self, before: &Before, ops: &mut Vec<Op>) -> Result<(), StoreError> {
         self.own("ROLLBACK TO client")?;
+        if before.deferred.get() {
+            self.defer(false)?;
+        }
         self.own("RELEASE client")?;
         ops.truncate(before.ops);
         self.conn.rewind(before.mark);
@@ -289,7 +346,10 @@ impl Writer {
 
     /// What COMMIT, or the log, would refuse later, when it would fail everybody.
     fn refusal_of_commit(&self, before: &Before, ops: &[Op]) -> Result<(), Refused> {
+        self.flush().map_err(|error| Refused::Failed(error.into()))?;
         self.unrecorded().map_err(Refused::Failed)?;
+        let ended = before.nesting.borrow().is_ended();
+        ended.map_err(|why| Refused::Failed(Failed::Statement(why)))?;
         if changeset::violates_foreign_key(&self.conn) {
             let text = "FOREIGN KEY constraint failed".to_owned();
             return Err(Refused::Failed(Failed::Statement(text)));
@@ -305,6 +365,7 @@ impl Writer {
 
     /// Ends the recording and keeps what was recorded.
     pub(super) fn cut(&self, ops: &mut Vec<Op>) -> Result<(), StoreError> {
+        self.flush()?;
         let bytes = self.conn.take()?;
         if !bytes.is_empty() {
             ops.push(Op::Changeset(bytes.into()));

@@ -8,6 +8,7 @@ use changeset::is_private;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use super::control;
 use super::functions;
 
 /// What a statement is, by its first word. SQLite's authorizer has the last word on what it does.
@@ -17,9 +18,15 @@ pub enum Kind {
     Rows,
     /// Changes the schema: replicated as its text.
     Schema,
+    /// Says something of the transaction or the connection: see [`control`].
+    Control,
     /// Cannot be run here, and why.
     Refused(&'static str),
 }
+
+/// What is told who wants a transaction to last for longer than a request.
+pub const NOT_CONTROLLED: &str =
+    "transactions are not controlled by statements: send the statements in one request with ?transaction";
 
 /// Looks at the first word, and whether a schema change names a system table.
 #[must_use]
@@ -40,9 +47,12 @@ pub fn kind(sql: &str) -> Kind {
         ),
         "CREATE" | "ALTER" | "DROP" | "REINDEX" | "ANALYZE" => Kind::Schema,
         "PRAGMA" if sets_version(sql) => Kind::Schema,
-        "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => Kind::Refused(
-            "transactions are not controlled by statements: send the statements in one request with ?transaction",
-        ),
+        "PRAGMA" | "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE"
+            if control::of(sql).is_some() =>
+        {
+            Kind::Control
+        }
+        "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => Kind::Refused(NOT_CONTROLLED),
         "VACUUM" => Kind::Refused("VACUUM is not replicated: each replica keeps its own file"),
         "ATTACH" | "DETACH" => Kind::Refused("ATTACH and DETACH are refused: other files are not replicated"),
         "" if is_empty(sql) => Kind::Refused("an empty statement"),
@@ -114,12 +124,16 @@ pub struct Seen {
     pub drops: Option<String>,
     /// It creates a view.
     pub creates_view: bool,
+    /// It creates, changes or drops something temporary, which is nobody else's business.
+    pub temporary: bool,
     /// Why it was refused.
     pub refusal: Option<String>,
 }
 
 struct State {
     voice: Voice,
+    /// Temporary tables may be made: the transaction has an end that drops them.
+    temporary: bool,
     seen: Seen,
 }
 
@@ -161,7 +175,8 @@ impl Guard {
     /// # Errors
     /// The connection is not one that we own.
     pub fn install(conn: &Connection) -> rusqlite::Result<Self> {
-        let state = Arc::new(Mutex::new(State { voice: Voice::Own, seen: Seen::default() }));
+        let state =
+            Arc::new(Mutex::new(State { voice: Voice::Own, temporary: false, seen: Seen::default() }));
         let deadline = Deadline { due: Arc::default(), base: clock::now() };
         let guard = Self { state, deadline, pulse: Arc::default() };
         let (hook, deadline, pulse) = (guard.clone(), guard.deadline.clone(), guard.pulse.clone());
@@ -183,6 +198,11 @@ impl Guard {
     /// Says who speaks from now on.
     pub fn speak(&self, voice: Voice) {
         self.state().voice = voice;
+    }
+
+    /// Says whether temporary tables may be made from now on.
+    pub fn allow_temporary(&self, allowed: bool) {
+        self.state().temporary = allowed;
     }
 
     /// What was seen since the last call.
@@ -221,7 +241,12 @@ impl Guard {
         if state.voice == Voice::Own {
             return Authorization::Allow;
         }
-        match judge(state.voice, &context.action, &mut state.seen) {
+        if let AuthAction::AlterTable { database_name, .. } = context.action {
+            state.seen.temporary |= database_name == "temp";
+        }
+        let State { voice, temporary, seen } = &mut *state;
+        let judged = judge_temporary(*voice, *temporary, &context.action, seen);
+        match judged.unwrap_or_else(|| judge(*voice, &context.action, seen)) {
             Ok(()) => Authorization::Allow,
             Err(refusal) => {
                 state.seen.refusal.get_or_insert(refusal);
@@ -230,6 +255,39 @@ impl Guard {
         }
     }
 }
+
+/// Temporary tables and indexes within a transaction; none if it is about something else. Migrations copy a table into one
+/// and back: what they do to the other tables is replicated, and they themselves end with the transaction.
+fn judge_temporary(
+    voice: Voice,
+    allowed: bool,
+    action: &AuthAction<'_>,
+    seen: &mut Seen,
+) -> Option<Result<(), String>> {
+    use AuthAction as A;
+    let name = match action {
+        A::CreateTempTable { table_name: name }
+        | A::DropTempTable { table_name: name }
+        | A::CreateTempIndex { table_name: name, .. }
+        | A::DropTempIndex { table_name: name, .. } => name,
+        _ => return None,
+    };
+    if voice != Voice::Schema {
+        return Some(Err(
+            "temporary tables are refused here: connections are shared by all clients".to_owned()
+        ));
+    }
+    if !allowed {
+        let why =
+            "a temporary table lasts for one transaction: send what uses it in one request with ?transaction";
+        return Some(Err(why.to_owned()));
+    }
+    seen.temporary = true;
+    Some(not_private(name))
+}
+
+/// Modules of virtual tables whose content is in ordinary tables, which are replicated, or that have none.
+const MODULES: &[&str] = &["fts5", "fts5vocab"];
 
 /// Each replica keeps statistics of its own, and they have no key that a change could name.
 fn is_statistics(table: &str) -> bool {
@@ -283,6 +341,8 @@ const TELLING: &[&str] = &[
     "ignore_check_constraints",
     "application_id",
     "secure_delete",
+    // Asked by full-text search, whether another connection has changed its index.
+    "data_version",
 ];
 
 /// Of those that tell, the ones whose argument names a table or index, or says how much to tell.
@@ -363,19 +423,19 @@ fn judge(voice: Voice, action: &AuthAction<'_>, seen: &mut Seen) -> Result<(), S
             }
             Ok(())
         }
-        A::CreateTempIndex { .. }
-        | A::CreateTempTable { .. }
-        | A::CreateTempTrigger { .. }
+        A::CreateTempTrigger { .. }
         | A::CreateTempView { .. }
-        | A::DropTempIndex { .. }
-        | A::DropTempTable { .. }
         | A::DropTempTrigger { .. }
         | A::DropTempView { .. } => {
-            Err("temporary tables, views and triggers are refused: connections are shared by all clients"
-                .to_owned())
+            Err("temporary views and triggers are refused: connections are shared by all clients".to_owned())
         }
-        A::CreateVtable { module_name, .. } | A::DropVtable { module_name, .. } => {
-            Err(format!("virtual tables ({module_name}) are refused: their changes are not replicated"))
+        A::CreateVtable { table_name, module_name } | A::DropVtable { table_name, module_name } => {
+            if MODULES.iter().any(|known| known.eq_ignore_ascii_case(module_name)) {
+                return schema(table_name);
+            }
+            Err(format!(
+                "virtual tables ({module_name}) are refused: their changes are not replicated; those of fts5 are"
+            ))
         }
         A::Attach { .. } | A::Detach { .. } => {
             Err("ATTACH and DETACH are refused: other files are not replicated".to_owned())
@@ -415,10 +475,11 @@ mod tests {
         {
             assert_eq!(kind(sql), Kind::Schema, "{sql}");
         }
-        for sql in
-            ["BEGIN", "commit;", "Savepoint x", "-- only this", "", "VACUUM INTO 'x'", "attach 'x' as y"]
-        {
+        for sql in ["ROLLBACK", "commit to it", "-- only this", "", "VACUUM INTO 'x'", "attach 'x' as y"] {
             assert!(matches!(kind(sql), Kind::Refused(_)), "{sql}");
+        }
+        for sql in ["BEGIN", "commit;", "Savepoint x", "/**/PRAGMA foreign_keys=OFF"] {
+            assert_eq!(kind(sql), Kind::Control, "{sql}");
         }
         for sql in [
             "SELECT 1",

@@ -147,7 +147,7 @@ fn judge_schema(conn: &Connection, config: &Config) -> Result<(), Unusable> {
 fn refusal(writer: &Writer, sql: String) -> Result<Option<String>, Unusable> {
     let statement = Statement { sql, ..Statement::default() };
     let transaction = Transaction { statements: vec![statement], continues: false };
-    let job = Job { transaction: &transaction, owner: 0, memory: changeset::Memory::default() };
+    let job = Job { transaction: &transaction, owner: 0, session: super::session::Session::default() };
     let group = writer.run(&[job]).map_err(|e| Unusable::Content(e.to_string()))?;
     if !group.ops.is_empty() {
         writer.own("COMMIT").map_err(|e| Unusable::Content(e.to_string()))?;

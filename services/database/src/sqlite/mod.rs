@@ -1,6 +1,7 @@
 //! Everything that touches SQLite, synchronous and without a word of replication's I/O.
 
 pub mod cause;
+pub mod control;
 pub mod damage;
 mod expansion;
 mod functions;
@@ -11,6 +12,7 @@ pub mod reader;
 pub mod run;
 mod schema;
 mod sequences;
+pub mod session;
 mod statement;
 pub mod store;
 pub mod system;
@@ -21,3 +23,6 @@ pub mod writer;
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod search_tests;

@@ -9,9 +9,10 @@ use messages::sql::RESULT_TOO_LARGE;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::control::{self, Control};
 use super::damage::is_damage;
 use super::expansion;
-use super::guard::{Guard, Kind, Voice, kind};
+use super::guard::{Guard, Kind, NOT_CONTROLLED, Voice, kind};
 use super::run::{self, Failed, Limits};
 use super::store;
 use super::watchdog::Watchdog;
@@ -343,6 +344,11 @@ impl Reader {
         match kind(&statement.sql) {
             Kind::Refused(why) => return Err(why.to_owned()),
             _ if !expansion::is_bounded(&statement.sql) => return Err(expansion::REFUSED.to_owned()),
+            // Nothing here hangs on what may be set, and asking for what it was set to is another statement.
+            Kind::Control if matches!(control::of(&statement.sql), Some(Control::Set(..))) => {
+                return Ok(Outcome::default());
+            }
+            Kind::Control => return Err(NOT_CONTROLLED.to_owned()),
             Kind::Schema => return Err("this is a read: send schema changes to /db/execute".to_owned()),
             Kind::Rows => {}
         }

@@ -6,6 +6,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, Statement as Prepared, ffi};
 
 use super::cause::Cause;
+use super::writer::StoreError;
 use crate::budget::{Budget, Charge};
 use crate::wire::{Named, Outcome, Param, Rows, Statement};
 use messages::sql::{RESULT_TOO_LARGE, TOO_LARGE};
@@ -71,6 +72,15 @@ impl From<rusqlite::Error> for Failed {
             Some(Code::ConstraintViolation) => Self::Constraint(in_words(&error)),
             _ if Cause::of(&error) == Cause::Sender => Self::Statement(in_words(&error)),
             _ => Self::Storage(error),
+        }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Sqlite(error) => error.into(),
+            other => Self::Statement(other.to_string()),
         }
     }
 }

@@ -1,28 +1,34 @@
 //! What the writer must know of the schema: what cannot be replicated, and what a statement made.
 
+use changeset::quoted;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::expansion;
 use super::guard::{Guard, Voice};
 use super::run::Failed;
 
-/// SQLite deletes a dropped table's rows first, and runs foreign key actions: those would not be in the log.
-pub fn refuse_referenced(conn: &Connection, guard: &Guard, table: &str) -> Result<(), Failed> {
+/// An unqualified name means the temporary table here, and the other one where the change is applied.
+pub fn refuse_hidden(conn: &Connection, guard: &Guard) -> Result<(), Failed> {
     guard.speak(Voice::Own);
-    let mut find = conn.prepare(
-        "SELECT s.name FROM sqlite_schema s, pragma_foreign_key_list(s.name) f
-         WHERE s.type = 'table' AND lower(f.\"table\") = lower(?1) AND lower(s.name) <> lower(?1)",
-    )?;
-    let mut found = find.query([table])?;
-    match found.next()? {
+    let find =
+        "SELECT t.name FROM temp.sqlite_schema t JOIN main.sqlite_schema m ON lower(t.name) = lower(m.name)
+        WHERE t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' LIMIT 1";
+    match conn.query_row(find, [], |row| row.get::<_, String>(0)).optional()? {
         None => Ok(()),
-        Some(row) => {
-            let other: String = row.get(0)?;
-            Err(Failed::Statement(format!(
-                "{table} is referenced by foreign keys of {other}: drop {other} first"
-            )))
-        }
+        Some(name) => Err(Failed::Statement(format!(
+            "there would be a temporary {name} beside another {name}: give it another name"
+        ))),
     }
+}
+
+/// Ends what was made for one transaction.
+pub fn drop_temporary(conn: &Connection) -> rusqlite::Result<()> {
+    let mut find = conn.prepare(
+        "SELECT name FROM temp.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )?;
+    let names = find.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    drop(find);
+    names.iter().try_for_each(|name| conn.execute_batch(&format!("DROP TABLE temp.{}", quoted(name))))
 }
 
 /// A table with our prefix is not replicated; one whose rows nothing tells apart cannot be.

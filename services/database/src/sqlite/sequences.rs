@@ -36,7 +36,7 @@ impl Watch {
             return Ok(counters);
         }
         guard.speak(Voice::Own);
-        let mut read = conn.prepare_cached("SELECT name, seq FROM sqlite_sequence ORDER BY rowid")?;
+        let mut read = conn.prepare_cached("SELECT name, seq FROM main.sqlite_sequence ORDER BY rowid")?;
         let mut rows = read.query([])?;
         while let Some(row) = rows.next()? {
             let (name, seq) = (value(row.get_ref(0)?), value(row.get_ref(1)?));
@@ -86,10 +86,10 @@ fn difference(before: &Counters, after: Counters, inserted: &[Value]) -> Option<
 /// Makes the counters equal to the primary's.
 pub fn apply(conn: &Connection, sequences: &Sequences) -> rusqlite::Result<()> {
     if sequences.all {
-        conn.prepare_cached("DELETE FROM sqlite_sequence")?.execute([])?;
+        conn.prepare_cached("DELETE FROM main.sqlite_sequence")?.execute([])?;
     }
-    let mut delete = conn.prepare_cached("DELETE FROM sqlite_sequence WHERE name = ?")?;
-    let mut insert = conn.prepare_cached("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)")?;
+    let mut delete = conn.prepare_cached("DELETE FROM main.sqlite_sequence WHERE name = ?")?;
+    let mut insert = conn.prepare_cached("INSERT INTO main.sqlite_sequence (name, seq) VALUES (?, ?)")?;
     for (name, rows) in &sequences.counters {
         let name = borrowed(name);
         if !sequences.all {
@@ -124,7 +124,8 @@ fn borrowed(value: &Value) -> ToSqlOutput<'_> {
 
 /// Whether the counter of this table is at its end: SQLite says then that the disk is full.
 pub fn is_used_up(conn: &Connection, table: &str) -> bool {
-    let find = "SELECT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ? AND seq >= 9223372036854775807)";
+    let find =
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_sequence WHERE name = ? AND seq >= 9223372036854775807)";
     conn.query_row(find, [table], |row| row.get(0)).unwrap_or(false)
 }
 
@@ -133,7 +134,7 @@ const ROWS_MAX: usize = 10_000;
 
 /// Refuses what a client wrote there itself if it is more than is compared with each group.
 pub fn refuse_too_many(conn: &Connection, bytes_max: usize) -> Result<(), Failed> {
-    let size = "SELECT count(*), total(octet_length(name) + octet_length(seq)) FROM sqlite_sequence";
+    let size = "SELECT count(*), total(octet_length(name) + octet_length(seq)) FROM main.sqlite_sequence";
     let (rows, bytes): (i64, f64) = conn.query_row(size, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if rows <= ROWS_MAX as i64 && bytes <= bytes_max as f64 {
         return Ok(());

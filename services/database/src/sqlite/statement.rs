@@ -3,9 +3,10 @@
 use changeset::Noted;
 
 use super::cause::{self, Cause};
+use super::control::{self, Control, Setting};
 use super::expansion;
 use super::group::Before;
-use super::guard::{Kind, Voice, kind};
+use super::guard::{Kind, NOT_CONTROLLED, Voice, first_word, kind};
 use super::run::{self, Failed};
 use super::schema;
 use super::sequences;
@@ -35,7 +36,8 @@ impl Writer {
                 Err(Failed::Statement(expansion::REFUSED.to_owned()))
             }
             Kind::Rows => self.change_rows(statement),
-            Kind::Schema => self.change_schema(statement, ops),
+            Kind::Schema => self.change_schema(statement, before, ops),
+            Kind::Control => self.control(statement, before, ops),
         };
         self.guard.unlimit();
         self.ticker.due(None);
@@ -97,14 +99,26 @@ impl Writer {
         Ok(outcome)
     }
 
-    fn change_schema(&self, statement: &Statement, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
-        self.cut(ops).map_err(failed)?;
+    fn change_schema(
+        &self,
+        statement: &Statement,
+        before: &Before,
+        ops: &mut Vec<Op>,
+    ) -> Result<Outcome, Failed> {
+        self.cut(ops).map_err(Failed::from)?;
         self.unsettled.set(true);
+        let text = self.as_replicated(&statement.sql)?;
+        self.guard.allow_temporary(before.is_open_to_control);
         self.guard.speak(Voice::Schema);
         let mut prepared = self.conn.prepare(&statement.sql)?;
         let seen = self.guard.take_seen();
-        if let Some(table) = seen.drops {
-            schema::refuse_referenced(&self.conn, &self.guard, &table)?;
+        if !seen.temporary && before.temporary.get() && is_about_all_tables(&statement.sql) {
+            let why = "no REINDEX or ANALYZE while there are temporary tables: other replicas have none";
+            return Err(Failed::Statement(why.to_owned()));
+        }
+        if let Some(table) = &seen.drops {
+            // SQLite deletes the rows first, and so runs foreign key actions: where this is applied keys are off.
+            self.conn.record_besides(table).map_err(|error| Failed::from(StoreError::from(error)))?;
             self.guard.speak(Voice::Schema);
         }
         let find = |name: &String| schema::table(&self.conn, &self.guard, name).transpose();
@@ -112,28 +126,103 @@ impl Writer {
         self.guard.speak(Voice::Schema);
         run::run(&self.conn, &mut prepared, statement, &self.limits)?;
         drop(prepared);
+        self.unrecorded()?;
+        self.cut(ops).map_err(Failed::from)?;
+        if seen.temporary || before.temporary.get() {
+            before.temporary.set(true);
+            schema::refuse_hidden(&self.conn, &self.guard)?;
+        }
         schema::refuse_unreplicable(&self.conn, &self.guard)?;
         if seen.creates_view {
             schema::refuse_doubling_views(&self.conn, &self.guard)?;
         }
         let created = created.as_ref().and_then(find).transpose()?;
-        self.learn().map_err(failed)?;
-        self.conn.record().map_err(|error| failed(error.into()))?;
+        self.learn().map_err(Failed::from)?;
+        self.conn.record().map_err(|error| Failed::from(StoreError::from(error)))?;
+        if seen.temporary {
+            return Ok(Outcome::default());
+        }
         if let Some((name, sql)) = created {
             // `CREATE TABLE … AS SELECT` is replicated as what came of it: its text may give other rows elsewhere.
             ops.push(Op::Ddl(sql));
-            self.conn.record_rows(&name).map_err(|error| failed(error.into()))?;
+            self.conn.record_rows(&name).map_err(|error| Failed::from(StoreError::from(error)))?;
             self.unrecorded()?;
         } else {
-            ops.push(Op::Ddl(statement.sql.clone()));
+            ops.push(Op::Ddl(text));
         }
         Ok(Outcome::default())
     }
+
+    /// The statement as it is put into the log: with what it depends on.
+    fn as_replicated(&self, sql: &str) -> Result<String, Failed> {
+        let settings = self.settings.get();
+        if !settings.legacy_alter_table || !first_word(sql).eq_ignore_ascii_case("ALTER") {
+            return Ok(sql.to_owned());
+        }
+        if settings.foreign_keys {
+            let why = "with PRAGMA legacy_alter_table, ALTER TABLE needs PRAGMA foreign_keys = OFF in the same request";
+            return Err(Failed::Statement(why.to_owned()));
+        }
+        Ok(format!("PRAGMA legacy_alter_table=ON;\n{sql}\n;PRAGMA legacy_alter_table=OFF"))
+    }
+
+    /// Does what a statement asks for that is about the transaction or the connection.
+    fn control(&self, statement: &Statement, before: &Before, ops: &mut Vec<Op>) -> Result<Outcome, Failed> {
+        let control =
+            control::of(&statement.sql).ok_or_else(|| Failed::Statement(NOT_CONTROLLED.to_owned()))?;
+        if !before.is_open_to_control && !matches!(control, Control::Set(..)) {
+            return Err(Failed::Statement(NOT_CONTROLLED.to_owned()));
+        }
+        let mut nesting = before.nesting.borrow_mut();
+        let told = Failed::Statement;
+        match control {
+            Control::Begin => nesting.begin().map_err(told)?,
+            Control::Commit => nesting.commit().map_err(told)?,
+            Control::Savepoint(name) => {
+                // What was recorded so far must not be undone with what comes after.
+                self.cut(ops).map_err(Failed::from)?;
+                if before.recorded(ops) > self.config.entry_bytes_max {
+                    return Err(self.too_large());
+                }
+                self.conn.record().map_err(|error| Failed::from(StoreError::from(error)))?;
+                let _ = self.conn.mark(); // from here on an entry is left, as from the start
+                let number = nesting.savepoint(name, ops.len()).map_err(told)?;
+                self.own(&format!("SAVEPOINT s{number}")).map_err(Failed::from)?;
+            }
+            Control::Release(name) => {
+                let number = nesting.release(&name).map_err(told)?;
+                self.own(&format!("RELEASE s{number}")).map_err(Failed::from)?;
+            }
+            Control::RollbackTo(name) => {
+                let (number, kept) = nesting.rollback_to(&name).map_err(told)?;
+                self.own(&format!("ROLLBACK TO s{number}")).map_err(Failed::from)?;
+                self.conn.discard();
+                ops.truncate(kept);
+                if before.schema {
+                    self.learn().map_err(Failed::from)?;
+                }
+                self.conn.record().map_err(|error| Failed::from(StoreError::from(error)))?;
+            }
+            Control::Set(setting, to) => self.set(setting, to, before)?,
+        }
+        Ok(Outcome::default())
+    }
+
+    fn set(&self, setting: Setting, to: bool, before: &Before) -> Result<(), Failed> {
+        let mut settings = self.settings.get();
+        match setting {
+            Setting::ForeignKeys => settings.foreign_keys = to,
+            Setting::LegacyAlterTable => settings.legacy_alter_table = to,
+            Setting::DeferForeignKeys => {
+                before.deferred.set(true);
+                return self.defer(to).map_err(Failed::from);
+            }
+        }
+        Ok(self.settings.set(&self.conn, settings)?)
+    }
 }
 
-fn failed(error: StoreError) -> Failed {
-    match error {
-        StoreError::Sqlite(error) => Failed::Storage(error),
-        other => Failed::Statement(other.to_string()),
-    }
+/// REINDEX and ANALYZE name anything, or everything.
+fn is_about_all_tables(sql: &str) -> bool {
+    ["REINDEX", "ANALYZE"].iter().any(|word| word.eq_ignore_ascii_case(first_word(sql)))
 }

@@ -5,6 +5,7 @@
 use rusqlite::Connection;
 
 use super::group::{Job, Ran, Transaction};
+use super::session::Session;
 use super::store::Directory;
 use super::writer::{Duty, Writer};
 use crate::config::Config;
@@ -52,11 +53,11 @@ impl Pair {
 
     /// Runs transactions, each with the number of its request, in as many groups as they need.
     pub fn run_jobs(&mut self, all: &[(usize, &Transaction)]) -> Vec<Ran> {
-        let (mut answers, mut memory) = (Vec::new(), changeset::Memory::default());
+        let (mut answers, mut session) = (Vec::new(), Session::default());
         while answers.len() < all.len() {
             let rest = &all[answers.len()..];
             let jobs: Vec<_> =
-                rest.iter().map(|(owner, transaction)| Job { transaction, owner: *owner, memory }).collect();
+                rest.iter().map(|(owner, transaction)| Job { transaction, owner: *owner, session }).collect();
             let done = self.primary.run(&jobs).unwrap();
             assert!(!done.ran.is_empty(), "a group does at least one");
             if !done.ops.is_empty() {
@@ -67,7 +68,7 @@ impl Pair {
                 self.replica.commit(&self.at).unwrap();
             }
             self.groups += 1;
-            memory = done.memory;
+            session = done.session;
             answers.extend(done.ran);
         }
         if content(&self.primary.conn) != content(&self.replica.conn) {
@@ -99,7 +100,7 @@ pub fn transaction(statements: &[&str]) -> Transaction {
 }
 
 pub fn job(transaction: &Transaction) -> Job<'_> {
-    Job { transaction, owner: 0, memory: changeset::Memory::default() }
+    Job { transaction, owner: 0, session: Session::default() }
 }
 
 fn dump(conn: &Connection) -> Vec<String> {

@@ -13,6 +13,7 @@ use super::cause::Cause;
 use super::guard::{Guard, Voice, mentions_system_table};
 use super::run::Limits;
 use super::sequences::{self, Watch};
+use super::session::{Current, Settings};
 use super::store::{self, Directory};
 use super::system;
 use super::ticker::{Ticker, Work};
@@ -112,11 +113,15 @@ pub struct Writer {
     pub(super) config: Config,
     pub(super) limits: Limits,
     pub(super) sequences: Watch,
+    /// What requests may set for themselves.
+    pub(super) settings: Current,
     /// The open transaction changes the schema: should it be rolled back, what was learned of that is wrong; and its
     /// commit may take long.
     pub(super) unsettled: Cell<bool>,
     /// Set up for a primary's duty.
     leads: Cell<bool>,
+    /// There are virtual tables: what they keep in memory is to be written before it is recorded.
+    virtuals: Cell<bool>,
 }
 
 /// How long a follower's commit may take before it is judged to hang.
@@ -175,8 +180,10 @@ impl Writer {
             config: config.clone(),
             limits,
             sequences: Watch::default(),
+            settings: Current::default(),
             unsettled: Cell::new(false),
             leads: Cell::new(false),
+            virtuals: Cell::new(false),
         };
         writer.take_up(Duty::Replica)?;
         Ok(writer)
@@ -191,8 +198,16 @@ impl Writer {
         self.leads.set(primary);
         self.guard.speak(Voice::Own);
         self.conn.pragma_update(None, "synchronous", if primary { "FULL" } else { "NORMAL" })?;
-        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, primary)?;
+        self.settings.forget();
+        self.settings.set(&self.conn, Settings { foreign_keys: primary, ..Settings::default() })?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, primary)?;
+        // A replica gets the rows in which a full-text index is kept. Clients reach them through the index alone.
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, primary)?;
+        if primary {
+            // What a full-text index remembers was read before such rows were applied.
+            self.conn.flush_prepared_statement_cache();
+            self.conn.execute_batch("PRAGMA writable_schema=RESET")?;
+        }
         store::limit_clients(&self.conn, primary.then_some(&self.config), false)?;
         self.conn.listen(primary);
         self.learn()
@@ -286,7 +301,14 @@ impl Writer {
             Op::Changeset(bytes) => self.conn.apply(bytes)?,
             Op::Ddl(sql) => {
                 self.unsettled.set(true);
-                self.conn.execute_batch(sql)?;
+                let done = self.conn.execute_batch(sql);
+                if done.is_err() {
+                    // It may have set what it was to set back.
+                    let settings = self.settings.get();
+                    self.settings.forget();
+                    self.settings.set(&self.conn, settings)?;
+                }
+                done?;
                 if mentions_system_table(sql) {
                     // Logged by a version that let this through.
                     self.sweep()?;
@@ -366,7 +388,19 @@ impl Writer {
         self.guard.speak(Voice::Own);
         self.conn.schema_changed();
         self.conn.flush_prepared_statement_cache();
+        let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage = 0)";
+        self.virtuals.set(self.conn.query_row(find, [], |row| row.get(0))?);
         Ok(self.sequences.learn(&self.conn)?)
+    }
+
+    /// Has virtual tables write what they keep in memory: they do at each savepoint, and at COMMIT, which is too late.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        if self.virtuals.get() {
+            self.own("SAVEPOINT flush")?;
+            self.own("RELEASE flush")?;
+            self.conn.settle()?;
+        }
+        Ok(())
     }
 
     pub(super) fn own(&self, sql: &str) -> Result<(), StoreError> {
