@@ -216,7 +216,7 @@ serve_chain_standfast() {
     stack webs=1,balancers=1,edges=1 "[web]
 workers = 1
 [web.pools.bench]
-urls = [\"http://$origin\"]
+members = [\"http://$origin\"]
 [[web.sites]]
 pool = \"bench\"
 [balancer]

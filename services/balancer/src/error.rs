@@ -19,6 +19,9 @@ pub enum Error {
     /// A certificate cannot be read or served.
     #[error("balancer.tls")]
     Tls(#[from] TlsConfigError),
+    /// The authorities that members' certificates are checked with cannot be used.
+    #[error("balancer")]
+    Authorities(#[from] upstream::TlsError),
     /// The file with the secret cannot be read.
     #[error("balancer.secret_file = {}", path.display())]
     Secret {

@@ -75,7 +75,7 @@ impl Pair {
     /// Passive at first: somebody may be active already. `seed` spreads the patience of several.
     #[must_use]
     pub fn new(instance: &str, life: &str, timing: Timing, seed: u64, now: Instant) -> Self {
-        let spread = u32::try_from(crate::dice::scaled(seed, 256)).unwrap_or(0);
+        let spread = u32::try_from(upstream::dice::scaled(seed, 256)).unwrap_or(0);
         Self {
             instance: instance.to_owned(),
             life: life.to_owned(),
@@ -193,14 +193,14 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dice::Dice;
+    use upstream::dice::Dice;
 
     const TIMING: Timing =
         Timing { interval: Duration::from_millis(500), silence: Duration::from_millis(1_100) };
     const MS: Duration = Duration::from_millis(1);
 
     fn pair(name: &str, now: Instant) -> Pair {
-        Pair::new(name, name, TIMING, crate::dice::hash(name.as_bytes()), now)
+        Pair::new(name, name, TIMING, upstream::dice::hash(name.as_bytes()), now)
     }
 
     #[test]

@@ -8,10 +8,10 @@ use messages::service::Health;
 use supervision::{Life, StartError, Started};
 
 use crate::config::PairMode;
-use crate::dice::hash;
 use crate::pair::{Heartbeat, Pair, Role};
 use crate::shared::Balancer;
 use crate::telemetry;
+use upstream::dice::hash;
 
 /// Heartbeats that may wait to be heard.
 const WAITING_MAX: usize = 64;

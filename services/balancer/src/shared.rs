@@ -14,16 +14,12 @@ use http_support::Listener;
 use http_support::gateway::Tls;
 use serde::Serialize;
 use supervision::{Env, PoolSize};
-use tokio::sync::{Notify, watch};
+use upstream::{Key, Pool, PoolStatus, Pools};
 
 use crate::config::{Config, PairMode, PassiveDoes, TcpConfig};
 use crate::error::Error;
-use crate::membership::Rosters;
-use crate::names::Names;
 use crate::pair::Role;
-use crate::pool::{Member, Pool, State, Wanted};
 use crate::routes::{Routes, Rule};
-use crate::sticky::{Key, SECRET_BYTES_MIN};
 
 /// What a balancer is given by the node that it runs on.
 pub struct Dependencies {
@@ -56,7 +52,6 @@ impl Table {
 pub(crate) struct Balancer {
     pub instance: String,
     pub bus: Bus,
-    pub registry: Registry,
     pub announcer: Announcer,
     pub listener: Listener,
     /// Where TLS is taken, and with which certificates.
@@ -64,17 +59,11 @@ pub(crate) struct Balancer {
     data_dir: PathBuf,
     pub tcp: Vec<(TcpConfig, Listener)>,
     pub table: ArcSwap<Table>,
-    /// Wakes the membership: a member failed, a check changed a state, the table is another.
-    pub news: Arc<Notify>,
-    rosters: Mutex<Rosters>,
-    pub names: Names,
-    /// Counts the membership's looks: the checker sees whether there is somebody new.
-    pub looks: watch::Sender<u64>,
+    pub pools: Arc<Pools>,
     /// Its part in the pair and the reign, once it has one.
     reign: Mutex<Option<(Role, u64)>>,
     /// Whether requests are refused: it is passive, and told to refuse.
     refuses: AtomicBool,
-    key: Key,
 }
 
 impl Balancer {
@@ -89,27 +78,22 @@ impl Balancer {
         };
         let bind = |tcp: &TcpConfig| Ok((tcp.clone(), Listener::bind(tcp.listen)?));
         let tcp = config.tcp.iter().map(bind).collect::<Result<_, Error>>()?;
-        let news = Arc::<Notify>::default();
-        let table = table(config, None, &key, &news);
+        let pools = Arc::new(Pools::new(TIER, registry.clone(), key));
+        let table = table(config, &pools)?;
         let identity = Identity::new(TIER, &instance).at(listener.bound_url()).over(bus.clone());
         let announcer = registry.announce(identity);
         Ok(Self {
             instance,
             bus,
-            registry,
             announcer,
             listener,
             tls,
             data_dir,
             tcp,
             table: ArcSwap::from_pointee(table),
-            news,
-            rosters: Mutex::default(),
-            names: Names::default(),
-            looks: watch::Sender::new(0),
+            pools,
             reign: Mutex::default(),
             refuses: AtomicBool::new(false),
-            key,
         })
     }
 
@@ -119,10 +103,6 @@ impl Balancer {
 
     pub fn reign(&self) -> MutexGuard<'_, Option<(Role, u64)>> {
         self.reign.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn rosters(&self) -> MutexGuard<'_, Rosters> {
-        self.rosters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It plays this part now.
@@ -147,9 +127,7 @@ impl Balancer {
         if let Some((_, tls)) = &self.tls {
             config.tls.reload(tls, &self.data_dir, WallMs::now())?;
         }
-        let table = table(config, Some(&running), &self.key, &self.news);
-        self.table.store(Arc::new(table));
-        self.news.notify_one();
+        self.table.store(Arc::new(table(config, &self.pools)?));
         Ok(())
     }
 }
@@ -161,33 +139,20 @@ fn key(config: &Config) -> Result<Key, Error> {
     let Some(path) = &config.secret_file else {
         return Ok(Key::of_this_process());
     };
-    let refused = |source| Error::Secret { path: path.clone(), source };
-    let secret = std::fs::read(path).map_err(refused)?;
-    if secret.trim_ascii().len() < SECRET_BYTES_MIN {
-        let short = format!("a secret has at least {SECRET_BYTES_MIN} bytes");
-        return Err(refused(std::io::Error::other(short)));
-    }
-    Ok(Key::new(secret.trim_ascii()))
+    Key::from_file(path).map_err(|source| Error::Secret { path: path.clone(), source })
 }
 
 /// Pools that were there before go on: what is in flight in them stays counted.
-fn table(config: Config, before: Option<&Table>, key: &Key, news: &Arc<Notify>) -> Table {
+fn table(config: Config, pools: &Pools) -> Result<Table, Error> {
     let named = config.pools.iter().map(|(name, pool)| (name.as_str(), pool));
-    let pools: Vec<_> = std::iter::once(("default", &config.pool))
-        .chain(named)
-        .map(|(name, pool)| match before.and_then(|before| before.pool(name)) {
-            Some(running) if running.config == *pool => Arc::clone(running),
-            Some(running) => Arc::new(running.reconfigured(pool.clone())),
-            None => Arc::new(Pool::new(name, pool.clone(), key.clone(), Arc::clone(news))),
-        })
-        .collect();
+    let pools = pools.set(std::iter::once(("default", &config.pool)).chain(named))?;
     let index = |name: &str| pools.iter().position(|pool| &*pool.name == name).unwrap_or(0);
     let rules = config
         .routes
         .iter()
         .map(|route| (Rule { host: route.host.clone(), path: route.path.clone() }, index(&route.pool)));
     let routes = Routes::new(rules.collect::<Vec<_>>(), 0);
-    Table { config, pools, routes }
+    Ok(Table { config, pools, routes })
 }
 
 /// Checks the configuration, binds the sockets, announces the instance and builds the environment of [`crate::TREE`].
@@ -238,71 +203,9 @@ pub struct Status {
     pub pools: BTreeMap<String, PoolStatus>,
 }
 
-/// How a pool is doing.
-#[derive(Clone, Debug, Serialize)]
-pub struct PoolStatus {
-    /// Too few members are usable, and all are asked.
-    pub panics: bool,
-    /// Requests in flight.
-    pub active: u32,
-    /// Requests that wait for a place at a member.
-    pub waiting: u32,
-    /// Everybody who belongs to it.
-    pub members: Vec<MemberStatus>,
-}
-
-/// How a member is doing.
-#[derive(Clone, Debug, Serialize)]
-pub struct MemberStatus {
-    /// Its name.
-    pub id: String,
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Whether it is asked, and why not.
-    pub state: State,
-    /// Labels and facts.
-    pub labels: BTreeMap<String, String>,
-    /// Requests in flight.
-    pub active: u32,
-    /// Answers so far.
-    pub requests: u64,
-    /// Failures among them.
-    pub failures: u64,
-    /// Expected latency, microseconds.
-    pub latency_us: u64,
-}
-
 /// What the balancer in `env` knows of its members.
 #[must_use]
 pub fn status(env: &Env) -> Option<Status> {
     let balancer = env.get::<Balancer>()?;
-    let rosters = balancer.rosters();
-    let table = balancer.table.load();
-    let pools = table.pools.iter().map(|pool| {
-        let members = rosters.get(&pool.name).into_iter().flat_map(|roster| roster.states());
-        let members = members.map(|(wanted, member, state)| member_status(wanted, member, state));
-        let status = PoolStatus {
-            panics: pool.snapshot().panics,
-            active: pool.common().active(),
-            waiting: pool.waiting(),
-            members: members.collect(),
-        };
-        (pool.name.to_string(), status)
-    });
-    Some(Status { instance: balancer.instance.clone(), pools: pools.collect() })
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a latency is not negative")]
-fn member_status(wanted: &Wanted, member: &Member, state: State) -> MemberStatus {
-    let (requests, failures) = member.vitals.totals();
-    MemberStatus {
-        id: member.id.to_string(),
-        address: wanted.address,
-        state,
-        labels: wanted.labels.clone(),
-        active: member.vitals.active(),
-        requests,
-        failures,
-        latency_us: (member.vitals.latency(clock::now()) / 1_000.0) as u64,
-    }
+    Some(Status { instance: balancer.instance.clone(), pools: balancer.pools.status() })
 }

@@ -10,7 +10,7 @@
 use bus::{Bus, BusConfig};
 use discovery::Registry;
 use supervision::{Intensity, Root, RootOptions, secs};
-use web::{Config, Dependencies, PoolConfig, SiteConfig};
+use web::{Config, Dependencies, MemberUrl, PoolConfig, SiteConfig};
 
 fn config(arguments: &[String]) -> Option<Config> {
     let [port, workers, what] = arguments else { return None };
@@ -20,7 +20,8 @@ fn config(arguments: &[String]) -> Option<Config> {
         ..Config::default()
     };
     if what.starts_with("http://") {
-        let pool = PoolConfig { urls: vec![what.clone()], ..PoolConfig::default() };
+        let member = MemberUrl::try_from(what.clone()).ok()?.into();
+        let pool = PoolConfig { members: vec![member], ..PoolConfig::default() };
         config.pools.insert("origin".to_owned(), pool);
         config.sites = vec![SiteConfig { pool: Some("origin".to_owned()), ..SiteConfig::default() }];
     } else {

@@ -5,15 +5,16 @@ mod site;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use http_support::gateway::{ClientLimits, TlsConfig};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use upstream::PoolConfig;
 
 use crate::access_log::LogConfig;
 use crate::acme::AcmeConfig;
 use crate::credentials::AuthConfig;
-use crate::pool::PoolConfig;
 
 pub use files::FilesConfig;
 pub use site::{RouteConfig, RuleConfig, Sharing, SiteConfig};
@@ -55,6 +56,10 @@ pub struct Config {
     pub auth: BTreeMap<String, AuthConfig>,
     /// Upstream servers by name. `app` is there without being configured: the app servers of the stack.
     pub pools: BTreeMap<String, PoolConfig>,
+    /// File with the secret that the cookies of sticky pools are signed with, 16 bytes at least. Without one the process makes its
+    /// own, and cookies are good as long as it lives and for its own web servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
     /// The sites. Without any: one for every host, with the welcome page and the `app` pool.
     pub sites: Vec<SiteConfig>,
 }
@@ -79,6 +84,7 @@ impl Default for Config {
             access_log: LogConfig::default(),
             auth: BTreeMap::new(),
             pools: BTreeMap::new(),
+            secret_file: None,
             sites: Vec::new(),
         }
     }
@@ -123,7 +129,13 @@ impl Config {
         self.limits.validate("limits").map_err(ConfigError)?;
         self.files.validate()?;
         for (name, pool) in &self.pools {
-            pool.validate().map_err(ConfigError::at(&format!("pools.{name}.")))?;
+            if pool.tiers.is_empty() && pool.members.is_empty() {
+                let example = "members = [\"http://10.0.0.7:3000\"]";
+                return Err(ConfigError::new(format!(
+                    "pools.{name}: neither tiers nor members, for example {example}"
+                )));
+            }
+            pool.validate(&format!("pools.{name}")).map_err(ConfigError)?;
         }
         crate::site::Sites::new(self, clock::now()).map(drop)
     }

@@ -23,6 +23,8 @@ use crate::shelf::Library;
 use crate::site::Sites;
 use crate::telemetry::Meters;
 
+use upstream::{Key, Pools};
+
 /// What the instance is given by the node that it runs on.
 pub struct Dependencies {
     /// Its name: `web-1`.
@@ -53,6 +55,10 @@ pub struct Web {
     pub data_dir: PathBuf,
     /// Who is there.
     pub registry: Registry,
+    /// The upstream servers.
+    pub pools: Arc<Pools>,
+    /// Its name.
+    pub instance: String,
     /// The way to the access log's writer.
     pub log: AccessLog,
     /// What was found in folders.
@@ -81,11 +87,16 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     let tls_listener = config.tls_listen.map(Listener::bind).transpose()?;
     let tls = tls_listener.is_some().then(|| tls_config(&config, &data_dir).open(&data_dir, WallMs::now()));
     let url = config.advertise.clone().unwrap_or_else(|| listener.bound_url());
-    let announcer = registry.announce(Identity::new("web", instance).at(url).over(bus.clone()));
+    let key = match &config.secret_file {
+        Some(path) => Key::from_file(path).map_err(|source| Error::Secret { path: path.clone(), source })?,
+        None => Key::of_this_process(),
+    };
+    let pools = Arc::new(Pools::new("web", registry.clone(), key));
+    let announcer = registry.announce(Identity::new("web", &instance).at(url).over(bus.clone()));
     let workers = PoolSize("http", config.workers);
     let web = Web {
         owed: Owed::default(),
-        sites: ArcSwap::from_pointee(Sites::new(&config, now)?),
+        sites: ArcSwap::from_pointee(running(Sites::new(&config, now)?, &pools)?),
         configured: Mutex::new(config.clone()),
         library: Arc::new(Library::new(&config.files, now)),
         log: AccessLog::new(config.access_log.clone()),
@@ -101,8 +112,16 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
         bus,
         data_dir,
         registry,
+        pools,
+        instance,
     };
     Ok(Env::new().with(web).with(workers))
+}
+
+/// The sites with their pools. Pools that were there before go on.
+fn running(mut sites: Sites, pools: &Pools) -> Result<Sites, Error> {
+    sites.pools = pools.set(sites.wanted.iter().map(|(name, config)| (name.as_str(), config)))?;
+    Ok(sites)
 }
 
 /// The base URL of the instance in `env`, with the port that the system chose.
@@ -130,7 +149,7 @@ pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
     if let Some(tls) = &web.tls {
         tls_config(config, &web.data_dir).reload(tls, &web.data_dir, WallMs::now())?;
     }
-    web.sites.store(Arc::new(Sites::new(config, clock::now())?));
+    web.sites.store(Arc::new(running(Sites::new(config, clock::now())?, &web.pools)?));
     let before = std::mem::replace(
         &mut *web.configured.lock().unwrap_or_else(PoisonError::into_inner),
         config.clone(),

@@ -1,5 +1,7 @@
 //! Why a web instance cannot be built.
 
+use std::path::PathBuf;
+
 use http_support::BindError;
 use http_support::gateway::TlsConfigError;
 
@@ -17,4 +19,16 @@ pub enum Error {
     /// A certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
+    /// The authorities that members' certificates are checked with cannot be used.
+    #[error("web.pools")]
+    Authorities(#[from] upstream::TlsError),
+    /// The file with the secret cannot be read.
+    #[error("web.secret_file = {}", path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
 }

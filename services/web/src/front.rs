@@ -26,7 +26,9 @@ use crate::shelf::Shelf;
 use crate::site::{Policy, Site, Sites};
 use crate::telemetry::Outcome;
 use crate::transform;
-use crate::upstreams::Upstreams;
+
+use upstream::Budgets;
+use upstream::dice::Dice;
 
 /// What was done, or why nothing could be.
 pub type Answer = Result<Outcome, Halt>;
@@ -55,7 +57,7 @@ impl From<Refusal> for Halt {
 /// One worker. All of it belongs to one thread.
 pub struct Front {
     pub(crate) web: Arc<Web>,
-    pub(crate) upstreams: Upstreams,
+    pub(crate) dice: RefCell<Dice>,
     pub(crate) life: Life,
     pub(crate) shelf: Shelf,
     lines: Rc<Lines>,
@@ -66,6 +68,15 @@ pub struct Front {
 struct Current {
     generation: u64,
     sites: Arc<Sites>,
+    budgets: Budgets,
+}
+
+impl Current {
+    fn new(web: &Web, before: Option<&Self>) -> Self {
+        let (generation, sites) = (web.generation(), web.sites());
+        let budgets = Budgets::new(&sites.pools, before.map(|before| &before.budgets));
+        Self { generation, sites, budgets }
+    }
 }
 
 /// Starts a worker that accepts from the instance's listener.
@@ -113,7 +124,7 @@ impl Handler for Front {
             _ if answers::is_challenge(head) && Box::pin(self.challenge(exchange, &request)).await? => {
                 Ok(Outcome::Challenge)
             }
-            Some(site) => self.answer(exchange, site, &mut request).await,
+            Some(site) => self.answer(exchange, site, &current.budgets, &mut request).await,
             None => Err(Refusal::UnknownHost.into()),
         };
         if let Err(Halt::Refuse(refusal)) = done {
@@ -136,10 +147,10 @@ impl Handler for Front {
 
 impl Front {
     fn new(web: Arc<Web>, life: Life) -> Self {
-        let current = Current { generation: web.generation(), sites: web.sites() };
+        let current = Current::new(&web, None);
         Self {
             sites: RefCell::new(Rc::new(current)),
-            upstreams: Upstreams::new(rand::random()),
+            dice: RefCell::new(Dice::new(rand::random())),
             shelf: Shelf::new(Arc::clone(&web.library)),
             lines: Lines::new(web.log.clone(), Arc::clone(&web.meters)),
             life,
@@ -161,8 +172,7 @@ impl Front {
         let generation = self.web.generation();
         let mut current = self.sites.borrow_mut();
         if current.generation != generation {
-            *current = Rc::new(Current { generation, sites: self.web.sites() });
-            self.upstreams.retain(&current.sites.pools);
+            *current = Rc::new(Current::new(&self.web, Some(&current)));
         }
         Rc::clone(&current)
     }
@@ -171,6 +181,7 @@ impl Front {
         &self,
         exchange: &mut Exchange<'_>,
         site: &Site,
+        budgets: &Budgets,
         request: &mut Request<'_, '_>,
     ) -> Answer {
         let head = exchange.head();
@@ -217,12 +228,14 @@ impl Front {
         }
         match (&place.pool, &place.fallback_file) {
             (Some(pool), _) => {
+                let attempts = budgets.attempts(*pool, &self.dice, head, || self.client(exchange));
                 let target = proxy::target(place, &path, rewritten.as_deref(), head.query());
                 let (user, extra) = (request.user.as_deref(), &request.extra[..]);
                 let coding =
                     site.compress.then(|| transform::coding_for(head, request.asked.accepted())).flatten();
-                Box::pin(self.proxy(exchange, Errand { site, pool, target, user, extra, coding, private }))
-                    .await
+                let errand =
+                    Errand { site, target, user, extra, coding, private, over_tls: request.over_tls };
+                Box::pin(self.proxy(exchange, errand, attempts)).await
             }
             (None, Some(file)) if reads => {
                 let name = file.trim_matches('/').as_bytes();

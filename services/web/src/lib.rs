@@ -5,12 +5,11 @@
 //!   at that, and the kernel keeps look-ups below the root.
 //! - A file is answered as RFC 9110 says: conditional requests, ranges, content codings, validators; a change of it
 //!   is seen after `recheck_ms`.
-//! - What is found nowhere is passed on to a pool of servers, by discovery or by URL; a request that failed on one
-//!   goes to another where it may be repeated.
+//! - What is found nowhere is passed on to a pool of servers, of which `upstream` promises all that it does of every pool.
 //! - A worker's end costs the requests in it and no other; the sites can be changed without touching a connection.
 //! - Everything a client can make grow has a bound: bodies, heads, pauses, cache, limit tables, log queue.
 //!
-//! Not promised: CGI, server-side includes, WebDAV; case-insensitive names; a line in the access log when the disk is full.
+//! Not promised: programs started for each request (CGI), server-side includes, WebDAV; case-insensitive names; a line in the access log when the disk is full.
 //!
 //! RFC 9110 (sections 8.8, 12.5.3, 13, 14, 15), 3986 (5.2.4), 6750, 6797, 7617, 8555, 8615, 8737, 9457,
 //! draft-ietf-httpapi-ratelimit-headers.
@@ -44,9 +43,8 @@ mod shelf;
 mod welcome;
 // The sites and their servers.
 mod config;
-mod pool;
+mod members;
 mod site;
-mod upstreams;
 // Certificates.
 pub mod acme;
 mod certificates;
@@ -70,9 +68,9 @@ pub use credentials::AuthConfig;
 pub use env::{Dependencies, env, reload, tls_url, url};
 pub use error::Error;
 pub use networks::NetworksConfig;
-pub use pool::PoolConfig;
 pub use rate::RateConfig;
 pub use root::Symlinks;
+pub use upstream::{MemberConfig, MemberUrl, PoolConfig};
 
 /// Supervision tree of a web instance. Started top to bottom, stopped bottom to top.
 /// one_for_one: what rows share (sites, files, the log's queue, the listening socket) lives in the instance's `Env`
@@ -83,7 +81,8 @@ pub static TREE: Tree = Tree {
     children: &[
         //     id              start                restart    shutdown
         worker("access_log",   access_log::start,   Permanent, Within(secs(5))),   // after http in time: writes the last lines
-        worker("upstreams",    pool::start,         Permanent, Within(secs(1))),   // knows the servers before the first request
+        worker("upstreams",    members::keep,       Permanent, Within(secs(1))),   // knows the servers before the first request
+        worker("checker",      members::check,      Permanent, Within(secs(1))),   // asks them whether they work, where a pool wants it
         worker("purging",      purging::start,      Permanent, Within(secs(1))),   // tells the edges what a reload takes back
         worker("certificates", certificates::start, Permanent, Within(secs(5))),   // orders and renews them, if told to
         pool(  "http",         front::start,        Permanent, Within(secs(30)))   // last in, first out: drains before the rest stops

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use http_support::gateway::{Abort, Blame, Decision, Exchange, ForwardError, ForwardOptions, Origin};
-use http_support::wire::ResponseHead;
-use smallvec::SmallVec;
+use http_support::gateway::{Abort, Blame, Decision, Exchange, ForwardError, ForwardOptions};
+use http_support::wire::{Framing, ResponseHead};
 
 use crate::coding::Coding;
 use crate::front::{Answer, Front, Halt};
 use crate::path::PlainPath;
-use crate::pool::Pool;
 use crate::private;
 use crate::refusal::Refusal;
 use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
 use crate::transform::{self, Trouble};
+
+use upstream::{Attempts, Member};
 
 /// Who asks, as the upstream server is told; what a client says of itself under this name is left out.
 pub(crate) const USER_FIELD: &str = "x-authenticated-user";
@@ -23,8 +23,6 @@ pub(crate) const USER_FIELD: &str = "x-authenticated-user";
 pub struct Errand<'r> {
     /// The site it is for.
     pub site: &'r Site,
-    /// The servers.
-    pub pool: &'r Pool,
     /// The target, if it is not the one received.
     pub target: Option<String>,
     /// Who asks, if that was checked here.
@@ -35,6 +33,17 @@ pub struct Errand<'r> {
     pub coding: Option<Coding>,
     /// Whether the answer is for this client alone.
     pub private: bool,
+    /// Whether the client came over TLS.
+    pub over_tls: bool,
+}
+
+/// What is learnt from an answer that was passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Its status.
+    pub status: u16,
+    /// How long its head took.
+    pub first_byte: Duration,
 }
 
 impl Errand<'_> {
@@ -67,51 +76,56 @@ pub fn target(
 
 impl Front {
     /// Tries the servers of the pool.
-    pub async fn proxy(&self, exchange: &mut Exchange<'_>, errand: Errand<'_>) -> Answer {
-        let mut tried: SmallVec<[std::net::SocketAddr; 4]> = SmallVec::new();
+    pub async fn proxy(
+        &self,
+        exchange: &mut Exchange<'_>,
+        errand: Errand<'_>,
+        mut attempts: Attempts<'_>,
+    ) -> Answer {
+        let mut last: Option<ForwardError> = None;
         loop {
-            let now = clock::now();
-            let Some(member) = self.upstreams.pick(errand.pool, &tried, now) else {
-                return Err(Halt::Refuse(Refusal::NoUpstream));
+            let place = match attempts.place().await {
+                Ok(place) => place,
+                Err(refused) => {
+                    attempts.pool.refuses(refused);
+                    return Err(last.map_or(Halt::Refuse(Refusal::NoUpstream), |error| failed(&error)));
+                }
             };
-            tried.push(member.origin.address());
-            let in_hand = member.take();
-            let attempt = self.attempt(exchange, &errand, &member.origin).await;
-            drop(in_hand);
-            let error = match attempt {
-                Ok(first_byte) => {
-                    member.succeeded();
-                    self.web.meters.upstream_seconds.observe(first_byte.as_secs_f64());
+            let (member, began) = (&place.member, clock::now());
+            let error = match self.attempt(exchange, &errand, &attempts, member).await {
+                Ok(seen) => {
+                    attempts.answered(member, seen.status, seen.first_byte, began, None);
+                    self.web.meters.upstream_seconds.observe(seen.first_byte.as_secs_f64());
                     return Ok(Outcome::Proxied);
                 }
                 Err(Trouble::Client(abort)) => return Err(abort.into()),
                 Err(Trouble::CutShort) => {
-                    member.failed(clock::now());
+                    attempts.did_not_answer(member, began, None);
                     return Err(Abort::CutShort.into());
                 }
                 Err(Trouble::Upstream(error)) => error,
             };
-            if error.blame() == Blame::Upstream {
-                member.failed(clock::now());
-            }
-            let again = error.answerable && error.repeatable && tried.len() < errand.pool.attempts();
-            if !again || self.upstreams.pick(errand.pool, &tried, now).is_none() {
+            attempts.failed(member, &error, began, None);
+            if !attempts.goes_on(&error, member) {
                 return Err(failed(&error));
             }
             self.web.meters.retries.inc();
+            last = Some(error);
         }
     }
 
-    /// How long the head of the answer took.
     async fn attempt(
         &self,
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
-        origin: &Origin,
-    ) -> Result<Duration, Trouble> {
+        attempts: &Attempts<'_>,
+        member: &Member,
+    ) -> Result<Seen, Trouble> {
         match errand.coding {
-            Some(coding) => Box::pin(self.fetch_transformed(exchange, errand, origin, coding)).await,
-            None => self.forward(exchange, errand, origin).await.map_err(Trouble::Upstream),
+            Some(coding) => {
+                Box::pin(self.fetch_transformed(exchange, errand, attempts, member, coding)).await
+            }
+            None => self.forward(exchange, errand, attempts, member).await.map_err(Trouble::Upstream),
         }
     }
 
@@ -119,11 +133,22 @@ impl Front {
         &self,
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
-        origin: &Origin,
-    ) -> Result<Duration, ForwardError> {
-        let user = errand.user.map(|user| format!("{USER_FIELD}: {user}\r\n"));
+        attempts: &Attempts<'_>,
+        member: &Member,
+    ) -> Result<Seen, ForwardError> {
+        let mut request_lines = attempts.request_lines().to_vec();
+        if let Some(user) = errand.user {
+            request_lines.extend_from_slice(format!("{USER_FIELD}: {user}\r\n").as_bytes());
+        }
+        let mut response_lines = errand.extra.to_vec();
+        attempts.response_line(member, errand.over_tls, &mut response_lines);
+        let head = exchange.head();
+        let again = head.is_idempotent() && head.framing() == Framing::None && attempts.may_drop_503();
         let Site { standing, compress, .. } = errand.site;
         let mut add_missing = |head: &ResponseHead<'_>| {
+            if again && head.status() == 503 {
+                return Decision::Retry;
+            }
             let mut lines = standing.missing(|name| head.get(name).is_some());
             // Another client would have got it compressed: caches must know.
             if *compress && transform::is_transformable(head) && !transform::varies(head) {
@@ -135,17 +160,18 @@ impl Front {
             Decision::AddLines(lines)
         };
         let options = ForwardOptions {
-            request_lines: user.as_deref().unwrap_or_default().as_bytes(),
-            drop_request: errand.guarded(),
+            request_lines: &request_lines,
+            drop_request: &attempts.drop_request(errand.guarded()),
             drop_underscores: !errand.site.underscores,
-            response_lines: errand.extra,
+            response_lines: &response_lines,
             drop_response: errand.left_out(),
             target: errand.target.as_deref(),
-            timeouts: errand.pool.timeouts(),
+            timeouts: attempts.pool.timeouts,
             on_response: Some(&mut add_missing),
             ..ForwardOptions::default()
         };
-        exchange.forward(origin, options).await.map(|outcome| outcome.first_byte)
+        let outcome = exchange.forward(&member.origin, options).await?;
+        Ok(Seen { status: outcome.status, first_byte: outcome.first_byte })
     }
 }
 

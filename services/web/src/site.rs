@@ -15,8 +15,9 @@ use crate::folder::Folder;
 use crate::networks::Networks;
 use crate::path::PlainPath;
 use crate::pattern::{Captures, Pattern, Template};
-use crate::pool::Pool;
 use crate::rate::Rate;
+
+use upstream::{Pool, PoolConfig};
 
 /// All sites, pools and guards of one configuration.
 #[derive(Debug)]
@@ -26,7 +27,9 @@ pub struct Sites {
     wildcard: HashMap<String, usize>,
     default: Option<usize>,
     sites: Vec<Site>,
-    /// The pools that the sites name.
+    /// The pools that the sites name, as they are configured.
+    pub wanted: Vec<(String, PoolConfig)>,
+    /// The same as they run, once they do.
     pub pools: Vec<Arc<Pool>>,
 }
 
@@ -63,8 +66,10 @@ pub struct Place {
     pub strip: bool,
     /// Files, tried first.
     pub folder: Option<Arc<Folder>>,
-    /// Whoever answers what is no file.
-    pub pool: Option<Arc<Pool>>,
+    /// Whoever answers what is no file, by its place in [`Sites::pools`].
+    pub pool: Option<usize>,
+    /// The ending of names that are programs of the pool, and never files: their text is nobody's business.
+    pub programs: Option<String>,
     /// What answers if nobody else does.
     pub fallback_file: Option<String>,
     /// Of this part alone; the site's comes first.
@@ -105,6 +110,7 @@ impl Sites {
             wildcard: HashMap::new(),
             default: None,
             sites: Vec::new(),
+            wanted: Vec::new(),
             pools: Vec::new(),
         };
         for (at, site) in config.effective_sites().iter().enumerate() {
@@ -112,7 +118,7 @@ impl Sites {
             sites.name(at, site, &key)?;
             sites.sites.push(build.site(site, &key)?);
         }
-        sites.pools = build.into_pools();
+        sites.wanted = build.into_pools();
         Ok(sites)
     }
 
@@ -210,9 +216,20 @@ impl Place {
     #[must_use]
     pub fn name_of<'p>(&self, path: &'p PlainPath<'_>) -> Option<&'p [u8]> {
         let name = path.relative(self.folder.as_ref()?.dotfiles)?;
+        if self.programs.as_ref().is_some_and(|ending| is_program(name, ending)) {
+            return None;
+        }
         let rest = name.strip_prefix(self.prefix.trim_start_matches('/').as_bytes())?;
         if self.prefix.is_empty() { Some(rest) } else { Some(rest.strip_prefix(b"/").unwrap_or(rest)) }
     }
+}
+
+/// Whether a segment of the path ends as programs do, in any case: servers that fold case find it all the same.
+fn is_program(name: &[u8], ending: &str) -> bool {
+    name.split(|byte| *byte == b'/').any(|segment| {
+        let end = segment.len().saturating_sub(ending.len());
+        segment[end..].eq_ignore_ascii_case(ending.as_bytes())
+    })
 }
 
 impl Policy {

@@ -3,9 +3,8 @@
 //! Only here is an answer changed on its way; all others go by the gateway's own path, which does not look at bodies.
 
 use std::cell::RefCell;
-use std::time::Duration;
 
-use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, Origin, fetch};
+use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, fetch};
 use http_support::wire::{
     Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme, is_spelling_of,
 };
@@ -16,7 +15,9 @@ use crate::compress::{Effort, Encoder, WORTH_BYTES};
 use crate::front::Front;
 use crate::media;
 use crate::private;
-use crate::proxy::{Errand, USER_FIELD};
+use crate::proxy::{Errand, Seen, USER_FIELD};
+
+use upstream::{Attempts, Member};
 
 /// A piece smaller than this is all there was to read: it is not kept back for better compression.
 const PROMPT_BYTES: usize = 16 << 10;
@@ -73,29 +74,32 @@ fn has_no_transform<'b>(mut lines: impl Iterator<Item = &'b [u8]>) -> bool {
 }
 
 impl Front {
-    /// One attempt at one server. How long the head of its answer took.
+    /// One attempt at one server.
     pub(crate) async fn fetch_transformed(
         &self,
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
-        origin: &Origin,
+        attempts: &Attempts<'_>,
+        member: &Member,
         coding: Coding,
-    ) -> Result<Duration, Trouble> {
+    ) -> Result<Seen, Trouble> {
         let (head, peer) = (exchange.head(), exchange.peer());
         let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
         let forwarding = Forwarding::new("web", peer.ip(), scheme, self.trusts(peer.ip()));
         let begun = clock::now();
-        let fetched = self.fetch(exchange, errand, origin, &forwarding).await?;
+        let fetched = self.fetch(exchange, errand, attempts, member, &forwarding).await?;
         let first_byte = clock::now().saturating_duration_since(begun);
         let response = fetched.head();
         let transformed = is_transformable(&response.borrow());
-        let lines = lines(response, errand, &forwarding, transformed.then_some(coding));
+        let mut lines = lines(response, errand, &forwarding, transformed.then_some(coding));
+        attempts.response_line(member, errand.over_tls, &mut lines);
+        let seen = Seen { status: response.borrow().status(), first_byte };
         if transformed {
             compress(exchange, fetched, &lines, coding).await?;
         } else {
             relay(exchange, fetched, &lines, head.method()).await?;
         }
-        Ok(first_byte)
+        Ok(seen)
     }
 
     /// Sends the request; meanwhile passes interim answers on (103, RFC 8297).
@@ -103,17 +107,20 @@ impl Front {
         &self,
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
-        origin: &Origin,
+        attempts: &Attempts<'_>,
+        member: &Member,
         forwarding: &Forwarding,
     ) -> Result<Fetched, Trouble> {
         let head = exchange.head();
         let mut request_lines = Vec::with_capacity(1024);
+        let guarded = attempts.drop_request(errand.guarded());
         let left_out = |name: &[u8]| {
             (!errand.site.underscores && name.contains(&b'_'))
-                || errand.guarded().iter().any(|known| is_spelling_of(name, known))
+                || guarded.iter().any(|known| is_spelling_of(name, known))
         };
         head.end_to_end_lines(&mut request_lines, left_out);
         forwarding.lines(head, &mut request_lines);
+        request_lines.extend_from_slice(attempts.request_lines());
         if let Some(user) = errand.user {
             request_lines.extend_from_slice(format!("{USER_FIELD}: {user}\r\n").as_bytes());
         }
@@ -130,8 +137,8 @@ impl Front {
             body: None,
             on_informational: Some(&mut on_informational),
         };
-        let timeouts = errand.pool.timeouts();
-        let mut fetching = std::pin::pin!(fetch(origin, request, &timeouts));
+        let timeouts = attempts.pool.timeouts;
+        let mut fetching = std::pin::pin!(fetch(&member.origin, request, &timeouts));
         loop {
             let fetched = tokio::select! {
                 biased;

@@ -116,7 +116,7 @@ async fn a_child_that_is_killed_under_load_costs_only_what_is_in_it() {
         .collect();
     let mut kills = 0;
     for kind in [Intervention::Panic, Intervention::Exit, Intervention::Hang] {
-        for child in ["access_log", "upstreams", "certificates", "http/http-1", "http/http-2"] {
+        for child in ["access_log", "upstreams", "checker", "certificates", "http/http-1", "http/http-2"] {
             let path = format!("/n/web/web-1/{child}");
             let before = incarnation(&web, &path);
             let answered = tally.answered.get();

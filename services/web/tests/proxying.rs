@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use common::origin::{Origin, whole};
-use common::{Client, Instance, config, files, proxy, with_origin, write};
+use common::{Client, Instance, config, files, pool, proxy, with_origin, write};
 use discovery::Identity;
 use messages::service::Health;
 use web::{RouteConfig, SiteConfig};
@@ -67,10 +67,7 @@ async fn a_route_has_its_own_pool_and_may_strip_its_path() {
     };
     let site = SiteConfig { routes: vec![route("/api", true), route("/raw", false)], ..proxy() };
     let mut config = with_origin(config(vec![site]), &[&one.url]);
-    config.pools.insert(
-        "two".to_owned(),
-        web::PoolConfig { urls: vec![two.url.clone()], ..web::PoolConfig::default() },
-    );
+    config.pools.insert("two".to_owned(), pool(&[&two.url]));
     let web = Instance::start(config).await;
     for (asked, answered, passed_on) in [
         ("/", "one", "/"),
@@ -265,7 +262,7 @@ async fn interim_answers_trailers_and_bodiless_ones_pass_with_and_without_compre
 async fn a_server_that_is_slow_is_given_up_in_time() {
     let origin = Origin::start(|_| vec![vec![]; 200]).await;
     let mut config = with_origin(config(vec![proxy()]), &[&origin.url]);
-    config.pools.get_mut("origin").unwrap().first_byte_ms = 200;
+    config.pools.get_mut("origin").unwrap().timeouts.first_byte_ms = 200;
     let web = Instance::start(config).await;
     let begun = clock::now();
     for fields in [&[][..], &[("accept-encoding", "gzip")]] {

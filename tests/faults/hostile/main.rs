@@ -36,7 +36,7 @@ use teststack::TestStack;
 /// The whole stack in one process, with an origin of the test's behind its web server.
 async fn before(origin: SocketAddr, more: &str) -> TestStack {
     let site =
-        format!("[web.pools.origin]\nurls = [\"http://{origin}\"]\n[[web.sites]]\npool = \"origin\"\n");
+        format!("[web.pools.origin]\nmembers = [\"http://{origin}\"]\n[[web.sites]]\npool = \"origin\"\n");
     TestStack::one_process().config(&site).config(more).start().await
 }
 

@@ -1,7 +1,6 @@
 //! The `[balancer]` section.
 
 mod check;
-mod pool;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,10 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::pair::Timing;
 
 pub use check::ConfigError;
-pub(crate) use pool::weight;
-pub use pool::{
-    CanaryBy, CanaryConfig, CheckConfig, CheckKind, EjectConfig, HashBy, LimitConfig, MemberConfig,
-    PoolConfig, RetryConfig, StickyConfig, TimeoutConfig,
+pub use upstream::{
+    CanaryBy, CanaryConfig, CheckConfig, CheckKind, EjectConfig, FastCgiConfig, HashBy, LimitConfig,
+    MemberConfig, PoolConfig, RetryConfig, StickyConfig, TimeoutConfig,
 };
 
 /// Configuration of a balancer. Every key has a default but those of routes and of TCP listeners.

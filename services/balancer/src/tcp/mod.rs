@@ -13,10 +13,10 @@ use supervision::{Life, StartError, Started};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use upstream::dice::{Dice, hash};
+use upstream::{Place, Pool, Tried, Wish, client_key};
 
 use crate::config::TcpConfig;
-use crate::dice::{Dice, hash};
-use crate::pool::{Place, Pool, Tried, Wish, client_key};
 use crate::shared::Balancer;
 
 /// Pause after the process ran out of file descriptors: connections wait in the backlog meanwhile.
@@ -94,7 +94,7 @@ impl Front {
             ends.unwrap_or(Ends { client: peer, server: local });
         let table = self.balancer.table.load_full();
         let pool = table.pool(&self.config.pool).ok_or_else(|| io::Error::other("its pool is no more"))?;
-        pool.telemetry.requests.inc();
+        pool.took_one();
         let (mut member, place) = connect(pool, client_key(source.ip()), &mut dice).await?;
         if let Some(version) = self.config.proxy_to {
             member.write_all(&version.header(source, destination)).await?;
@@ -124,10 +124,10 @@ async fn connect<'p>(pool: &'p Pool, client: u64, dice: &mut Dice) -> io::Result
         let now = clock::now();
         let mut wish = Wish { key: client, client, stick: None, tried: &tried, now, dice };
         let place = pool.place(&mut wish).await.map_err(|refused| {
-            pool.telemetry.refused(refused);
+            pool.refuses(refused);
             io::Error::other(refused)
         })?;
-        let address = place.member.origin.address();
+        let address = place.member.origin.address().tcp().ok_or(io::ErrorKind::Unsupported)?;
         let connected = tokio::time::timeout(pool.timeouts.connect, TcpStream::connect(address)).await;
         let took = clock::now().saturating_duration_since(now);
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -141,7 +141,7 @@ async fn connect<'p>(pool: &'p Pool, client: u64, dice: &mut Dice) -> io::Result
                 if tried.len() >= pool.config.retry.attempts as usize || !pool.has_another(tried.len()) {
                     return Err(error);
                 }
-                pool.telemetry.retries.inc();
+                pool.tries_again();
                 tried.push(Arc::clone(&place.member));
             }
         }

@@ -43,7 +43,7 @@ pub fn quick() -> PoolConfig {
 }
 
 pub fn at(address: SocketAddr) -> MemberConfig {
-    serde_json::from_value(serde_json::json!({ "address": address.to_string() })).unwrap()
+    MemberConfig::from(balancer::MemberUrl::try_from(address.to_string()).unwrap())
 }
 
 impl Stack {

@@ -12,10 +12,11 @@ use crate::fields::Standing;
 use crate::folder::Folder;
 use crate::networks::{Networks, NetworksConfig};
 use crate::pattern::{Pattern, Template};
-use crate::pool::{Pool, PoolConfig};
 use crate::private;
 use crate::rate::{Rate, RateConfig};
 use crate::root::Root;
+
+use upstream::PoolConfig;
 
 /// Distinguishes the folders of all configurations that this process has had: cache keys of an old one never meet a
 /// new one.
@@ -29,7 +30,7 @@ pub struct Build<'c> {
     config: &'c Config,
     now: Instant,
     guards: HashMap<String, Arc<Guard>>,
-    pools: HashMap<String, Arc<Pool>>,
+    pools: Vec<(String, PoolConfig)>,
 }
 
 impl<'c> Build<'c> {
@@ -43,12 +44,12 @@ impl<'c> Build<'c> {
             let guard = Guard::new(auth).map_err(ConfigError::at(&format!("auth.{name}.")))?;
             guards.insert(name.clone(), Arc::new(guard));
         }
-        Ok(Self { config, now, guards, pools: HashMap::new() })
+        Ok(Self { config, now, guards, pools: Vec::new() })
     }
 
     /// The pools that the sites name.
-    pub fn into_pools(self) -> Vec<Arc<Pool>> {
-        self.pools.into_values().collect()
+    pub fn into_pools(self) -> Vec<(String, PoolConfig)> {
+        self.pools
     }
 
     /// A site; `key` is what errors call it.
@@ -133,33 +134,36 @@ impl<'c> Build<'c> {
         if !route.cache_control.as_ref().is_none_or(visible) {
             return Err(ConfigError::new(format!("{key}cache_control: only visible ASCII")));
         }
+        let pool = route.pool.as_ref().map(|name| self.pool(name, key)).transpose()?;
+        let fastcgi = pool.and_then(|at| self.pools[at].1.fastcgi.as_ref());
         Ok(Place {
+            programs: fastcgi.and_then(|it| it.index.rfind('.').map(|dot| it.index[dot..].to_owned())),
             prefix: route.path.trim_end_matches('/').to_owned(),
             strip: route.strip,
             folder,
-            pool: route.pool.as_ref().map(|name| self.pool(name, key)).transpose()?,
+            pool,
             fallback_file: route.fallback_file.clone(),
             policy,
             cache: route.cache.or(site.cache),
         })
     }
 
-    fn pool(&mut self, name: &str, key: &str) -> Result<Arc<Pool>, ConfigError> {
-        if let Some(pool) = self.pools.get(name) {
-            return Ok(Arc::clone(pool));
+    /// Where the pool is in the list of those that the sites name.
+    fn pool(&mut self, name: &str, key: &str) -> Result<usize, ConfigError> {
+        if let Some(index) = self.pools.iter().position(|(known, _)| known == name) {
+            return Ok(index);
         }
         let config = match self.config.pools.get(name) {
             Some(config) => config.clone(),
             None if name == APP_POOL => {
-                PoolConfig { tier: Some(APP_POOL.to_owned()), ..PoolConfig::default() }
+                PoolConfig { tiers: vec![APP_POOL.to_owned()], ..PoolConfig::default() }
             }
             None => {
                 return Err(ConfigError::new(format!("{key}pool = {name:?}: there is no web.pools.{name}")));
             }
         };
-        let pool = Arc::new(Pool::new(name, config));
-        self.pools.insert(name.to_owned(), Arc::clone(&pool));
-        Ok(pool)
+        self.pools.push((name.to_owned(), config));
+        Ok(self.pools.len() - 1)
     }
 
     fn policy(&self, access: &Access<'_>, key: &str) -> Result<Policy, ConfigError> {

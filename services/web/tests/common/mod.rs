@@ -63,11 +63,17 @@ pub fn proxy() -> SiteConfig {
 
 /// The configuration with a pool `origin`.
 pub fn with_origin(mut config: Config, urls: &[&str]) -> Config {
-    let urls = urls.iter().map(ToString::to_string).collect();
+    config.pools.insert("origin".to_owned(), pool(urls));
     config
-        .pools
-        .insert("origin".to_owned(), web::PoolConfig { urls, connect_ms: 500, ..web::PoolConfig::default() });
-    config
+}
+
+/// A pool of these servers.
+pub fn pool(urls: &[&str]) -> web::PoolConfig {
+    let member = |url: &&str| web::MemberUrl::try_from((*url).to_owned()).expect("a URL").into();
+    let mut pool =
+        web::PoolConfig { members: urls.iter().map(member).collect(), ..web::PoolConfig::default() };
+    pool.timeouts.connect_ms = 500;
+    pool
 }
 
 impl Instance {

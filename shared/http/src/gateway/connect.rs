@@ -2,25 +2,45 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
+use super::fastcgi::FastCgi;
 use super::io::{Io, Stream};
 use super::plain_send::PlainSend;
-use super::{ClientTls, ForwardFailure, Origin, Protocol};
+use super::{Address, ClientTls, ForwardFailure, Origin, Protocol};
 
-/// Connects to `origin`, TLS handshake included. Segments are sent as they are written: a body that is streamed must not
-/// wait for acknowledgements (RFC 896 and delayed ACKs make that 40 ms).
+/// Connects to `origin`, TLS handshake included.
 pub(crate) async fn connect(origin: &Origin) -> Result<Io, ForwardFailure> {
-    let stream = TcpStream::connect(origin.address()).await.map_err(ForwardFailure::Connect)?;
-    stream.set_nodelay(true).map_err(ForwardFailure::Connect)?;
     match origin.protocol() {
-        Protocol::Http1 => Ok(Io::tcp(stream)),
+        Protocol::Http1 => Ok(Io::over(plain(origin).await?)),
         Protocol::H2c => Err(ForwardFailure::Protocol("HTTP/2 upstream is not offered")),
+        Protocol::FastCgi(root) => {
+            let stream = FastCgi::new(plain(origin).await?, root.as_ref().clone());
+            Ok(Io::over(Stream::FastCgi(Box::new(stream))))
+        }
         Protocol::Tls { name, client } => {
+            let Stream::Tcp(stream) = plain(origin).await? else {
+                return Err(ForwardFailure::Protocol("TLS is spoken over TCP only"));
+            };
             let name = ClientTls::name(name)
                 .map_err(|error| ForwardFailure::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
             let stream = client.connect(name, PlainSend(stream)).await.map_err(ForwardFailure::Tls)?;
             Ok(Io::over(Stream::TlsClient(Box::new(stream))))
+        }
+    }
+}
+
+/// The connection beneath. Segments are sent as they are written: a body that is streamed must not wait for
+/// acknowledgements (RFC 896 and delayed ACKs make that 40 ms).
+pub(super) async fn plain(origin: &Origin) -> Result<Stream, ForwardFailure> {
+    match origin.address() {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(address).await.map_err(ForwardFailure::Connect)?;
+            stream.set_nodelay(true).map_err(ForwardFailure::Connect)?;
+            Ok(Stream::Tcp(stream))
+        }
+        Address::Unix(path) => {
+            Ok(Stream::Unix(UnixStream::connect(path).await.map_err(ForwardFailure::Connect)?))
         }
     }
 }

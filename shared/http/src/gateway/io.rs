@@ -6,13 +6,16 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::buffers::Buffer;
+use super::fastcgi::FastCgi;
 use super::plain_send::PlainSend;
 use super::timer;
 use super::wheel::Tick;
@@ -28,6 +31,10 @@ pub(crate) enum Stream {
     TlsServer(Box<tokio_rustls::server::TlsStream<PlainSend>>),
     /// To an upstream server.
     TlsClient(Box<tokio_rustls::client::TlsStream<PlainSend>>),
+    /// To an upstream server of this machine.
+    Unix(UnixStream),
+    /// To an upstream server.
+    FastCgi(Box<FastCgi>),
 }
 
 /// The same on each kind of stream.
@@ -37,16 +44,59 @@ macro_rules! each {
             Stream::Tcp($io) => $body,
             Stream::TlsServer($io) => $body,
             Stream::TlsClient($io) => $body,
+            Stream::Unix($io) => $body,
+            Stream::FastCgi($io) => $body,
         }
     };
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    /// The TCP connection beneath, or the Unix one.
+    fn beneath(&self) -> Beneath<'_> {
         match self {
-            Self::Tcp(stream) => stream,
-            Self::TlsServer(stream) => &stream.get_ref().0.0,
-            Self::TlsClient(stream) => &stream.get_ref().0.0,
+            Self::Tcp(stream) => Beneath::Tcp(stream),
+            Self::TlsServer(stream) => Beneath::Tcp(&stream.get_ref().0.0),
+            Self::TlsClient(stream) => Beneath::Tcp(&stream.get_ref().0.0),
+            Self::Unix(stream) => Beneath::Unix(stream),
+            Self::FastCgi(stream) => stream.stream().beneath(),
+        }
+    }
+
+    /// The socket itself, for its options.
+    fn socket(&self) -> SockRef<'_> {
+        match self.beneath() {
+            Beneath::Tcp(stream) => SockRef::from(stream),
+            Beneath::Unix(stream) => SockRef::from(stream),
+        }
+    }
+}
+
+/// What a stream is in the end.
+enum Beneath<'s> {
+    Tcp(&'s TcpStream),
+    Unix(&'s UnixStream),
+}
+
+impl Beneath<'_> {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+        }
+    }
+
+    /// How many bytes of what has come can be seen, at most one, and are left where they are; none: the end.
+    fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_peek(cx, &mut ReadBuf::new(&mut [0; 1])),
+            Self::Unix(stream) => loop {
+                ready!(stream.poll_read_ready(cx))?;
+                let peek = || SockRef::from(*stream).peek(&mut [MaybeUninit::uninit(); 1]);
+                match stream.try_io(Interest::READABLE, peek) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    peeked => return Poll::Ready(peeked),
+                }
+            },
         }
     }
 }
@@ -109,10 +159,6 @@ impl Received {
 }
 
 impl Io {
-    pub(crate) fn tcp(stream: TcpStream) -> Self {
-        Self::over(Stream::Tcp(stream))
-    }
-
     pub(crate) fn over(stream: Stream) -> Self {
         Self { stream: RefCell::new(stream), moved: Cell::new(timer::now()), written: Cell::new(0) }
     }
@@ -138,7 +184,7 @@ impl Io {
     /// Hands `data` to the kernel with the word that more follows at once. Returns how much it took: what is not
     /// taken now is to be written.
     pub(crate) fn try_send_more(&self, data: &[u8]) -> usize {
-        let sent = socket2::SockRef::from(self.stream().tcp()).send_with_flags(data, libc::MSG_MORE);
+        let sent = self.stream().socket().send_with_flags(data, libc::MSG_MORE);
         let sent = sent.unwrap_or(0); // full, or gone: the write that follows finds out which
         self.wrote(sent);
         sent
@@ -269,14 +315,13 @@ impl Io {
     /// kernel only if the reactor has seen something.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut one = [0; 1];
-        let read = self.stream.borrow().tcp().try_read(&mut one);
+        let read = self.stream.borrow().beneath().try_read(&mut one);
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Ready when the peer has ended its side and nothing that it sent is left to be read.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut one = [0; 1];
-        match self.stream().tcp().poll_peek(cx, &mut ReadBuf::new(&mut one)) {
+        match self.stream().beneath().poll_peek(cx) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
@@ -297,7 +342,7 @@ impl Io {
     /// Makes closing it a reset, which says to the peer that what it has is not the whole.
     pub(crate) fn reset_on_close(&self) {
         let stream = self.stream.borrow();
-        let _ = socket2::SockRef::from(stream.tcp()).set_linger(Some(std::time::Duration::ZERO));
+        let _ = stream.socket().set_linger(Some(std::time::Duration::ZERO));
     }
 }
 

@@ -11,6 +11,7 @@
 //! Read in this order: `acceptor`, `connection`, `exchange`, `forward`, `pump`, `pool`; beneath them `io`, `buffers`, `wheel`.
 
 mod acceptor;
+mod address;
 mod answer;
 mod body;
 mod buffers;
@@ -25,6 +26,7 @@ mod crypto;
 mod development;
 mod error;
 mod exchange;
+mod fastcgi;
 mod fetch;
 mod file;
 mod forward;
@@ -48,6 +50,7 @@ mod watch;
 mod wheel;
 
 pub use acceptor::{Binding, Handler, ProxyProtocol, serve};
+pub use address::Address;
 pub use certificate_directory::CertificateDirectory;
 pub use certificate_set::CertificateSet;
 pub use certificates::{Certificate, CertificateError};
@@ -56,6 +59,7 @@ pub use client_tls::{ClientTls, Roots, RootsError};
 pub use development::{development, write_private};
 pub use error::{Abort, Blame, BodyError, ForwardError, ForwardFailure};
 pub use exchange::{Exchange, Prepared, Sent};
+pub use fastcgi::{CLIENT_FIELD, FastCgiRoot};
 pub use fetch::{FetchRequest, Fetched, OnInformational, fetch};
 pub use forward::{Decision, ForwardOptions, Outcome};
 pub use http2::Http2Limits;

@@ -1,11 +1,10 @@
 //! An upstream server and how it is spoken to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ClientTls;
+use super::{Address, ClientTls, FastCgiRoot};
 
 /// An upstream server. Cheap to clone, `Send`. Two that are equal share their pooled connections, which are kept per
 /// thread, the most recently used first.
@@ -14,7 +13,7 @@ pub struct Origin(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    address: SocketAddr,
+    address: Address,
     authority: String,
     protocol: Protocol,
     limits: OriginLimits,
@@ -24,9 +23,9 @@ struct Inner {
 /// What is spoken on a connection to an upstream server.
 #[derive(Clone, Debug)]
 pub enum Protocol {
-    /// HTTP/1.1 over TCP.
+    /// HTTP/1.1.
     Http1,
-    /// HTTP/2 over TCP, by prior knowledge (RFC 9113 section 3.3).
+    /// HTTP/2, by prior knowledge (RFC 9113 section 3.3).
     H2c,
     /// TLS; HTTP/1.1 or HTTP/2 as ALPN says. The certificate must be valid for `name`.
     Tls {
@@ -35,6 +34,8 @@ pub enum Protocol {
         /// What is trusted and offered.
         client: Arc<ClientTls>,
     },
+    /// FastCGI 1.0, in the role of a responder: php-fpm.
+    FastCgi(Arc<FastCgiRoot>),
 }
 
 /// Bounds of one thread's connections to one upstream server.
@@ -64,43 +65,47 @@ impl Default for OriginLimits {
 impl Origin {
     /// Over `protocol` at `address`, with default limits.
     #[must_use]
-    pub fn new(address: SocketAddr, protocol: Protocol) -> Self {
-        Self::build(address, protocol, OriginLimits::default())
+    pub fn new(address: impl Into<Address>, protocol: Protocol) -> Self {
+        Self::build(address.into(), protocol, OriginLimits::default())
     }
 
-    /// HTTP/1.1 over TCP.
+    /// HTTP/1.1.
     #[must_use]
-    pub fn http1(address: SocketAddr) -> Self {
+    pub fn http1(address: impl Into<Address>) -> Self {
         Self::new(address, Protocol::Http1)
     }
 
     /// The same with other limits.
     #[must_use]
     pub fn with_limits(&self, limits: OriginLimits) -> Self {
-        Self::build(self.0.address, self.0.protocol.clone(), limits)
+        Self::build(self.0.address.clone(), self.0.protocol.clone(), limits)
     }
 
-    fn build(address: SocketAddr, protocol: Protocol, limits: OriginLimits) -> Self {
+    fn build(address: Address, protocol: Protocol, limits: OriginLimits) -> Self {
         let mut hasher = DefaultHasher::new();
-        (address, limits).hash(&mut hasher);
+        (&address, limits).hash(&mut hasher);
         match &protocol {
             Protocol::Http1 => 0_u8.hash(&mut hasher),
             Protocol::H2c => 1_u8.hash(&mut hasher),
             Protocol::Tls { name, client } => (2_u8, name, Arc::as_ptr(client).addr()).hash(&mut hasher),
+            Protocol::FastCgi(root) => (3_u8, root).hash(&mut hasher),
         }
-        let authority = address.to_string();
+        let authority = match &address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(_) => "localhost".to_owned(),
+        };
         Self(Arc::new(Inner { address, authority, protocol, limits, key: hasher.finish() }))
     }
 
-    /// What it is called where nobody has said: its address and port.
+    /// What it is called where nobody has said: its address and port; a Unix socket has none.
     pub(crate) fn authority(&self) -> &str {
         &self.0.authority
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.0.address
+    pub fn address(&self) -> &Address {
+        &self.0.address
     }
 
     /// What is spoken.
@@ -141,6 +146,7 @@ impl PartialEq for Protocol {
             (Self::Tls { name, client }, Self::Tls { name: other, client: theirs }) => {
                 name == other && Arc::ptr_eq(client, theirs)
             }
+            (Self::FastCgi(root), Self::FastCgi(other)) => root == other,
             _ => false,
         }
     }

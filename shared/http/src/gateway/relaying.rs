@@ -354,13 +354,14 @@ async fn take_now(io: &Io, parts: &[&[u8]]) -> io::Result<Unsent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::io::Stream;
 
     /// Back-pressure: what a client does not take is held once, in its own size, and nothing is lost.
     #[actix_web::test]
     async fn what_is_not_taken_is_copied_out() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let io = Io::tcp(listener.accept().await.unwrap().0);
+        let io = Io::over(Stream::Tcp(listener.accept().await.unwrap().0));
         let data = vec![7; 64 << 20];
         let unsent =
             take_now(&io, &[b"head", &data, b"tail"]).await.unwrap().expect("no socket holds that much");

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use ::h2::client::{self, SendRequest};
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use crate::gateway::connect::plain;
 use crate::gateway::timer::{self, Timer};
 use crate::gateway::wheel::Tick;
 use crate::gateway::{ForwardFailure, Origin};
@@ -121,8 +121,7 @@ impl Shared {
     }
 
     async fn connect(self: &Rc<Self>, origin: &Origin) -> Result<Rc<Open>, ForwardFailure> {
-        let socket = TcpStream::connect(origin.address()).await.map_err(ForwardFailure::Connect)?;
-        socket.set_nodelay(true).map_err(ForwardFailure::Connect)?;
+        let socket = plain(origin).await?;
         let (send, connection) = client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use balancer::dice::{Dice, hash};
-use balancer::pick::{Algorithm, Ask, Picker, Seat};
-use balancer::vitals::Vitals;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use upstream::dice::{Dice, hash};
+use upstream::pick::{Algorithm, Ask, Picker, Seat};
+use upstream::vitals::Vitals;
 
 const ALL: [Algorithm; 7] = [
     Algorithm::RoundRobin,

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 /// A look-up may take so long.
@@ -16,16 +17,22 @@ const NOT_FOUND_KEPT: Duration = Duration::from_secs(2);
 /// So many names are kept; a pool has no more members.
 const NAMES_MAX: usize = 10_000;
 
-/// `host:port` → address.
+/// Addresses of one name that are used.
+const ADDRESSES_MAX: usize = 16;
+
+/// The addresses of a name; mostly one.
+pub(crate) type Addresses = SmallVec<[SocketAddr; 1]>;
+
+/// `host:port` → addresses.
 #[derive(Default)]
 pub(crate) struct Names {
     known: Mutex<HashMap<String, Known>>,
     added: Notify,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Known {
-    address: Option<SocketAddr>,
+    addresses: Addresses,
     until: Instant,
     /// Asked for since the last sweep.
     wanted: bool,
@@ -34,20 +41,23 @@ struct Known {
 impl Names {
     /// Where `authority` is, as last known. An address is itself; a name that is new has to be looked up first, and
     /// one that cannot be found now is still where it was.
-    pub fn get(&self, authority: &str, now: Instant) -> Option<SocketAddr> {
+    pub fn get(&self, authority: &str, now: Instant) -> Addresses {
         if let Ok(address) = authority.parse() {
-            return Some(address);
+            return Addresses::from([address]);
         }
         let mut known = self.known();
         if let Some(known) = known.get_mut(authority) {
             known.wanted = true;
-            return known.address;
+            return known.addresses.clone();
         }
         if known.len() < NAMES_MAX {
-            known.insert(authority.to_owned(), Known { address: None, until: now, wanted: true });
+            known.insert(
+                authority.to_owned(),
+                Known { addresses: Addresses::new(), until: now, wanted: true },
+            );
             self.added.notify_one();
         }
-        None
+        Addresses::new()
     }
 
     /// Forgets the names that nobody asked for since the last sweep.
@@ -84,10 +94,11 @@ impl Names {
         let mut changed = false;
         for (name, found) in names.into_iter().zip(found) {
             let Some(known) = known.get_mut(&name) else { continue };
-            let address = found.or(known.address);
-            changed |= address != known.address;
-            known.address = address;
-            known.until = clock::now() + if found.is_some() { KEPT } else { NOT_FOUND_KEPT };
+            known.until = clock::now() + if found.is_empty() { NOT_FOUND_KEPT } else { KEPT };
+            if !found.is_empty() && found != known.addresses {
+                known.addresses = found;
+                changed = true;
+            }
         }
         changed
     }
@@ -97,15 +108,22 @@ impl Names {
     }
 }
 
-async fn look_up(name: &str) -> Option<SocketAddr> {
+/// In the order of their numbers: a name server turns its answers round.
+async fn look_up(name: &str) -> Addresses {
     let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(name)).await;
     match found {
-        Ok(Ok(mut addresses)) => addresses.next(),
-        Ok(Err(error)) => {
-            tracing::debug!(tier = "balancer", name, %error, "member not found by name");
-            None
+        Ok(Ok(found)) => {
+            let mut found: Addresses = found.collect();
+            found.sort_unstable();
+            found.dedup();
+            found.truncate(ADDRESSES_MAX);
+            found
         }
-        Err(_) => None,
+        Ok(Err(error)) => {
+            tracing::debug!(name, %error, "member not found by name");
+            Addresses::new()
+        }
+        Err(_) => Addresses::new(),
     }
 }
 
@@ -116,15 +134,19 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_looked_up_beside_and_forgotten_when_nobody_wants_it() {
         let (names, now) = (Names::default(), clock::now());
-        assert_eq!(names.get("127.0.0.1:80", now), "127.0.0.1:80".parse().ok(), "an address is itself");
+        assert_eq!(
+            names.get("127.0.0.1:80", now)[..],
+            ["127.0.0.1:80".parse().unwrap()],
+            "an address is itself"
+        );
         assert_eq!(names.due(), None);
-        assert_eq!(names.get("localhost:80", now), None, "not known yet");
+        assert!(names.get("localhost:80", now).is_empty(), "not known yet");
         assert!(names.due() == Some(now) && names.refresh(now).await);
-        let found = names.get("localhost:80", now).expect("every machine knows itself");
-        assert!(found.ip().is_loopback() && found.port() == 80);
+        let found = names.get("localhost:80", now);
+        assert!(!found.is_empty() && found.iter().all(|it| it.ip().is_loopback() && it.port() == 80));
         assert!(names.due() > Some(now + KEPT / 2));
         names.sweep(); // it was wanted
-        assert_eq!(names.get("localhost:80", now), Some(found));
+        assert_eq!(names.get("localhost:80", now), found);
         names.sweep();
         names.sweep(); // and now it was not
         assert_eq!(names.due(), None);
@@ -133,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_not_found_is_tried_again_soon_and_no_error() {
         let (names, now) = (Names::default(), clock::now());
-        assert_eq!(names.get("no.such.host.invalid:80", now), None); // RFC 6761 section 6.4: never exists
+        assert!(names.get("no.such.host.invalid:80", now).is_empty()); // RFC 6761 section 6.4: never exists
         assert!(!names.refresh(now).await);
         let due = names.due().expect("it is tried again");
         assert!(due < now + KEPT / 2);

@@ -7,12 +7,13 @@ use crate::pick::Algorithm;
 /// A pool of `n` members, of which those with an odd number are of version 2.
 fn pool(n: usize, config: PoolConfig) -> (Pool, Roster) {
     let (key, now) = (Key::of_this_process(), clock::now());
-    let pool = Pool::new("test", config.clone(), key.clone(), Arc::default());
-    let mut roster = Roster::new(config, key);
+    let pool = Pool::new("test", "test", config.clone(), key.clone(), Arc::default(), None);
+    let mut roster = Roster::new(config, key, None);
     let wanted = (0..n).map(|name| Wanted {
         id: format!("m{name:05}").into(),
-        address: ([127, 0, 0, 1], 80).into(),
-        h2c: false,
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], 80)).into(),
+        scheme: crate::url::Scheme::Http,
+        host: "127.0.0.1".into(),
         weight: 100,
         labels: BTreeMap::from([("version".to_owned(), (name % 2 + 1).to_string())]),
         standing: Standing::Ready,
@@ -130,7 +131,7 @@ fn the_canary_gets_its_share_and_a_client_stays_with_its_version() {
         let canaries: Vec<u64> = (0..10_000).filter(|client| version(*client)).collect();
         assert!((800..1_200).contains(&canaries.len()), "{by}: {}", canaries.len());
         if by == "client" {
-            roster.reconfigure(PoolConfig { canary: canary(20.0, by), ..PoolConfig::default() });
+            roster.reconfigure(PoolConfig { canary: canary(20.0, by), ..PoolConfig::default() }, None);
             pool.publish(roster.snapshot(pool.common(), clock::now()).0);
             assert!(canaries.iter().all(|client| version(*client)), "the share grows, none goes back");
         }

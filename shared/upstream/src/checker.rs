@@ -1,19 +1,17 @@
 //! Active checks: asks each member at its time, a bounded number at once.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http_support::gateway::{FetchRequest, Origin, Timeouts, fetch};
-use supervision::{Life, StartError, Started};
+use http_support::gateway::{Address, FetchRequest, Origin, Timeouts, fetch};
 
 use crate::config::{CheckConfig, CheckKind};
 use crate::dice::{Dice, hash};
 use crate::pool::Pool;
-use crate::shared::Balancer;
+use crate::pools::Pools;
 
 /// Checks at once; those due beyond wait for one to end. Each ends within its time limit.
 const AT_ONCE: usize = 64;
@@ -22,7 +20,7 @@ const AT_ONCE: usize = 64;
 const ANSWER_BYTES_READ: usize = 64 << 10;
 
 /// A member to be checked: pool, member, address.
-type Subject = (Arc<str>, Arc<str>, SocketAddr);
+type Subject = (Arc<str>, Arc<str>, Address);
 
 /// When who is checked next.
 #[derive(Default)]
@@ -71,28 +69,12 @@ impl Schedule {
     }
 }
 
-/// Starts the checker.
-///
-/// # Errors
-/// None.
-pub fn start(life: Life) -> Result<Started, StartError> {
-    let balancer = life.env::<Balancer>();
-    Ok(Started::task(async move {
-        life.ready();
-        let stopping = life.stopping();
-        tokio::select! {
-            () = check(&balancer) => {}
-            () = stopping => {}
-        }
-        Ok(())
-    }))
-}
-
-async fn check(balancer: &Balancer) {
-    let mut dice = Dice::new(hash(balancer.instance.as_bytes()));
+/// Checks the members of `pools`, for ever. `seed` spreads the checks of several instances.
+pub async fn check(pools: &Pools, seed: &str) {
+    let mut dice = Dice::new(hash(seed.as_bytes()));
     let (mut schedule, mut subjects) = (Schedule::default(), HashMap::new());
     let mut running = FuturesUnordered::new();
-    let mut looks = balancer.looks.subscribe();
+    let mut looks = pools.looks.subscribe();
     looks.mark_changed();
     loop {
         let now = clock::now();
@@ -112,12 +94,12 @@ async fn check(balancer: &Balancer) {
         };
         tokio::select! {
             Some((good, check, subject)) = running.next() => {
-                tell(balancer, &subject, good);
+                tell(pools, &subject, good);
                 schedule.again(subject, &check, &mut dice, clock::now());
             }
             () = due => {}
             Ok(()) = looks.changed() => {
-                subjects = self::subjects(balancer);
+                subjects = self::subjects(pools);
                 schedule.keep(&subjects, &mut dice, clock::now());
             }
         }
@@ -125,14 +107,14 @@ async fn check(balancer: &Balancer) {
 }
 
 /// Everybody of the pools that are checked, draining ones too: their state is shown.
-fn subjects(balancer: &Balancer) -> HashMap<Subject, (CheckConfig, Origin)> {
-    let table = balancer.table.load_full();
-    let rosters = balancer.rosters();
-    let checked = table.pools.iter().filter(|pool| pool.config.check.kind != CheckKind::Off);
+fn subjects(pools: &Pools) -> HashMap<Subject, (CheckConfig, Origin)> {
+    let list = pools.list();
+    let rosters = pools.rosters();
+    let checked = list.iter().filter(|pool| pool.config.check.kind != CheckKind::Off);
     let members = |pool: &Arc<Pool>| -> Vec<_> {
         let members = rosters.get(&pool.name).into_iter().flat_map(|roster| roster.states());
         let subject = |(wanted, member, _): (&crate::pool::Wanted, &Arc<crate::pool::Member>, _)| {
-            let subject = (Arc::clone(&pool.name), Arc::clone(&wanted.id), wanted.address);
+            let subject = (Arc::clone(&pool.name), Arc::clone(&wanted.id), wanted.address.clone());
             (subject, (pool.config.check.clone(), member.origin.clone()))
         };
         members.map(subject).collect()
@@ -140,16 +122,15 @@ fn subjects(balancer: &Balancer) -> HashMap<Subject, (CheckConfig, Origin)> {
     checked.flat_map(members).collect()
 }
 
-fn tell(balancer: &Balancer, (pool, member, address): &Subject, good: bool) {
-    let mut rosters = balancer.rosters();
+fn tell(pools: &Pools, (pool, member, address): &Subject, good: bool) {
+    let mut rosters = pools.rosters();
     let Some(roster) = rosters.get_mut(pool) else { return };
     let before = roster.passes(member);
-    let event = roster.checked(member, *address, good, clock::now());
+    let event = roster.checked(member, address, good, clock::now());
     if before != roster.passes(member) {
-        balancer.news.notify_one();
+        pools.news.notify_one();
     }
-    let table = balancer.table.load();
-    if let (Some(event), Some(pool)) = (event, table.pool(pool)) {
+    if let (Some(event), Some(pool)) = (event, pools.list().iter().find(|it| it.name == *pool)) {
         pool.telemetry.member(member, &event);
     }
 }
@@ -159,7 +140,10 @@ async fn is_good(check: &CheckConfig, origin: &Origin) -> bool {
     let asked = async {
         match check.kind {
             CheckKind::Off => true,
-            CheckKind::Tcp => tokio::net::TcpStream::connect(origin.address()).await.is_ok(),
+            CheckKind::Tcp => match origin.address() {
+                Address::Tcp(address) => tokio::net::TcpStream::connect(address).await.is_ok(),
+                Address::Unix(path) => tokio::net::UnixStream::connect(path).await.is_ok(),
+            },
             CheckKind::Http => answers(check, origin, limit).await,
         }
     };
@@ -169,7 +153,7 @@ async fn is_good(check: &CheckConfig, origin: &Origin) -> bool {
 /// RFC 9110 section 15: 2xx and 3xx say that it works.
 async fn answers(check: &CheckConfig, origin: &Origin, limit: Duration) -> bool {
     let timeouts = Timeouts { connect: limit, first_byte: limit, idle: limit, total: Some(limit) };
-    let lines = b"user-agent: standfast-balancer\r\n";
+    let lines = b"user-agent: standfast-check\r\n";
     let request = FetchRequest {
         method: "GET",
         target: &check.path,
@@ -205,8 +189,8 @@ mod tests {
     use super::*;
 
     fn subject(name: &str) -> (Subject, (CheckConfig, Origin)) {
-        let address = ([127, 0, 0, 1], 80).into();
-        (("pool".into(), name.into(), address), (CheckConfig::default(), Origin::http1(address)))
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 80));
+        (("pool".into(), name.into(), address.into()), (CheckConfig::default(), Origin::http1(address)))
     }
 
     fn names(schedule: &mut Schedule, now: Instant) -> Vec<String> {

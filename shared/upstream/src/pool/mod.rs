@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use clock::WallMs;
-use http_support::gateway::Timeouts;
+use http_support::gateway::{ClientTls, Timeouts};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -25,9 +25,13 @@ pub use snapshot::{Member, Snapshot, State};
 
 /// A pool. What is in flight in it, its turn and its queue outlive every snapshot.
 pub struct Pool {
-    pub(crate) name: Arc<str>,
-    pub(crate) config: PoolConfig,
-    pub(crate) timeouts: Timeouts,
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// As it is configured.
+    pub config: PoolConfig,
+    /// How long a member may take.
+    pub timeouts: Timeouts,
+    pub(crate) tls: Option<Arc<ClientTls>>,
     pub(crate) key: Key,
     pub(crate) telemetry: PoolTelemetry,
     common: Arc<Common>,
@@ -45,7 +49,7 @@ struct Queue {
 }
 
 /// What a choice is made for.
-pub(crate) struct Wish<'a> {
+pub struct Wish<'a> {
     /// Hash of what the request is recognised by.
     pub key: u64,
     /// Hash of the client: decides about the canary.
@@ -61,7 +65,7 @@ pub(crate) struct Wish<'a> {
 }
 
 /// Members tried for one request.
-pub(crate) type Tried = SmallVec<[Arc<Member>; 2]>;
+pub type Tried = SmallVec<[Arc<Member>; 2]>;
 
 /// Why no member was chosen. Closed: shared by answers, metrics and tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +97,8 @@ impl Refused {
 }
 
 /// A place at a member, given back when dropped.
-pub(crate) struct Place<'p> {
+pub struct Place<'p> {
+    /// Where.
     pub member: Arc<Member>,
     pool: &'p Pool,
 }
@@ -117,14 +122,28 @@ fn touch(snapshot: &Snapshot, member: &Member) {
     }
 }
 
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Pool {
-    pub(crate) fn new(name: &str, config: PoolConfig, key: Key, suspicion: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        tier: &'static str,
+        name: &str,
+        config: PoolConfig,
+        key: Key,
+        suspicion: Arc<Notify>,
+        tls: Option<Arc<ClientTls>>,
+    ) -> Self {
         Self {
             name: name.into(),
+            tls,
             timeouts: config.timeouts.timeouts(),
             config,
             key,
-            telemetry: PoolTelemetry::of(name),
+            telemetry: PoolTelemetry::of(tier, name),
             common: Arc::default(),
             snapshot: Arc::default(),
             queue: Arc::default(),
@@ -133,8 +152,9 @@ impl Pool {
     }
 
     /// The same pool under another configuration: what is in flight stays counted, members stay known.
-    pub(crate) fn reconfigured(&self, config: PoolConfig) -> Self {
+    pub(crate) fn reconfigured(&self, config: PoolConfig, tls: Option<Arc<ClientTls>>) -> Self {
         Self {
+            tls,
             name: Arc::clone(&self.name),
             timeouts: config.timeouts.timeouts(),
             config,
@@ -170,12 +190,16 @@ impl Pool {
     }
 
     /// Whether a member is there that is not among `tried`.
-    pub(crate) fn has_another(&self, tried: usize) -> bool {
+    #[must_use]
+    pub fn has_another(&self, tried: usize) -> bool {
         self.snapshot.load().len() > tried + 1
     }
 
     /// Chooses a member and takes a place there; waits for one, within bounds, while all are full.
-    pub(crate) async fn place(&self, wish: &mut Wish<'_>) -> Result<Place<'_>, Refused> {
+    ///
+    /// # Errors
+    /// Nobody can be asked now.
+    pub async fn place(&self, wish: &mut Wish<'_>) -> Result<Place<'_>, Refused> {
         match self.try_place(wish) {
             // Boxed: it is rare, and its size would be carried by every connection.
             Err(Refused::Full) => Box::pin(self.wait_for_place(wish)).await,
@@ -245,12 +269,27 @@ impl Pool {
     }
 
     /// The member answered.
-    pub(crate) fn succeeded(&self, member: &Member, took: Duration, now: Instant) {
+    pub fn succeeded(&self, member: &Member, took: Duration, now: Instant) {
         member.vitals.succeeded(took, now);
     }
 
+    /// A request or connection was taken for it.
+    pub fn took_one(&self) {
+        self.telemetry.requests.inc();
+    }
+
+    /// A request was sent again to another member.
+    pub fn tries_again(&self) {
+        self.telemetry.retries.inc();
+    }
+
+    /// No member was there to ask.
+    pub fn refuses(&self, refused: Refused) {
+        self.telemetry.refused(refused);
+    }
+
     /// It did not, or only to say that it cannot; the membership looks whether that was once too often.
-    pub(crate) fn failed(&self, member: &Member, penalty: Duration, now: Instant) {
+    pub fn failed(&self, member: &Member, penalty: Duration, now: Instant) {
         member.vitals.failed(penalty, now);
         self.telemetry.failures.inc();
         self.suspicion.notify_one();
@@ -301,7 +340,8 @@ impl Drop for Waiting<'_> {
 }
 
 /// Hash of a client's address. Of IPv6 the network: one host has a whole /64 to call from.
-pub(crate) fn client_key(address: IpAddr) -> u64 {
+#[must_use]
+pub fn client_key(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => hash(&v4.octets()),
         IpAddr::V6(v6) => hash(&v6.octets()[..8]),

@@ -9,11 +9,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clock::WallMs;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 
 /// Shortest secret that is taken, bytes.
-pub const SECRET_BYTES_MIN: usize = 16;
+const SECRET_BYTES_MIN: usize = 16;
 
 const VERSION: u8 = 1;
 const SIGNED: usize = 1 + 8 + 8;
@@ -31,10 +33,22 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// From a secret of any length; see [`SECRET_BYTES_MIN`].
+    /// From a secret of any length.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes keys of any length"))
+    }
+
+    /// From a file with a secret.
+    ///
+    /// # Errors
+    /// It cannot be read, or the secret is shorter than [`SECRET_BYTES_MIN`].
+    pub fn from_file(path: &Path) -> io::Result<Self> {
+        let secret = std::fs::read(path)?;
+        if secret.trim_ascii().len() < SECRET_BYTES_MIN {
+            return Err(io::Error::other(format!("a secret has at least {SECRET_BYTES_MIN} bytes")));
+        }
+        Ok(Self::new(secret.trim_ascii()))
     }
 
     /// A key that nobody else has and that ends with the process.

@@ -1,6 +1,9 @@
 //! One pool: its members, how it chooses, and when it gives up on one.
 
-use std::collections::BTreeMap;
+mod check;
+mod member;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_support::gateway::Timeouts;
@@ -8,16 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::EjectionRules;
 use crate::pick::Algorithm;
+use crate::tls::TlsConfig;
 
-/// `[balancer.pool]` and `[balancer.pools.<name>]`.
+pub use check::is_name;
+pub use member::MemberConfig;
+pub(crate) use member::weight;
+
+/// `[balancer.pool]`, `[balancer.pools.<name>]` and `[web.pools.<name>]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolConfig {
     /// Tiers whose instances are its members; the first tier with an instance is taken. Default of `[balancer.pool]`: `web`, else
     /// `app`; of others: none.
     pub tiers: Vec<String>,
-    /// Further members.
+    /// Further members, by URL or as tables.
+    #[serde(alias = "urls")] // as web's pools called them
     pub members: Vec<MemberConfig>,
+    /// Certificates of `https://` members.
+    pub tls: TlsConfig,
+    /// The programs of `fastcgi` members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fastcgi: Option<FastCgiConfig>,
     /// `round-robin`, `weighted`, `least-connections`, `ip-hash`, `two-choices`, `ewma` or `consistent-hash`.
     pub algorithm: Algorithm,
     /// What `consistent-hash` recognises a request by: `client`, `host`, `path`, `header:<name>` or `cookie:<name>`.
@@ -52,6 +66,8 @@ impl Default for PoolConfig {
         Self {
             tiers: Vec::new(),
             members: Vec::new(),
+            tls: TlsConfig::default(),
+            fastcgi: None,
             algorithm: Algorithm::TwoChoices,
             hash_by: HashBy::Client,
             hash_bound_percent: 125,
@@ -75,30 +91,23 @@ impl PoolConfig {
         // A field or a cookie may be missing; then it is the client again.
         let hashed = self.algorithm == Algorithm::ConsistentHash
             && !matches!(self.hash_by, HashBy::Host | HashBy::Path);
-        by_client || hashed || self.algorithm == Algorithm::IpHash
+        by_client || hashed || self.algorithm == Algorithm::IpHash || self.fastcgi.is_some()
     }
 }
 
-/// `members` of a pool.
+/// `fastcgi` of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MemberConfig {
-    /// `host:port`. A name is looked up, and again each minute.
-    pub address: String,
-    /// Share relative to the others, 1 to 1,000. Default 100.
-    #[serde(default = "weight")]
-    pub weight: u32,
-    /// Speak HTTP/2 to it by prior knowledge. Default: HTTP/1.1.
-    #[serde(default)]
-    pub h2c: bool,
-    /// Labels, for `canary`.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
+pub struct FastCgiConfig {
+    /// The directory of the application, as its server sees it.
+    pub root: PathBuf,
+    /// The program that answers for directories and for paths that name no program; its ending is that of all programs.
+    #[serde(default = "index")]
+    pub index: String,
 }
 
-/// Weight of a member that says nothing of it.
-pub(crate) const fn weight() -> u32 {
-    100
+fn index() -> String {
+    "index.php".to_owned()
 }
 
 /// What a consistent hash recognises a request by.

@@ -2,17 +2,17 @@
 //! what time it is. The membership keeps one per pool and publishes its snapshots.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_support::gateway::{Origin, OriginLimits, Protocol};
+use http_support::gateway::{Address, ClientTls, FastCgiRoot, Origin, OriginLimits, Protocol};
 
 use super::snapshot::{Member, Snapshot, State};
 use crate::config::PoolConfig;
 use crate::health::{Cause, Ejection, Probe, may_eject, panics, ramp};
 use crate::pick::Common;
 use crate::sticky::Key;
+use crate::url::Scheme;
 use crate::vitals::Vitals;
 
 /// Whoever was away for less than this comes back to its full share at once: its caches are warm.
@@ -35,9 +35,11 @@ pub struct Wanted {
     /// Unique in the pool.
     pub id: Arc<str>,
     /// Where it is.
-    pub address: SocketAddr,
-    /// HTTP/2 by prior knowledge.
-    pub h2c: bool,
+    pub address: Address,
+    /// What it speaks.
+    pub scheme: Scheme,
+    /// The name that its certificate must be valid for, if it speaks TLS.
+    pub host: Arc<str>,
     /// Share relative to the others.
     pub weight: u32,
     /// Labels and facts.
@@ -69,6 +71,7 @@ pub enum Event {
 pub struct Roster {
     config: PoolConfig,
     key: Key,
+    tls: Option<Arc<ClientTls>>,
     records: BTreeMap<Arc<str>, Record>,
 }
 
@@ -99,22 +102,23 @@ impl Record {
 type Events = Vec<(Arc<str>, Event)>;
 
 impl Roster {
-    /// Without members.
+    /// Without members. `tls` is for those that speak it.
     #[must_use]
-    pub fn new(config: PoolConfig, key: Key) -> Self {
-        Self { config, key, records: BTreeMap::new() }
+    pub fn new(config: PoolConfig, key: Key, tls: Option<Arc<ClientTls>>) -> Self {
+        Self { config, key, tls, records: BTreeMap::new() }
     }
 
     /// Goes on under another configuration: whoever stays keeps its counters.
-    pub fn reconfigure(&mut self, config: PoolConfig) {
+    pub fn reconfigure(&mut self, config: PoolConfig, tls: Option<Arc<ClientTls>>) {
         let same_probe = self.config.check == config.check;
-        self.config = config;
+        (self.config, self.tls) = (config, tls);
         for record in self.records.values_mut() {
             if !same_probe {
                 record.probe = Probe::new(self.config.check.rise, self.config.check.fall);
             }
             let vitals = Arc::clone(&record.member.vitals);
-            record.member = Arc::new(member(&record.wanted, vitals, &self.config, &self.key));
+            record.member =
+                Arc::new(member(&record.wanted, vitals, &self.config, &self.key, self.tls.as_ref()));
         }
     }
 
@@ -151,7 +155,7 @@ impl Roster {
     }
 
     fn joined(&self, wanted: Wanted, now: Instant) -> Record {
-        let member = member(&wanted, Arc::new(Vitals::new(now)), &self.config, &self.key);
+        let member = member(&wanted, Arc::new(Vitals::new(now)), &self.config, &self.key, self.tls.as_ref());
         Record {
             wanted,
             member: Arc::new(member),
@@ -166,10 +170,10 @@ impl Roster {
         if wanted.standing == Standing::Draining && record.wanted.standing != Standing::Draining {
             events.push((Arc::clone(&wanted.id), Event::Draining));
         }
-        let moved = wanted.address != record.wanted.address || wanted.h2c != record.wanted.h2c;
+        let moved = wanted.address != record.wanted.address || wanted.scheme != record.wanted.scheme;
         if moved || wanted.labels != record.wanted.labels {
             let vitals = Arc::clone(&record.member.vitals);
-            record.member = Arc::new(member(&wanted, vitals, &self.config, &self.key));
+            record.member = Arc::new(member(&wanted, vitals, &self.config, &self.key, self.tls.as_ref()));
         }
         if moved {
             // Another process: what was held against the earlier one is not its fault.
@@ -182,8 +186,8 @@ impl Roster {
     }
 
     /// A check of `id` at `address` had this outcome.
-    pub fn checked(&mut self, id: &str, address: SocketAddr, good: bool, now: Instant) -> Option<Event> {
-        let record = self.records.get_mut(id).filter(|it| it.wanted.address == address)?;
+    pub fn checked(&mut self, id: &str, address: &Address, good: bool, now: Instant) -> Option<Event> {
+        let record = self.records.get_mut(id).filter(|it| it.wanted.address == *address)?;
         let first_and_good = good && record.probe.is_new();
         let passes = record.probe.record(good)?;
         self.note_usable(now);
@@ -268,7 +272,13 @@ impl Roster {
     }
 }
 
-fn member(wanted: &Wanted, vitals: Arc<Vitals>, config: &PoolConfig, key: &Key) -> Member {
+fn member(
+    wanted: &Wanted,
+    vitals: Arc<Vitals>,
+    config: &PoolConfig,
+    key: &Key,
+    tls: Option<&Arc<ClientTls>>,
+) -> Member {
     let limits = OriginLimits {
         connections_max: config.limit.requests_max as usize,
         // A place at the member is taken before a connection is asked for: nobody has to wait for one.
@@ -276,14 +286,29 @@ fn member(wanted: &Wanted, vitals: Arc<Vitals>, config: &PoolConfig, key: &Key) 
         idle_max: config.limit.idle_connections_max,
         idle_timeout: Duration::from_millis(config.limit.idle_connection_ms),
     };
-    let protocol = if wanted.h2c { Protocol::H2c } else { Protocol::Http1 };
     let is_canary = |it: &crate::config::CanaryConfig| wanted.labels.get(&it.label) == Some(&it.value);
     Member {
         id: Arc::clone(&wanted.id),
-        origin: Origin::new(wanted.address, protocol).with_limits(limits),
+        origin: Origin::new(wanted.address.clone(), protocol(wanted, config, tls)).with_limits(limits),
         tag: key.tag(&wanted.id),
         canary: config.canary.as_ref().is_some_and(is_canary),
         vitals,
+    }
+}
+
+fn protocol(wanted: &Wanted, config: &PoolConfig, tls: Option<&Arc<ClientTls>>) -> Protocol {
+    match (wanted.scheme, tls, &config.fastcgi) {
+        (Scheme::Https, Some(client), _) => {
+            let name = config.tls.name.as_deref().map_or_else(|| Arc::clone(&wanted.host), Arc::from);
+            Protocol::Tls { name, client: Arc::clone(client) }
+        }
+        (Scheme::FastCgi, _, Some(fastcgi)) => {
+            let root = FastCgiRoot { root: fastcgi.root.clone(), index: fastcgi.index.clone() };
+            Protocol::FastCgi(Arc::new(root))
+        }
+        (Scheme::H2c, ..) => Protocol::H2c,
+        // The check of the configuration refuses the other two without what they need.
+        (Scheme::Http | Scheme::Https | Scheme::FastCgi, ..) => Protocol::Http1,
     }
 }
 
@@ -293,11 +318,16 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn at(port: u16) -> Address {
+        std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()
+    }
+
     fn wanted(name: &str, standing: Standing) -> Wanted {
         Wanted {
             id: name.into(),
-            address: ([127, 0, 0, 1], 80).into(),
-            h2c: false,
+            address: at(80),
+            scheme: Scheme::Http,
+            host: "127.0.0.1".into(),
             weight: 100,
             labels: BTreeMap::new(),
             standing,
@@ -309,7 +339,7 @@ mod tests {
     }
 
     fn roster(names: &[&str], now: Instant) -> Roster {
-        let mut roster = Roster::new(PoolConfig::default(), Key::of_this_process());
+        let mut roster = Roster::new(PoolConfig::default(), Key::of_this_process(), None);
         let joined = roster.update(ready(names), now);
         assert!(joined.iter().all(|(_, event)| *event == Event::Joined));
         roster
@@ -374,7 +404,7 @@ mod tests {
         assert_eq!(asked(&roster, now).len(), 5);
         for name in &names[5..] {
             for _ in 0..3 {
-                roster.checked(name, ([127, 0, 0, 1], 80).into(), false, now);
+                roster.checked(name, &at(80), false, now);
             }
         }
         let (snapshot, _) = roster.snapshot(&Arc::default(), now);
@@ -385,13 +415,13 @@ mod tests {
     fn checks_take_down_and_bring_up_and_of_another_address_say_nothing() {
         let now = clock::now();
         let mut roster = roster(&["a", "b"], now);
-        let at = ([127, 0, 0, 1], 80).into();
-        assert_eq!(roster.checked("a", ([127, 0, 0, 1], 81).into(), false, now), None);
-        assert_eq!(roster.checked("a", at, true, now), None, "as was taken for granted");
-        assert_eq!(roster.checked("b", at, false, now), Some(Event::Down), "the first decides alone");
+        let at_80 = at(80);
+        assert_eq!(roster.checked("a", &at(81), false, now), None);
+        assert_eq!(roster.checked("a", &at_80, true, now), None, "as was taken for granted");
+        assert_eq!(roster.checked("b", &at_80, false, now), Some(Event::Down), "the first decides alone");
         assert_eq!(asked(&roster, now), ["a"]);
-        assert_eq!(roster.checked("b", at, true, now), None);
-        assert_eq!(roster.checked("b", at, true, now), Some(Event::Up));
+        assert_eq!(roster.checked("b", &at_80, true, now), None);
+        assert_eq!(roster.checked("b", &at_80, true, now), Some(Event::Up));
         assert_eq!(asked(&roster, now), ["a", "b"]);
     }
 
@@ -419,7 +449,7 @@ mod tests {
         roster.review(now);
         assert_eq!(asked(&roster, now), ["b"]);
         let mut moved = ready(&["a", "b"]);
-        moved[0].address = ([127, 0, 0, 1], 81).into();
+        moved[0].address = at(81);
         roster.update(moved, now);
         assert_eq!(asked(&roster, now), ["a", "b"]);
     }
