@@ -1,21 +1,35 @@
-//! How many jobs wait in each queue, and whether one more may.
+//! How many jobs wait in each queue, whether one more may, and whether a further name may.
 //!
 //! The counters are read from the database now and then and counted up in between by what this instance accepts.
 //! Counting inside the insert would be exact and would make each submit as slow as its queue is long; so a cap may
 //! be overshot by what all instances accept within one refresh.
+//!
+//! A name is in use while jobs wait under it or it has settings, and free again after. All clients share `queues_max`
+//! names, and one client cannot take them all: the second half is for those who opened few of them here.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http_support::Error;
-use jobstore::{Counts, DEFAULT_QUEUE, Queue};
+use jobstore::{DEFAULT_QUEUE, Queue};
+
+/// Once half of the names are in use, a client may open further ones while it has opened less than this share of all.
+const FEW_PER: usize = 100;
 
 /// Counters per queue.
 #[derive(Debug)]
 pub struct Backlog {
-    queues: Mutex<HashMap<String, Level>>,
+    queues: Mutex<Queues>,
     default_max: u64,
     names_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    levels: HashMap<String, Level>,
+    /// How many names in use each client has opened here.
+    opened: HashMap<IpAddr, usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +42,8 @@ struct Level {
     max: Option<u64>,
     /// It has settings.
     is_set: bool,
+    /// Who used the name here first, if it was not in use then.
+    opener: Option<IpAddr>,
 }
 
 /// What was accepted up to the moment a count began.
@@ -39,14 +55,14 @@ impl Backlog {
         Self { queues: Mutex::default(), default_max, names_max }
     }
 
-    /// Whether `n` more jobs may enter `queue`.
+    /// Whether `n` more jobs of `client` may enter `queue`.
     ///
     /// # Errors
     /// 429 + `Retry-After`.
-    pub fn admit(&self, queue: &str, n: u64) -> Result<(), Error> {
-        self.admit_name(queue)?;
-        let level = self.lock().get(queue).copied().unwrap_or_default();
-        let (waiting, max) = (level.counted + level.since, level.max.unwrap_or(self.default_max));
+    pub fn admit(&self, queue: &str, n: u64, client: IpAddr) -> Result<(), Error> {
+        self.admit_name(queue, client)?;
+        let level = self.level(queue);
+        let (waiting, max) = (level.waiting(), self.max_of(level));
         if waiting + n <= max {
             return Ok(());
         }
@@ -57,61 +73,119 @@ impl Backlog {
             .with("backlog_max", max))
     }
 
-    /// Whether the queue may have this name: one in use, or one more.
+    /// How many jobs may still enter a queue.
+    pub fn room(&self, queue: &str) -> u64 {
+        let level = self.level(queue);
+        self.max_of(level).saturating_sub(level.waiting())
+    }
+
+    /// Whether the queue may have this name: one in use, or one more, which is in use from now on until a count says
+    /// otherwise. So what is admitted and not yet stored counts too, however much of it there is.
     ///
     /// # Errors
     /// 429 + `Retry-After`.
-    pub fn admit_name(&self, queue: &str) -> Result<(), Error> {
-        let queues = self.lock();
-        // Whoever names no queue is never in the way of a cap on names: one client that uses them all up stops nobody else.
-        if queue == DEFAULT_QUEUE || queues.len() < self.names_max || queues.contains_key(queue) {
+    pub fn admit_name(&self, queue: &str, client: IpAddr) -> Result<(), Error> {
+        let mut queues = self.lock();
+        let (used, max, client) = (queues.levels.len(), self.names_max, network_of(client));
+        // Whoever names no queue is never in the way of a cap on names: clients that use them all up stop nobody else.
+        if queue == DEFAULT_QUEUE || queues.levels.contains_key(queue) {
             return Ok(());
         }
-        let max = self.names_max;
-        let detail = format!(
-            "{max} queues have waiting jobs or settings, and `queues_max` is {max}: {queue:?} would be one more"
-        );
-        Err(Error::too_many("too-many-queues", detail, 2).with("queue", queue).with("queues_max", max as u64))
+        let opened = queues.opened.get(&client).copied().unwrap_or(0);
+        let few = (max / FEW_PER).max(1);
+        let refused = if used >= max {
+            format!(
+                "{max} queues have waiting jobs or settings, and `queues_max` is {max}: {queue:?} would be one more"
+            )
+        } else if used >= max / 2 && opened >= few {
+            format!(
+                "more than half of the {max} names of queues (`queues_max`) are in use, {opened} of them opened by this \
+                 client: the others are for clients that opened less than {few}"
+            )
+        } else {
+            queues.levels.insert(queue.to_owned(), Level { opener: Some(client), ..Level::default() });
+            queues.opened.insert(client, opened + 1);
+            return Ok(());
+        };
+        Err(Error::too_many("too-many-queues", refused, 2)
+            .with("queue", queue)
+            .with("queues_max", max as u64))
     }
 
     /// `n` jobs of `queue` were stored.
     pub fn accepted(&self, queue: &str, n: u64) {
         let mut queues = self.lock();
-        match queues.get_mut(queue) {
+        match queues.levels.get_mut(queue) {
             Some(level) => level.since += n,
-            None => drop(queues.insert(queue.to_owned(), Level { since: n, ..Level::default() })),
+            None => drop(queues.levels.insert(queue.to_owned(), Level { since: n, ..Level::default() })),
         }
     }
 
     /// Whether anything was accepted since the last count.
     pub fn moved(&self) -> bool {
-        self.lock().values().any(|level| level.since > 0)
+        self.lock().levels.values().any(|level| level.since > 0)
     }
 
     /// To be taken before the database is asked to count.
     pub fn mark(&self) -> Mark {
-        Mark(self.lock().iter().map(|(queue, level)| (queue.clone(), level.since)).collect())
+        Mark(self.lock().levels.iter().map(|(queue, level)| (queue.clone(), level.since)).collect())
     }
 
-    /// Takes over a count: every queue that has jobs or settings. What was accepted while it ran may be in it or not: it
-    /// is counted on top, so that the error is on the safe side. A count that failed is not taken over: what is accepted
-    /// goes on being counted on top of the last one.
-    pub fn counted(&self, mark: &Mark, counts: &[(Queue, Counts)]) {
+    /// Takes over a count: every queue that has settings or jobs that wait, and how many. What was accepted while it ran
+    /// may be in it or not: it is counted on top, so that the error is on the safe side. A count that failed is not taken
+    /// over: what is accepted goes on being counted on top of the last one.
+    pub fn counted(&self, mark: &Mark, counts: &[(Queue, u64)]) {
         let mut queues = self.lock();
-        for (queue, level) in queues.iter_mut() {
+        for (queue, level) in &mut queues.levels {
             level.since -= mark.0.get(queue).copied().unwrap_or(0).min(level.since);
             (level.counted, level.max, level.is_set) = (0, None, false);
         }
-        for (queue, counts) in counts {
+        for (queue, waiting) in counts {
             let is_set = queue.paused || queue.concurrency.is_some() || queue.backlog_max.is_some();
-            let level = queues.entry(queue.name.clone()).or_default();
-            (level.counted, level.max, level.is_set) = (counts.backlog(), queue.backlog_max, is_set);
+            if is_set || *waiting > 0 {
+                let level = queues.levels.entry(queue.name.clone()).or_default();
+                (level.counted, level.max, level.is_set) = (*waiting, queue.backlog_max, is_set);
+            }
         }
-        queues.retain(|_, level| level.counted > 0 || level.since > 0 || level.is_set);
+        // A name that was admitted while the count ran may be about to be stored.
+        let in_use = |queue: &String, level: &Level| {
+            level.waiting() > 0 || level.is_set || !mark.0.contains_key(queue)
+        };
+        queues.levels.retain(|queue, level| in_use(queue, level));
+        let mut opened = HashMap::new();
+        for opener in queues.levels.values().filter_map(|level| level.opener) {
+            *opened.entry(opener).or_default() += 1;
+        }
+        queues.opened = opened;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Level>> {
+    fn level(&self, queue: &str) -> Level {
+        self.lock().levels.get(queue).copied().unwrap_or_default()
+    }
+
+    fn max_of(&self, level: Level) -> u64 {
+        level.max.unwrap_or(self.default_max)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Level {
+    fn waiting(&self) -> u64 {
+        self.counted + self.since
+    }
+}
+
+/// One client has all addresses of its /64 (RFC 6177), and one of version 4.
+fn network_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        version_4 => version_4,
     }
 }
 
@@ -119,51 +193,86 @@ impl Backlog {
 mod tests {
     use super::*;
 
-    fn waiting(name: &str, counts: Counts) -> (Queue, Counts) {
-        (Queue { name: name.into(), ..Queue::default() }, counts)
+    fn waiting(name: &str, n: u64) -> (Queue, u64) {
+        (Queue { name: name.into(), ..Queue::default() }, n)
     }
+
+    fn client(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_full_queue_refuses_until_a_count_says_otherwise() {
-        let backlog = Backlog::new(3, 9);
+        let backlog = Backlog::new(3, 99);
         let mail = Queue { name: "mail".into(), backlog_max: Some(1), ..Queue::default() };
-        assert!(backlog.admit("a", 3).is_ok() && backlog.admit("a", 4).is_err());
+        assert!(backlog.admit("a", 3, A).is_ok() && backlog.admit("a", 4, A).is_err());
         backlog.accepted("a", 2);
         let mark = backlog.mark();
         backlog.accepted("a", 1); // while the database counts
-        let counts = [
-            waiting("a", Counts { available: 1, retryable: 1, ..Counts::default() }),
-            (mail, Counts::default()),
-        ];
-        backlog.counted(&mark, &counts);
-        assert_eq!(backlog.admit("a", 1).unwrap_err().problem().status, 429, "2 counted and 1 since");
-        assert!(backlog.admit("mail", 1).is_ok() && backlog.admit("mail", 2).is_err(), "its own cap");
+        backlog.counted(&mark, &[waiting("a", 2), (mail, 0)]);
+        assert_eq!(backlog.admit("a", 1, A).unwrap_err().problem().status, 429, "2 counted and 1 since");
+        assert_eq!((backlog.room("a"), backlog.room("mail"), backlog.room("new")), (0, 1, 3));
+        assert!(backlog.admit("mail", 1, A).is_ok() && backlog.admit("mail", 2, A).is_err(), "its own cap");
         backlog.counted(&backlog.mark(), &[]);
-        assert!(backlog.admit("a", 3).is_ok() && !backlog.moved());
+        assert!(backlog.admit("a", 3, A).is_ok() && !backlog.moved());
     }
 
     /// 10,500 names in one bulk call: lists of queues failed, and with them every cap and `/readyz`.
     #[test]
     fn names_in_use_have_a_cap_and_a_name_that_is_free_again_makes_room() {
-        let backlog = Backlog::new(9, 2);
-        backlog.accepted("a", 1);
-        backlog.counted(&backlog.mark(), &[waiting("b", Counts { scheduled: 1, ..Counts::default() })]);
-        backlog.accepted("a", 1);
-        let refused = backlog.admit("c", 1).unwrap_err();
+        let backlog = Backlog::new(9, 4);
+        for n in 0..4 {
+            assert!(backlog.admit(&format!("q{n}"), 1, client(n)).is_ok());
+        }
+        let refused = backlog.admit("c", 1, client(9)).unwrap_err();
         assert_eq!(
             (refused.problem().status, refused.problem().kind.ends_with("too-many-queues")),
             (429, true)
         );
         assert!(
-            backlog.admit(DEFAULT_QUEUE, 1).is_ok(),
+            backlog.admit(DEFAULT_QUEUE, 1, A).is_ok(),
             "who names no queue is not stopped by those who name many"
         );
-        assert!(
-            backlog.admit_name("c").is_err()
-                && backlog.admit("a", 1).is_ok()
-                && backlog.admit("b", 1).is_ok()
-        );
-        backlog.counted(&backlog.mark(), &[waiting("a", Counts { running: 1, ..Counts::default() })]);
-        assert!(backlog.admit("c", 1).is_ok());
+        assert!(backlog.admit_name("c", A).is_err() && backlog.admit("q1", 1, A).is_ok());
+        backlog.accepted("q2", 1);
+        let mark = backlog.mark();
+        backlog.counted(&mark, &[waiting("q1", 1), waiting("only running", 0)]);
+        assert!(backlog.admit("c", 1, A).is_ok(), "of four names one is left");
+    }
+
+    /// One client could use up the names of all: by jobs, by pausing what nobody uses, and by one bulk request before
+    /// anything of it was stored.
+    #[test]
+    fn one_client_cannot_take_the_names_of_the_others() {
+        let backlog = Backlog::new(9, 1_000);
+        let open = |name: String, who: IpAddr| backlog.admit_name(&name, who).is_ok();
+        let taken = (0..2_000).filter(|n| open(format!("greedy-{n}"), client(1))).count();
+        assert_eq!(taken, 500, "while there is room for everybody, nobody is refused");
+        assert!(open("greedy-7".into(), client(1)), "what it has it may go on using");
+        for who in 2..=9 {
+            let few = (0..20).filter(|n| open(format!("modest-{who}-{n}"), client(who))).count();
+            assert_eq!(few, 10);
+        }
+        // From one network of version 6 all addresses are one client; a mapped one is one of version 4.
+        let six = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, n]);
+        assert_eq!((0..20).filter(|n| open(format!("six-{n}"), six(*n))).count(), 10);
+        assert!(!open("mapped".into(), "::ffff:192.0.2.1".parse().unwrap()));
+        // What is given back may be taken again, by anybody: half of the names are free then.
+        backlog.counted(&backlog.mark(), &[]);
+        assert!(open("again".into(), client(1)));
+    }
+
+    /// A name that was admitted while the database counted was forgotten by that count before it was stored.
+    #[test]
+    fn a_count_forgets_no_name_that_is_about_to_be_stored() {
+        let backlog = Backlog::new(9, 2);
+        let mark = backlog.mark();
+        assert!(backlog.admit_name("a", client(1)).is_ok() && backlog.admit_name("b", client(2)).is_ok());
+        backlog.counted(&mark, &[]);
+        assert!(backlog.admit_name("c", client(3)).is_err(), "both are in use");
+        backlog.counted(&backlog.mark(), &[]);
+        assert!(backlog.admit_name("c", client(3)).is_ok(), "nothing came of them");
     }
 }

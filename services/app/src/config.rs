@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of an app instance. Every key has a default.
@@ -37,9 +38,13 @@ pub struct Config {
     pub bulk_outcomes_bytes_max: usize,
     /// Jobs that may wait in a queue that has no `backlog_max` of its own, 1 or more; beyond: 429.
     pub backlog_max: u64,
-    /// Queues that may have waiting jobs or settings at once, 10 to 100,000; beyond: 429 for a further name. What one refresh
-    /// of the counters lets through may overshoot it. More names: each count and each page of queues takes longer.
+    /// Queues that may have waiting jobs or settings at once, 10 to 100,000; beyond: 429 for a further name. The second half
+    /// is for clients that opened less than a hundredth of them, so that none can take them all. What all instances accept
+    /// in one refresh of the counters may overshoot it. More names: each count and each page of queues takes longer.
     pub queues_max: usize,
+    /// Proxies in front whose `X-Forwarded-For` is believed: who the client is, which `queues_max` counts by, is then what
+    /// they say. Others are their own client.
+    pub trusted_proxies: Vec<IpNet>,
     /// How old the backlog counters may be while jobs come in, milliseconds, 100 to 60,000: a queue may overshoot
     /// its cap by what all app instances accept in this time.
     pub backlog_refresh_ms: u64,
@@ -66,6 +71,10 @@ impl Default for Config {
             bulk_outcomes_bytes_max: 8 << 20,
             backlog_max: 1_000_000,
             queues_max: 10_000,
+            trusted_proxies: vec![
+                "127.0.0.0/8".parse().expect("a network"),
+                "::1/128".parse().expect("a network"),
+            ],
             backlog_refresh_ms: 1_000,
             idempotency_keep_h: 24,
             delay_max_days: 366,

@@ -4,7 +4,6 @@ use bus::Bus;
 use dbclient::Database;
 use discovery::Registry;
 use http_support::{BindError, Listener};
-use jobstore::Store;
 use supervision::{Env, PoolSize};
 
 use crate::config::{Config, ConfigError};
@@ -37,6 +36,6 @@ pub fn env(
     let listener = Listener::bind(config.listen)?;
     let workers = PoolSize("http", config.http_workers);
     let database = database.with_deadline(attempt_deadline(&config));
-    let app = App::new(config, listener.clone(), Store::new(database), bus, registry);
+    let app = App::new(config, listener.clone(), database, bus, registry);
     Ok((Env::new().with(app).with(workers), listener))
 }

@@ -58,22 +58,22 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/v1/jobs"                       read::list,        [200],                          "List jobs, newest first";
     POST   "/v1/jobs:bulk"                  bulk::many,        [200, 415, 429],                "Submit many jobs: NDJSON in, an outcome a line out";
     POST   "/v1/jobs/{id}:cancel"           control::cancel,   [200, 202, 404, 409],           "Cancel a job; 202 while its worker is asked to stop";
-    POST   "/v1/jobs/{id}:retry"            control::retry,    [200, 404, 409],                "Run a waiting or given-up job now";
-    POST   "/v1/jobs/{id}:replay"           control::replay,   [200, 404, 409],                "Run a finished job again from the start";
+    POST   "/v1/jobs/{id}:retry"            control::retry,    [200, 404, 409, 429],           "Run a waiting or given-up job now";
+    POST   "/v1/jobs/{id}:replay"           control::replay,   [200, 404, 409, 429],           "Run a finished job again from the start";
     GET    "/v1/jobs/{id}"                  read::one,         [200, 304, 404],                "One job; `Prefer: wait=N` waits for its end";
     GET    "/v1/jobs/{id}/events"           events::stream,    [200, 204, 404],                "Every change of a job, as server-sent events";
     GET    "/v1/jobs/{id}/attempts"         read::attempts,    [200, 404],                     "Attempts of a job, with reasons";
     GET    "/v1/jobs/{id}/why"              read::why,         [200, 404],                     "What a job waits for";
     GET    "/v1/jobs/{id}/logs"             front::reserved,   [501],                          "Reserved: log lines of a job";
     GET    "/v1/queues"                     queues::list,      [200],                          "Every queue that has settings or jobs";
-    POST   "/v1/queues/{queue}:pause"       queues::pause,     [200],                          "Claim nothing more from a queue";
+    POST   "/v1/queues/{queue}:pause"       queues::pause,     [200, 429],                     "Claim nothing more from a queue";
     POST   "/v1/queues/{queue}:resume"      queues::resume,    [200],                          "Claim from a queue again";
     GET    "/v1/queues/{queue}"             queues::get,       [200],                          "Settings and counts of a queue";
-    PUT    "/v1/queues/{queue}"             queues::put,       [200, 413, 415, 422],           "Set all settings of a queue";
-    PATCH  "/v1/queues/{queue}"             queues::patch,     [200, 413, 415, 422],           "Change some settings of a queue";
+    PUT    "/v1/queues/{queue}"             queues::put,       [200, 413, 415, 422, 429],      "Set all settings of a queue";
+    PATCH  "/v1/queues/{queue}"             queues::patch,     [200, 413, 415, 422, 429],      "Change some settings of a queue";
     DELETE "/v1/queues/{queue}"             queues::delete,    [204, 404],                     "Forget a queue's settings";
     GET    "/v1/queues/{queue}/dead"        read::dead,        [200],                          "Discarded jobs of a queue";
-    POST   "/v1/queues/{queue}/dead:redrive" control::redrive, [200, 413, 415, 422],           "Replay discarded jobs, oldest first";
+    POST   "/v1/queues/{queue}/dead:redrive" control::redrive, [200, 413, 415, 422, 429],      "Replay discarded jobs, oldest first";
     POST   "/v1/queues/{queue}/leases"      front::reserved,   [501],                          "Reserved: lease jobs to a pull worker";
     POST   "/v1/leases/{token}:heartbeat"   front::reserved,   [501],                          "Reserved: prolong a lease";
     POST   "/v1/leases/{token}:complete"    front::reserved,   [501],                          "Reserved: complete a leased job";
@@ -85,7 +85,7 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/v1/schedules/{id}/next"        front::reserved,   [501],                          "Reserved: the next runs of a schedule";
     GET    "/v1/openapi.json"               front::openapi,    [200],                          "This document";
     GET    "/healthz"                       front::healthz,    [200],                          "This process answers";
-    GET    "/readyz"                        front::readyz,     [200],                          "Jobs can be taken: the database is reachable";
+    GET    "/readyz"                        front::readyz,     [200],                          "Jobs can be taken and read; `?reads`: read";
     GET    "/"                              front::welcome,    [200],                          "What this is and where to look next";
 };
 

@@ -1,13 +1,17 @@
 //! What every HTTP worker of an instance shares.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::dev::Payload;
+use actix_web::http::header::HeaderValue;
 use bus::Bus;
+use dbclient::Database;
 use discovery::Registry;
+use http_support::wire::client_of_list;
 use http_support::{Limits, Listener};
 use supervision::Life;
 use tokio::sync::Semaphore;
@@ -23,7 +27,7 @@ use crate::submission::Rules;
 use crate::wake::Wakes;
 
 /// The jobs table.
-pub type Jobs = jobstore::Store<dbclient::Database>;
+pub type Jobs = jobstore::Store<Database>;
 
 /// One instance. Lives in its `Env`; nothing here is worth keeping over the end of the process.
 pub struct App {
@@ -32,6 +36,8 @@ pub struct App {
     pub rules: Rules,
     pub listener: Listener,
     pub jobs: Jobs,
+    /// The same database, to be asked how it is.
+    pub database: Database,
     pub bus: Bus,
     pub registry: Registry,
     pub changes: Arc<Changes>,
@@ -44,7 +50,7 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(config: Config, listener: Listener, jobs: Jobs, bus: Bus, registry: Registry) -> Self {
+    pub fn new(config: Config, listener: Listener, database: Database, bus: Bus, registry: Registry) -> Self {
         let limits = Limits {
             connections_max: config.connections_max,
             body_bytes_max: config.job_bytes_max,
@@ -55,7 +61,8 @@ impl App {
             limits,
             rules: Rules::new(&config),
             listener,
-            jobs,
+            jobs: Jobs::new(database.clone()),
+            database,
             bus,
             registry,
             changes: Changes::new(config.waiters_max),
@@ -67,6 +74,16 @@ impl App {
             bulk_slots: Arc::new(Semaphore::new(config.bulk_streams_max)),
             config,
         }
+    }
+
+    /// Who sent a request: an address that a trusted proxy names, or the peer.
+    pub fn client_of(&self, request: &HttpRequest) -> IpAddr {
+        let peer =
+            request.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
+        let lines: Vec<&[u8]> =
+            request.headers().get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect();
+        let trusted = |address: IpAddr| self.config.trusted_proxies.iter().any(|net| net.contains(&address));
+        client_of_list(lines, peer, trusted)
     }
 
     /// How long a request may wait for a job, given what it asked for.

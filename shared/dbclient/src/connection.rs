@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use messages::sql::{KEY_HEADER, OFFSET_HEADER};
 use tokio::net::TcpStream;
@@ -67,6 +67,24 @@ pub(crate) async fn post(
     after: Option<&str>,
     body: Bytes,
 ) -> Result<Answer, Lost> {
+    exchange(to, Method::POST, target, after, body).await
+}
+
+/// Asks a replica for something that is no SQL; otherwise as [`post`].
+///
+/// # Errors
+/// See [`Lost`].
+pub(crate) async fn get(from: &Endpoint, target: &str) -> Result<Answer, Lost> {
+    exchange(from, Method::GET, target, None, Bytes::new()).await
+}
+
+async fn exchange(
+    to: &Endpoint,
+    method: Method,
+    target: &str,
+    after: Option<&str>,
+    body: Bytes,
+) -> Result<Answer, Lost> {
     let base = &*to.url;
     let authority = base.strip_prefix("http://").unwrap_or(base).trim_end_matches('/');
     loop {
@@ -74,8 +92,8 @@ pub(crate) async fn post(
             Some(sender) => (sender, true),
             None => (connect(authority).await.ok_or(Lost::NothingSent)?, false),
         };
-        let mut request =
-            Request::post(target).header(HOST, authority).header(CONTENT_TYPE, "application/json");
+        let mut request = Request::builder().method(&method).uri(target);
+        request = request.header(HOST, authority).header(CONTENT_TYPE, "application/json");
         if let Some(key) = &to.key {
             request = request.header(KEY_HEADER, key.expose());
         }

@@ -98,6 +98,13 @@ impl Dispatcher {
         self.reads.try_send(read).map_err(full)
     }
 
+    /// The replicas known now, the primary before the others.
+    pub(crate) fn primary_first(&self) -> Vec<Endpoint> {
+        let mut all = self.worker.source.endpoints();
+        all.sort_by_key(|endpoint| !endpoint.primary);
+        all
+    }
+
     /// A place for a call from this thread, if it can send anything.
     fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
         tokio::runtime::Handle::try_current().ok()?;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use messages::problem::Problem;
 use messages::sql::Level;
 
+use crate::Readiness;
 use crate::connection::{self, Answer, Lost};
 use crate::endpoints::Endpoint;
 use crate::error::DbError;
@@ -48,6 +49,13 @@ pub(crate) async fn query(
         Level::Strong => "/db/query?level=strong",
     };
     send(to, target, after, body, timeout).await
+}
+
+/// What a replica says that works; nothing if it does not answer that.
+pub(crate) async fn readiness(from: &Endpoint, timeout: Duration) -> Option<Readiness> {
+    let answer = tokio::time::timeout(timeout, connection::get(from, "/readyz?writes")).await.ok()?.ok()?;
+    // Not ready is 503, with the same members.
+    serde_json::from_slice(&answer.body).ok()
 }
 
 async fn send(to: &Endpoint, target: &str, after: Option<&str>, body: Bytes, timeout: Duration) -> Ended {

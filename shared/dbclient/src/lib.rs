@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use messages::sql::{Level, Outcome, Statement};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -78,6 +79,20 @@ pub struct Rows {
     pub values: Vec<Vec<Value>>,
     /// Position in the database's history at which it was read, at the least.
     pub offset: String,
+}
+
+/// When it makes sense to ask again what no replica has answered.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What a replica says of the database: reads at that replica, writes at whoever takes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Readiness {
+    /// It answers reads.
+    pub reads: bool,
+    /// Some replica takes writes, and they are on their disks.
+    pub writes: bool,
+    /// What does not work.
+    pub why: Option<String>,
 }
 
 /// A client. Clones share its connections and its queue.
@@ -141,6 +156,27 @@ impl Database {
         let bytes = 0; // it travels alone
         self.dispatcher.write_patiently(Write { statements, bytes, deadline, reply }, patience).await;
         answer.await.unwrap_or(Err(DbError::Unknown))
+    }
+
+    /// Asks the replicas in turn, the primary first, what works. One that says of itself that nothing does is an answer
+    /// only if none says better; one that knows no such question (an earlier version) is passed over.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] if none answers before the deadline.
+    pub async fn readiness(&self) -> Result<Readiness, DbError> {
+        let deadline = clock::now() + self.deadline;
+        let mut best = None::<Readiness>;
+        for endpoint in self.dispatcher.primary_first() {
+            let left = deadline.saturating_duration_since(clock::now());
+            let Some(said) = http::readiness(&endpoint, left.min(self.deadline / 2)).await else { continue };
+            if said.writes {
+                return Ok(said);
+            }
+            if best.as_ref().is_none_or(|best| said.reads && !best.reads) {
+                best = Some(said);
+            }
+        }
+        best.ok_or(DbError::Unavailable(ASK_AGAIN))
     }
 
     /// Reads. `after` is an offset that the answer must not be older than, for [`Level::Session`].

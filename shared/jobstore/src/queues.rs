@@ -60,7 +60,8 @@ impl<D: Sql> Store<D> {
         self.db.query(statement, level, after).await?.values.first().map(|values| queue(values)).transpose()
     }
 
-    /// Stores a queue's settings, whole; returns the position of the write.
+    /// Stores a queue's settings, whole; returns the position of the write. Settings that all have their default are none,
+    /// and nothing is kept of them.
     ///
     /// # Errors
     /// What the database said; storing twice does no harm.
@@ -77,10 +78,11 @@ impl<D: Sql> Store<D> {
                 now.0.into(),
             ],
         );
-        Ok(self.db.execute(vec![statement, lanes_of(&q.name)]).await?.offset)
+        Ok(self.db.execute(vec![statement, tidy(&q.name), lanes_of(&q.name)]).await?.offset)
     }
 
-    /// Pauses or resumes a queue, leaving its other settings; returns the position of the write.
+    /// Pauses or resumes a queue, leaving its other settings; returns the position of the write. A queue that was only
+    /// paused has no settings when it is resumed.
     ///
     /// # Errors
     /// What the database said.
@@ -90,7 +92,7 @@ impl<D: Sql> Store<D> {
              ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = excluded.updated_at",
             vec![name.into(), u8::from(paused).into(), now.0.into()],
         );
-        Ok(self.db.execute(vec![statement, lanes_of(name)]).await?.offset)
+        Ok(self.db.execute(vec![statement, tidy(name), lanes_of(name)]).await?.offset)
     }
 
     /// Forgets a queue's settings (its jobs stay); returns whether there were any.
@@ -146,6 +148,34 @@ impl<D: Sql> Store<D> {
         Ok((page, next))
     }
 
+    /// What admission needs: up to `limit` queues by name after `after` in which jobs wait, or which have settings, with
+    /// those and the number of jobs that wait. Names of which only dead or running jobs are left cost nothing here, however
+    /// many there are. A page may hold fewer, and have a name to go on after.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn backlogs_page(
+        &self,
+        after: &str,
+        limit: usize,
+        level: Level,
+    ) -> Result<(Vec<(Queue, u64)>, Option<String>), Error> {
+        let sql = format!(
+            "WITH RECURSIVE names (name) AS (
+                SELECT ?1 UNION ALL SELECT {NEXT_WAITING} FROM names WHERE names.name IS NOT NULL LIMIT ?2 + 1)
+             SELECT n.name, coalesce(q.paused, 0), q.concurrency, q.backlog_max, {BACKLOG}
+             FROM names n LEFT JOIN jobs_queues q ON q.name = n.name WHERE n.name > ?1"
+        );
+        let out = self.db.query(Statement::new(sql, vec![after.into(), limit.into()]), level, None).await?;
+        let backlog = |values: &Vec<Value>| {
+            let waiting = rows::Row::new(values.get(4..).unwrap_or_default()).number()?;
+            Ok((queue(values)?, waiting))
+        };
+        let page = out.values.iter().map(backlog).collect::<Result<_, Error>>()?;
+        let last = out.values.last().filter(|_| out.values.len() == limit);
+        Ok((page, last.and_then(|values| values.first()?.as_str()).map(str::to_owned)))
+    }
+
     /// Counts of all queues that have any, page by page: for tests and tools, the more queues the longer.
     ///
     /// # Errors
@@ -182,6 +212,17 @@ const NEXT_NAME: &str = "(SELECT min(name) FROM (\
     SELECT min(name) FROM jobs_queues WHERE name > names.name UNION ALL \
     SELECT 'default' WHERE 'default' > names.name))";
 
+/// How many jobs of the queue `n.name` wait.
+const BACKLOG: &str = "\
+    (SELECT count(*) FROM jobs WHERE state = 'available' AND queue = n.name) + \
+    (SELECT count(*) FROM jobs WHERE state IN ('scheduled', 'retryable') AND queue = n.name)";
+
+/// The first name after `names.name` that has settings or jobs that wait.
+const NEXT_WAITING: &str = "(SELECT min(name) FROM (\
+    SELECT min(queue) AS name FROM jobs_lanes WHERE queue > names.name UNION ALL \
+    SELECT min(queue) FROM jobs WHERE state IN ('scheduled', 'retryable') AND queue > names.name UNION ALL \
+    SELECT min(name) FROM jobs_queues WHERE name > names.name))";
+
 fn counts(r: &mut rows::Row<'_>) -> Result<Counts, Error> {
     Ok(Counts {
         scheduled: r.number()?,
@@ -190,6 +231,14 @@ fn counts(r: &mut rows::Row<'_>) -> Result<Counts, Error> {
         retryable: r.number()?,
         discarded: r.number()?,
     })
+}
+
+/// Forgets settings that are all as they would be without.
+fn tidy(name: &str) -> Statement {
+    Statement::new(
+        "DELETE FROM jobs_queues WHERE name = ?1 AND NOT paused AND concurrency IS NULL AND backlog_max IS NULL",
+        vec![name.into()],
+    )
 }
 
 /// Opens or closes the lanes of a queue, as its settings are now.

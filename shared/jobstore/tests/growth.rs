@@ -204,6 +204,35 @@ fn queues_are_listed_by_page_and_counted_one_by_one() {
     assert!(take_steps() < 1_500);
 }
 
+/// Jobs that fail once leave a name each: with 100,000 of them the count for admission ended before the names behind.
+#[test]
+fn admission_counts_what_waits_and_walks_past_no_name_of_the_dead() {
+    let cost = |dead: usize| {
+        let (store, memory) = store();
+        submit(&store, (0..dead).map(|i| job(&format!("dead-{i}"), "noop")));
+        memory.rows("UPDATE jobs SET state = 'discarded'", vec![]);
+        let mut place = now(store.tidy_lanes(None, 500)).unwrap();
+        while place.is_some() {
+            place = now(store.tidy_lanes(place, 500)).unwrap();
+        }
+        submit(&store, [job("a", "noop"), job("zz", "noop"), job("zz", "noop")]);
+        submit(&store, [NewJob { run_at: AT.plus(Duration::from_secs(9)), ..job("zz", "noop") }]);
+        let capped = Queue { name: "set".into(), backlog_max: Some(7), ..Queue::default() };
+        now(store.put_queue(&capped, AT)).unwrap();
+        take_steps();
+        let (page, next) = now(store.backlogs_page("", 100, Level::Eventual)).unwrap();
+        let found: Vec<_> =
+            page.iter().map(|(queue, waiting)| (&*queue.name, queue.backlog_max, *waiting)).collect();
+        assert_eq!(found, [("a", None, 1), ("set", Some(7), 0), ("zz", None, 3)]);
+        assert_eq!(next, None);
+        let (page, next) = now(store.backlogs_page("a", 1, Level::Eventual)).unwrap();
+        assert_eq!((page.len(), next.as_deref()), (1, Some("set")));
+        take_steps()
+    };
+    let (few, many) = (cost(10), cost(900));
+    assert!(many < few * 2, "{few} {many}");
+}
+
 /// `?state=running` walked past all finished jobs: 57 ms at 320,000.
 #[test]
 fn rare_states_are_listed_without_a_look_at_what_is_finished() {

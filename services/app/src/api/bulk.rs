@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -46,11 +47,12 @@ pub async fn many(call: Call) -> Answer {
         return Err(Error::too_many("too-many-bulk-requests", detail, 1));
     };
     let traceparent = request.headers().contains_key("traceparent").then(|| trace_of(&request).to_string());
+    let client = app.client_of(&request);
     let (outcomes, mut pieces) = Outcomes::channel(app.config.bulk_outcomes_bytes_max);
     let reader = BodyReader::new(payload, &app.limits);
     life.spawn_linked(async move {
         let _slot = slot;
-        Bulk::new(app, traceparent, outcomes).run(reader).await;
+        Bulk::new(app, client, traceparent, outcomes).run(reader).await;
     });
     // The first piece decides between an error answer and a stream.
     let first = pieces.next().await.transpose()?;
@@ -124,6 +126,7 @@ struct Stored {
 
 struct Bulk {
     app: Arc<App>,
+    client: IpAddr,
     traceparent: Option<String>,
     outcomes: Outcomes,
     lines: Lines,
@@ -133,9 +136,10 @@ struct Bulk {
 }
 
 impl Bulk {
-    fn new(app: Arc<App>, traceparent: Option<String>, outcomes: Outcomes) -> Self {
+    fn new(app: Arc<App>, client: IpAddr, traceparent: Option<String>, outcomes: Outcomes) -> Self {
         let lines = Lines::new(app.config.job_bytes_max);
-        Self { app, traceparent, outcomes, lines, waiting: VecDeque::new(), waiting_bytes: 0, told: false }
+        let waiting = VecDeque::new();
+        Self { app, client, traceparent, outcomes, lines, waiting, waiting_bytes: 0, told: false }
     }
 
     async fn run(mut self, mut reader: BodyReader) {
@@ -197,7 +201,7 @@ impl Bulk {
             Some(Line::Text(line, text)) => {
                 self.waiting_bytes += text.len();
                 let job = submission::read(&text, &self.app.rules, now).and_then(|mut job| {
-                    submit::admit(&self.app, &job)?;
+                    submit::admit(&self.app, &job, self.client)?;
                     job.traceparent.clone_from(&self.traceparent);
                     Ok(job)
                 });

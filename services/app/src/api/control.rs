@@ -8,12 +8,14 @@ use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::{Cancelled, DbError, Error as StoreError};
 use messages::job::{Changed, Job};
 use messages::names;
+use messages::sql::Level;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Answer, etag, job_answer, job_id, queue_name};
 use crate::error::to_http;
+use crate::intake::committed;
 use crate::state::{App, Call};
 use crate::store::insistently;
 
@@ -42,6 +44,7 @@ pub async fn cancel(call: Call) -> Answer {
 /// `POST /v1/jobs/{id}:retry`: run it now; a discarded or cancelled one gets a further attempt.
 pub async fn retry(call: Call) -> Answer {
     let (id, app) = (job_id(&call)?, &call.app);
+    admit_again(&call, id).await?;
     let job = insistently(app, || app.jobs.retry(id, app.jobs.now())).await;
     again(app, job.map_err(|error| to_http(&error, &format!("job {id}")))?).await
 }
@@ -49,8 +52,17 @@ pub async fn retry(call: Call) -> Answer {
 /// `POST /v1/jobs/{id}:replay`: run a finished job again from the start.
 pub async fn replay(call: Call) -> Answer {
     let (id, app) = (job_id(&call)?, &call.app);
+    admit_again(&call, id).await?;
     let job = insistently(app, || app.jobs.replay(id, app.jobs.now())).await;
     again(app, job.map_err(|error| to_http(&error, &format!("job {id}")))?).await
+}
+
+/// A job that has ended, and is to wait again, needs a place in its queue as a new one does.
+async fn admit_again(call: &Call, id: Uuid) -> Result<(), Error> {
+    let app = &call.app;
+    let job = insistently(app, || app.jobs.get(id, Level::Strong, None)).await;
+    let job = job.map_err(|error| to_http(&error, &format!("job {id}")))?;
+    if job.state.is_final() { app.backlog.admit(&job.queue, 1, app.client_of(&call.request)) } else { Ok(()) }
 }
 
 async fn again(app: &App, job: Job) -> Answer {
@@ -81,10 +93,12 @@ pub async fn redrive(call: Call) -> Answer {
         let detail = format!("`limit`: {limit} is not in 1 to {REDRIVE_MAX}");
         return Err(Error::unprocessable("invalid-request", detail).with("field", "limit"));
     }
+    app.backlog.admit(&queue, 1, app.client_of(&request))?;
+    let limit = limit.min(usize::try_from(app.backlog.room(&queue)).unwrap_or(usize::MAX)).max(1);
     // Not repeated when the answer is lost: what was redriven is not dead any more, and its ids would not be told.
     let (ids, more) = redrive_some(&app, &queue, limit).await.map_err(|error| to_http(&error, "queue"))?;
     if !ids.is_empty() {
-        app.wakes.wake(&queue);
+        committed(&app, &queue, ids.len() as u64, true);
     }
     Ok(HttpResponse::Ok().json(json!({ "redriven": ids.len(), "jobs": ids, "more": more })))
 }

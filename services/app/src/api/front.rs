@@ -29,14 +29,25 @@ pub async fn healthz(_: Call) -> Answer {
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({ "status": "ok" })))
 }
 
-/// `GET /readyz`: it can take jobs: the database is reachable and has the jobs table.
+/// `GET /readyz`: jobs can be taken and read; with `?reads` it is enough that they can be read. Both are told apart in any
+/// case, with what is wrong.
 pub async fn readyz(call: Call) -> Answer {
-    if call.app.health.is_ready() {
-        return Ok(HttpResponse::Ok()
-            .insert_header((header::CACHE_CONTROL, "no-store"))
-            .json(json!({ "status": "ready" })));
+    let works = call.app.health.works();
+    let reads_are_enough =
+        call.request.query_string().split('&').any(|it| it.split('=').next() == Some("reads"));
+    if works.reads && (works.writes || reads_are_enough) {
+        return Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(
+            json!({ "status": "ready", "reads": works.reads, "writes": works.writes, "why": works.why }),
+        ));
     }
-    Err(Error::unavailable("not-ready", "the database does not answer, or its schema is not there yet", 1))
+    let detail = match works.reads {
+        false => "the jobs cannot be read: the database does not answer as it must",
+        true => "jobs can be read, but not taken",
+    };
+    Err(Error::unavailable("not-ready", detail, 1)
+        .with("reads", works.reads)
+        .with("writes", works.writes)
+        .with("why", works.why))
 }
 
 /// `GET /v1/openapi.json`

@@ -1,5 +1,8 @@
 //! Queues: their settings, and how much is in them.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use actix_web::HttpResponse;
 use http_support::{Error, parse_object, read_body, require_json};
 use jobstore::{Counts, Queue};
@@ -43,17 +46,17 @@ pub async fn get(call: Call) -> Answer {
 /// `PUT /v1/queues/{queue}`: all settings at once; what is left out has its default.
 pub async fn put(call: Call) -> Answer {
     let name = queue_name(&call)?;
-    let (app, patch) = read_patch(call).await?;
-    store(&app, patch.applied_to(Queue { name, ..Queue::default() })?).await
+    let (app, client, patch) = read_patch(call).await?;
+    store(&app, client, patch.applied_to(Queue { name, ..Queue::default() })?).await
 }
 
 /// `PATCH /v1/queues/{queue}`: RFC 7396; what is left out stays, `null` takes a limit away.
 pub async fn patch(call: Call) -> Answer {
     let name = queue_name(&call)?;
-    let (app, patch) = read_patch(call).await?;
+    let (app, client, patch) = read_patch(call).await?;
     // Strong: what was set a moment ago, maybe at another instance, must not be undone by a patch.
     let queue = current(&app, &name, Level::Strong).await?;
-    store(&app, patch.applied_to(queue)?).await
+    store(&app, client, patch.applied_to(queue)?).await
 }
 
 /// `DELETE /v1/queues/{queue}`: forgets the settings; jobs stay.
@@ -80,7 +83,7 @@ pub async fn resume(call: Call) -> Answer {
 async fn set_paused(call: &Call, paused: bool) -> Answer {
     let (name, app) = (queue_name(call)?, &call.app);
     if paused {
-        app.backlog.admit_name(&name)?;
+        app.backlog.admit_name(&name, app.client_of(&call.request))?;
     }
     let done = insistently(app, || app.jobs.pause_queue(&name, paused, app.jobs.now())).await;
     done.map_err(|error| to_http(&error, "queue"))?;
@@ -125,12 +128,13 @@ impl Patch {
     }
 }
 
-async fn read_patch(call: Call) -> Result<(std::sync::Arc<App>, Patch), Error> {
+async fn read_patch(call: Call) -> Result<(Arc<App>, IpAddr, Patch), Error> {
     let Call { app, request, payload, .. } = call;
     require_json(request.headers())?;
     let body = read_body(&request, payload, &app.limits, app.config.job_bytes_max).await?;
     let patch = parse_object(&body, app.config.json_depth_max)?;
-    Ok((app, patch))
+    let client = app.client_of(&request);
+    Ok((app, client, patch))
 }
 
 async fn current(app: &App, name: &str, level: Level) -> Result<Queue, Error> {
@@ -140,8 +144,11 @@ async fn current(app: &App, name: &str, level: Level) -> Result<Queue, Error> {
     Ok(found.unwrap_or_else(|| Queue { name: name.to_owned(), ..Queue::default() }))
 }
 
-async fn store(app: &App, queue: Queue) -> Answer {
-    app.backlog.admit_name(&queue.name)?;
+async fn store(app: &App, client: IpAddr, queue: Queue) -> Answer {
+    // Settings that are all as they would be without are none, and need no name.
+    if queue != (Queue { name: queue.name.clone(), ..Queue::default() }) {
+        app.backlog.admit_name(&queue.name, client)?;
+    }
     let done = insistently(app, || app.jobs.put_queue(&queue, app.jobs.now())).await;
     done.map_err(|error| to_http(&error, "queue"))?;
     if !queue.paused {

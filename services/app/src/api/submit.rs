@@ -1,5 +1,6 @@
 //! `POST /v1/jobs`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
@@ -34,7 +35,7 @@ pub async fn one(call: Call) -> Answer {
     let body = read_body(&request, payload, &app.limits, app.config.job_bytes_max).await?;
     let now = app.jobs.now();
     let mut job = submission::read(&body, &app.rules, now)?;
-    admit(&app, &job)?;
+    admit(&app, &job, app.client_of(&request))?;
     if request.headers().contains_key("traceparent") {
         job.traceparent = Some(trace_of(&request).to_string());
     }
@@ -62,10 +63,10 @@ pub async fn one(call: Call) -> Answer {
 }
 
 /// Whether the job may come in at all: a known kind, a queue that is not full.
-pub fn admit(app: &App, job: &NewJob) -> Result<(), Error> {
+pub fn admit(app: &App, job: &NewJob, client: IpAddr) -> Result<(), Error> {
     let needs = jobstore::needs(&job.kind, &job.payload);
     app.kinds.check(&job.kind, needs.as_deref(), &app.registry)?;
-    app.backlog.admit(&job.queue, 1)
+    app.backlog.admit(&job.queue, 1, client)
 }
 
 async fn wait_for(

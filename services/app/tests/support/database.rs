@@ -40,6 +40,8 @@ pub struct Fake {
     /// What a replica that lags answers to reads that do not ask for more.
     behind: Mutex<Option<Connection>>,
     mode: AtomicU8,
+    /// Why it says that it takes no writes, if it does.
+    pub takes_no_writes: Mutex<Option<String>>,
     /// Writes that still answer like `mode`; then it works again.
     faults_left: AtomicUsize,
     pub delay_ms: AtomicU64,
@@ -54,6 +56,7 @@ impl Fake {
             connection: Mutex::new(Connection::open_in_memory().unwrap()),
             behind: Mutex::new(None),
             mode: AtomicU8::new(0),
+            takes_no_writes: Mutex::default(),
             faults_left: AtomicUsize::new(0),
             delay_ms: AtomicU64::new(0),
             writes: AtomicUsize::new(0),
@@ -129,9 +132,10 @@ fn start(life: Life) -> Result<Started, StartError> {
     let fake = Arc::clone(&*life.env::<Arc<Fake>>());
     let listener = fake.listener.clone();
     let app = move || {
-        let (writer, reader) = (Arc::clone(&fake), fake);
+        let (asked, writer, reader) = (Arc::clone(&fake), Arc::clone(&fake), fake);
         App::new()
             .app_data(web::PayloadConfig::new(64 << 20))
+            .route("/readyz", web::get().to(move || ready(Arc::clone(&asked))))
             .route("/db/batch", web::post().to(move |body: web::Bytes| write(Arc::clone(&writer), body)))
             .route(
                 "/db/query",
@@ -141,6 +145,11 @@ fn start(life: Life) -> Result<Started, StartError> {
             )
     };
     Ok(Started::task(serve(listener, app, life, Limits::default())))
+}
+
+async fn ready(fake: Arc<Fake>) -> HttpResponse {
+    let why = fake.takes_no_writes.lock().unwrap().clone();
+    HttpResponse::Ok().json(serde_json::json!({ "reads": true, "writes": why.is_none(), "why": why }))
 }
 
 async fn write(fake: Arc<Fake>, body: web::Bytes) -> Result<HttpResponse, Error> {

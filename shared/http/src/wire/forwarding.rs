@@ -140,8 +140,18 @@ fn single<'b>(fields: Fields<'b, '_>, kind: Kind) -> Option<&'b [u8]> {
 /// much of the list is believed as trusted hops have written; `peer` if it is not trusted itself.
 #[must_use]
 pub fn client_address(head: &RequestHead<'_>, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let mut client = peer;
     let lines: smallvec::SmallVec<[&[u8]; 4]> = head.view().of(Kind::XForwardedFor).collect();
+    client_of_list(lines, peer, trusted)
+}
+
+/// The same of the field lines of `X-Forwarded-For`, in their order.
+#[must_use]
+pub fn client_of_list<'v>(
+    lines: impl IntoIterator<Item = &'v [u8], IntoIter: DoubleEndedIterator>,
+    peer: IpAddr,
+    trusted: impl Fn(IpAddr) -> bool,
+) -> IpAddr {
+    let mut client = peer;
     for value in lines.into_iter().rev() {
         for member in value.rsplit(|&byte| byte == b',') {
             let address =

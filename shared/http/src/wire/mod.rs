@@ -33,7 +33,7 @@ pub use edit::{
 };
 pub use error::{ChunkError, HeadError};
 pub use field::{Fields, FieldsIter, lines};
-pub use forwarding::{Forwarding, Scheme, client_address};
+pub use forwarding::{Forwarding, Scheme, client_address, client_of_list};
 pub use framing::Framing;
 pub use line::head_may_end;
 pub use request::{RequestHead, RequestParts};
