@@ -158,6 +158,12 @@ async fn open(life: &Life, shared: &Arc<Shared>) -> Result<Writer, BoxError> {
     }
 }
 
+/// An error of the bus with what lies below it.
+fn in_words(error: &bus::BusError) -> String {
+    let below = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", below.unwrap_or_default())
+}
+
 /// What lies below an error, for the log.
 fn cause(error: &StoreError) -> String {
     std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
@@ -229,6 +235,8 @@ struct Mine {
 enum Left {
     /// The link was lost, or the position is uncertain: begin again from what is stored.
     Reattach,
+    /// The log cannot be read, and why.
+    Unreadable(String),
     /// Entries are missing here: a snapshot is needed.
     Gap,
     /// A restore is next, and its file is not here: a snapshot is needed.
@@ -252,6 +260,7 @@ impl Left {
             Self::Damaged(_) => "the database file is damaged",
             Self::Superseded => "another replica follows a later log",
             Self::Unstaged => "the file of a restore is not here or cannot be read",
+            Self::Unreadable(_) => "the log cannot be read",
             Self::Reattach | Self::Gap | Self::Diverged(_) => "the log is lost",
         }
     }
@@ -275,6 +284,7 @@ impl Replica {
             };
             match left {
                 Left::Reattach => {}
+                Left::Unreadable(why) => self.unreadable(&why).await,
                 Left::Gap => {
                     self.resync("the log no longer has the entries that follow this replica's").await
                 }
@@ -305,7 +315,7 @@ impl Replica {
                         self.linger().await;
                         self.entries(first, reader)
                     }
-                    Err(_) => Err(Left::Reattach),
+                    Err(error) => Err(Left::Unreadable(in_words(&error))),
                 },
                 Some((what, result)) = self.appending.next(), if !self.appending.is_empty() => {
                     self.appended(what, result)

@@ -1,5 +1,5 @@
-//! Files that something else wrote to while the stack was stopped: the replica whose content is the odd one out is found
-//! before it is primary, and rebuilt.
+//! Files that something else wrote to, while the stack was stopped or while it runs: the replica whose content is the odd
+//! one out is found and rebuilt; at a start, before it is primary.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics with what went wrong")]
 
@@ -101,6 +101,91 @@ fn a_replica_that_was_written_to_while_stopped_is_the_odd_one_out_and_is_rebuilt
             assert_eq!(cluster.ask(objects, Level::Strong).await, json!("by_v,t"), "{way} on {i}");
             cluster.stop().await;
         }
+    });
+}
+
+async fn verify(cluster: &Cluster, i: usize) -> serde_json::Value {
+    let (status, report, _) = cluster.post(&format!("{}/db/verify", cluster.urls[i]), "").await;
+    assert_eq!(status, 200, "{report}");
+    report
+}
+
+async fn rebuilt(cluster: &Cluster, i: usize, before: &[String]) {
+    for _ in 0..800 {
+        if aside(&cluster.dirs[i]) != before && cluster.status(i).await["caught_up"] == true {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("it was not rebuilt: {}", cluster.status(i).await);
+}
+
+/// Replicas were compared when they started and never again: what changed in a running one's file was found by nobody.
+#[test]
+fn a_replica_that_is_written_to_while_it_runs_is_found_by_a_comparison_and_rebuilt() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = filled(dir.path(), 3).await;
+        let report = verify(&cluster, 0).await;
+        assert_eq!(
+            (&report["agreed"], report["replicas"].as_object().unwrap().len()),
+            (&json!(true), 3),
+            "{report}"
+        );
+        let ways = [
+            ("UPDATE t SET v = 'wrong' WHERE k = 7", false),
+            ("UPDATE t SET v = 'wrong' WHERE k = 7", true),
+            ("DELETE FROM t WHERE k = 9", false),
+            ("DROP INDEX by_v", true),
+        ];
+        for (way, of_primary) in ways {
+            let primary = cluster.primary().await;
+            let i = if of_primary { primary } else { (primary + 1) % 3 };
+            let before = aside(&cluster.dirs[i]);
+            alter(&cluster.dirs[i], way);
+            // Asked at any replica: the primary has all of them compared.
+            let report = verify(&cluster, (primary + 2) % 3).await;
+            assert_eq!(report["agreed"], false, "{way}: {report}");
+            for (j, name) in ["database-1", "database-2", "database-3"].into_iter().enumerate() {
+                let expected = if j == i { "differs" } else { "agrees" };
+                assert_eq!(report["replicas"][name]["verdict"], expected, "{way} on {i}: {report}");
+            }
+            rebuilt(&cluster, i, &before).await;
+            bump(&cluster).await;
+            cluster.converged().await;
+            let rows = cluster.ask("SELECT count(*) || ' ' || sum(v = 'right') FROM t", Level::Strong).await;
+            assert_eq!(rows, json!("40 40"), "{way} on {i}");
+            assert_eq!(verify(&cluster, i).await["agreed"], true, "{way} on {i}");
+        }
+        cluster.stop().await;
+    });
+}
+
+/// By itself, and while clients write: each replica says what it has at one entry, wherever the others are by then.
+#[test]
+fn a_comparison_comes_by_itself_and_writes_go_on() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = bus::BusConfig::embedded(dir.path().join("bus"));
+        let often = |c| database::Config { verify_every_ms: 1000, ..c };
+        let cluster = Cluster::start_on(&bus, dir.path(), 3, often).await;
+        cluster.exec("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT, n INTEGER)").await;
+        cluster.exec("INSERT INTO t VALUES (7, 'right', 0)").await;
+        cluster.converged().await;
+        let i = (cluster.primary().await + 1) % 3;
+        alter(&cluster.dirs[i], "UPDATE t SET v = 'wrong'");
+        let before: Vec<String> = vec![];
+        for k in 100.. {
+            let insert = Statement::new("INSERT INTO t VALUES (?, 'right', 0)", vec![json!(k)]);
+            cluster.client.with_deadline(Duration::from_secs(20)).execute(vec![insert]).await.unwrap();
+            assert!(k < 20_000, "nobody compared");
+            if aside(&cluster.dirs[i]) != before {
+                break;
+            }
+        }
+        rebuilt(&cluster, i, &before).await;
+        cluster.converged().await;
+        cluster.stop().await;
     });
 }
 

@@ -34,16 +34,6 @@ pub enum BusError {
         /// The newest version this program reads.
         known: u32,
     },
-    /// The files are damaged where a crash cannot have damaged them.
-    #[error("{} is damaged at byte {at}: {reason}", file.display())]
-    Corrupt {
-        /// The file.
-        file: PathBuf,
-        /// Byte offset in it.
-        at: u64,
-        /// What was found.
-        reason: String,
-    },
     /// The operating system refused.
     #[error("{what}")]
     Io {

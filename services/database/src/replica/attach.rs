@@ -17,19 +17,25 @@ const RETRY: Duration = Duration::from_millis(100);
 impl Replica {
     /// Opens a reader at the stored position and looks whether the log is still the one that was followed.
     pub(super) async fn attach(&mut self) -> Result<LogReader, Left> {
+        let mut tries = 0_u32;
         loop {
             let log = self.shared.log(self.fold.position().generation);
             let offset = self.fold.settled().offset;
             let from = offset.map_or(From::First, From::Offset);
-            let Ok(bounds) = log.bounds().await else {
-                self.life.waiting("the bus");
-                self.rest(RETRY).await;
-                continue;
+            let bounds = match log.bounds().await {
+                Ok(bounds) => bounds,
+                Err(error) => {
+                    self.cannot_attach(&error, &mut tries).await;
+                    continue;
+                }
             };
             self.fold.attach(bounds.next, None).map_err(Left::Diverged)?;
-            let Ok(mut reader) = log.read(from).await else {
-                self.rest(RETRY).await;
-                continue;
+            let mut reader = match log.read(from).await {
+                Ok(reader) => reader,
+                Err(error) => {
+                    self.cannot_attach(&error, &mut tries).await;
+                    continue;
+                }
             };
             self.role = Role::Follower;
             self.end = Some(bounds.next);
@@ -37,7 +43,7 @@ impl Replica {
             self.life.ready();
             self.publish();
             if bounds.next > bounds.first {
-                let first = reader.next().await.map_err(|_| Left::Reattach)?;
+                let first = reader.next().await.map_err(|error| Left::Unreadable(super::in_words(&error)))?;
                 if offset == Some(first.offset) {
                     // The last entry that was applied: is it still the same? Then so is all before it.
                     let there = chain_of(&first.message.body);
@@ -49,6 +55,25 @@ impl Replica {
             self.note_caught_up();
             return Ok(reader);
         }
+    }
+
+    /// A bus that is away comes back; a log that cannot be opened is said again and again, with the cause.
+    async fn cannot_attach(&mut self, error: &bus::BusError, tries: &mut u32) {
+        *tries += 1;
+        let why = format!("the log cannot be opened: {}", super::in_words(error));
+        if tries.is_power_of_two() {
+            tracing::warn!(instance = self.instance(), why, tries);
+        }
+        self.life.waiting("the bus, or a log that can be opened");
+        self.shared.tell(|status| status.trouble = Some(why.into()));
+        self.rest(RETRY).await;
+    }
+
+    /// An entry could not be read. The bus does without what is damaged; what is missing then is found when this replica
+    /// attaches again.
+    pub(super) async fn unreadable(&mut self, why: &str) {
+        tracing::error!(instance = self.instance(), why, "the log cannot be read on; attaching to it again");
+        self.rest(RETRY).await;
     }
 
     /// Fetches a snapshot from whichever replica has more, and installs it.

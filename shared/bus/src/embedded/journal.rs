@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::damage;
 use super::segment::{self, BadHeader, HEADER, Header, Kind, Next};
 use crate::error::BusError;
 
@@ -51,8 +52,11 @@ impl Journal {
     /// Opens or makes the journal in `dir`. `visit` sees the records of every segment, or with `last_only` of the
     /// last one; older ones are then trusted until they are read.
     ///
+    /// What is damaged is set aside, said, and done without: one broken file is no reason not to start. Of a queue, what
+    /// can be read goes on. A log has no gaps: it begins after a damaged segment, and ends at damage in its last one.
+    ///
     /// # Errors
-    /// Files that are damaged elsewhere than at the end, or newer than this program; the disk.
+    /// Files that are newer than this program; the disk.
     pub fn open(
         dir: &Path,
         kind: Kind,
@@ -70,20 +74,34 @@ impl Journal {
             found.pop();
         }
         let count = found.len();
-        let mut segments = Vec::with_capacity(count);
+        let (mut segments, mut lost) = (Vec::<Segment>::with_capacity(count), None);
         for (index, (base, path)) in found.into_iter().enumerate() {
             let last = index + 1 == count;
             let mut nothing = |_: Found<'_>| {};
             let see: &mut dyn FnMut(Found<'_>) = if last || !last_only { visit } else { &mut nothing };
-            segments.push(open_segment(path, base, kind, last, last_only && !last, see)?);
+            match open_segment(&path, base, kind, last, last_only && !last, see)? {
+                Opened::Whole(segment) => segments.push(segment),
+                Opened::Unusable(reason) => {
+                    damage::set_aside(&path, 0, reason).map_err(io_error("set aside", &path))?;
+                    lost = last.then_some(base);
+                    if kind == Kind::Log && !last {
+                        // They lead to nothing any more.
+                        segments
+                            .drain(..)
+                            .try_for_each(|old| fs::remove_file(&old.path))
+                            .map_err(io_error("delete in", dir))?;
+                    }
+                }
+            }
         }
-        let Some(active) = segments.pop() else {
-            let active = create(dir, kind, 0).map_err(io_error("create a file in", dir))?;
+        let Some(active) = segments.pop_if(|_| lost.is_none()) else {
+            let base = lost.unwrap_or(0);
+            let active = create(dir, kind, base).map_err(io_error("create a file in", dir))?;
             return Ok(Self {
                 dir: dir.to_owned(),
                 kind,
                 segment_bytes,
-                sealed: Vec::new(),
+                sealed: segments,
                 zeroed: HEADER,
                 active,
             });
@@ -187,6 +205,28 @@ impl Journal {
         Ok(dropped)
     }
 
+    /// Does without a damaged segment, and without those before it: it is set aside, and they are deleted. `next` is the
+    /// base of a new segment, if it is the one that is written to.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn give_up(&mut self, segment: u64, next: u64, reason: &str) -> io::Result<()> {
+        if self.active.base == segment {
+            let new = create(&self.dir, self.kind, next)?;
+            self.zeroed = HEADER;
+            self.sealed.push(std::mem::replace(&mut self.active, new));
+        }
+        while let Some(oldest) = self.sealed.first().filter(|oldest| oldest.base <= segment) {
+            if oldest.base == segment {
+                damage::set_aside(&oldest.path, 0, reason)?;
+            } else {
+                fs::remove_file(&oldest.path)?;
+            }
+            self.sealed.remove(0);
+        }
+        Ok(())
+    }
+
     fn zero_to(&mut self, end: u64) -> io::Result<()> {
         if end <= self.zeroed {
             return Ok(());
@@ -240,48 +280,71 @@ fn create(dir: &Path, kind: Kind, base: u64) -> io::Result<Segment> {
     Ok(Segment { base, file: Arc::new(file), end: HEADER, path })
 }
 
+/// How a segment was found.
+enum Opened {
+    /// What can be read of it is there.
+    Whole(Segment),
+    /// Nothing of it can be used, and why.
+    Unusable(&'static str),
+}
+
 fn open_segment(
-    path: PathBuf,
+    path: &Path,
     base: u64,
     kind: Kind,
     last: bool,
     trusted: bool,
     visit: &mut dyn FnMut(Found<'_>),
-) -> Result<Segment, BusError> {
-    let corrupt =
-        |at: u64, reason: &str| BusError::Corrupt { file: path.clone(), at, reason: reason.to_owned() };
-    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error("open", &path))?;
-    let bytes_len = file.metadata().map_err(io_error("look at", &path))?.len();
+) -> Result<Opened, BusError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
+    let bytes_len = file.metadata().map_err(io_error("look at", path))?.len();
     let wanted = if trusted { HEADER } else { bytes_len };
     let mut bytes = vec![0; usize::try_from(wanted.min(bytes_len)).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, 0).map_err(io_error("read", &path))?;
+    file.read_exact_at(&mut bytes, 0).map_err(io_error("read", path))?;
     match Header::decode(&bytes) {
         Ok(header) if header.kind == kind && header.base == base => {}
-        Ok(_) => return Err(corrupt(0, "its header belongs to another file")),
-        Err(BadHeader::Damaged) => return Err(corrupt(0, "its header is damaged")),
+        Ok(_) => return Ok(Opened::Unusable("its header belongs to another file")),
+        Err(BadHeader::Damaged) => return Ok(Opened::Unusable("its header is damaged")),
         Err(BadHeader::Newer(found)) => {
-            return Err(BusError::NewerFormat { file: path, found, known: segment::VERSION });
+            return Err(BusError::NewerFormat { file: path.to_owned(), found, known: segment::VERSION });
         }
     }
-    if trusted {
-        return Ok(Segment { base, file: Arc::new(file), end: bytes_len, path });
-    }
-    let mut at = HEADER;
+    let end = if trusted { bytes_len } else { scan(path, &bytes, base, kind, last, visit)? };
+    Ok(Opened::Whole(Segment { base, file: Arc::new(file), end, path: path.to_owned() }))
+}
+
+/// Shows the records, and says where the last one ends that can be used.
+fn scan(
+    path: &Path,
+    bytes: &[u8],
+    base: u64,
+    kind: Kind,
+    last: bool,
+    visit: &mut dyn FnMut(Found<'_>),
+) -> Result<u64, BusError> {
+    let (mut at, mut kept) = (HEADER, false);
     loop {
-        let rest = &bytes[usize::try_from(at).unwrap_or(usize::MAX)..];
+        let rest = bytes.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
         match segment::next_record(rest) {
             Next::Record(payload) => {
                 visit(Found { segment: base, at, payload });
                 at += (segment::RECORD_HEADER + payload.len()) as u64;
             }
-            Next::End => break,
-            Next::Short(_) | Next::Damaged if last => {
+            Next::End if last || damage::record_after(rest).is_none() => return Ok(at),
+            Next::Short(_) | Next::Damaged if last && damage::record_after(rest).is_none() => {
                 tracing::warn!(file = %path.display(), at, "cut a torn tail: its records were never confirmed");
-                break;
+                return Ok(at);
             }
-            Next::Short(_) => return Err(corrupt(at, "a record ends after the file")),
-            Next::Damaged => return Err(corrupt(at, "a record fails its checksum")),
+            Next::End | Next::Short(_) | Next::Damaged => {
+                if !std::mem::replace(&mut kept, true) {
+                    damage::keep_copy(path, at, "a record is damaged")
+                        .map_err(io_error("keep a copy of", path))?;
+                }
+                match damage::skip(rest).filter(|_| kind == Kind::Queue) {
+                    Some(length) => at += length as u64,
+                    None => return Ok(at),
+                }
+            }
         }
     }
-    Ok(Segment { base, file: Arc::new(file), end: at, path })
 }

@@ -50,6 +50,7 @@ pub struct View {
     pub next: watch::Sender<u64>,
     /// What of the newest entries is kept in memory.
     pub cache_bytes: usize,
+    rounds: Arc<Rounds<Work>>,
 }
 
 /// The newest entries, and where the older ones are.
@@ -65,6 +66,12 @@ pub struct Tail {
 impl View {
     pub fn lock(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reader met damage: the log will begin after that segment.
+    pub fn give_up(&self, segment: u64, reason: String) {
+        // A log that is being closed needs no mending.
+        let _ = self.rounds.urgent(Work::GiveUp { segment, reason });
     }
 }
 
@@ -89,8 +96,14 @@ impl DiskLog {
         }
         tail.next = base + places.len() as u64;
         let next = watch::Sender::new(tail.next);
-        let view = Arc::new(View { tail: Mutex::new(tail), next, cache_bytes: config.cache_bytes });
         let rounds = Arc::new(Rounds::default());
+        let view = View {
+            tail: Mutex::new(tail),
+            next,
+            cache_bytes: config.cache_bytes,
+            rounds: Arc::clone(&rounds),
+        };
+        let view = Arc::new(view);
         let writer = Arc::new(Mutex::new(Writer::new(journal, Arc::clone(&view))));
         let (mine, work) = (Arc::clone(&writer), Arc::clone(&rounds));
         let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or("log");

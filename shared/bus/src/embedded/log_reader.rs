@@ -109,8 +109,13 @@ impl LogReader {
     }
 
     async fn fill(&mut self, behind: Behind) -> Result<(), BusError> {
+        let segment = behind.place.segment;
         let read = tokio::task::spawn_blocking(move || read_chunk(&behind));
-        let outcome = read.await.map_err(|_| BusError::Down)?;
+        let outcome = read.await.map_err(|_| BusError::Down)?.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                self.view.give_up(segment, error.to_string());
+            }
+        });
         let (entries, cursor) =
             outcome.map_err(|source| BusError::Io { what: "cannot read the log".to_owned(), source })?;
         if entries.is_empty() {
@@ -150,6 +155,8 @@ fn read_chunk(behind: &Behind) -> io::Result<(Vec<LogEntry>, Place)> {
                 }
                 Next::End if bytes.len() < RECORD_HEADER && !whole_file => break,
                 Next::End => match behind.next_segment {
+                    // Zeros before that are a hole.
+                    Some(base) if base != place.offset => return Err(damaged(place)),
                     Some(base) => return Ok((entries, Place { segment: base, at: HEADER, offset: base })),
                     None => return Err(damaged(place)),
                 },

@@ -33,6 +33,11 @@ pub enum Work {
         before: u64,
         done: Answer<BusError>,
     },
+    /// A damaged segment, and what is wrong with it.
+    GiveUp {
+        segment: u64,
+        reason: String,
+    },
 }
 
 /// Messages as they are written.
@@ -116,6 +121,12 @@ impl Writer {
                 Work::Truncate { before, done } => {
                     self.finish(&mut batch);
                     let _ = done.send(self.truncate(before));
+                }
+                Work::GiveUp { segment, reason } => {
+                    self.finish(&mut batch);
+                    self.give_up(segment, &reason);
+                    // The active segment may be another one.
+                    batch = self.begin();
                 }
                 Work::Append { batch: framed, done } => {
                     if !self.journal.fits(batch.bytes + framed.bytes.len()) || batch.bytes > ROUND_BYTES {
@@ -257,6 +268,33 @@ impl Writer {
 
     fn truncate(&mut self, before: u64) -> Result<(), BusError> {
         let dropped = self.journal.drop_oldest(|_, next_base| next_base <= before);
+        self.forget_dropped();
+        dropped
+            .map(drop)
+            .map_err(|source| BusError::Io { what: "cannot delete a segment".to_owned(), source })
+    }
+
+    /// Does without a damaged segment: the log begins after it.
+    fn give_up(&mut self, segment: u64, reason: &str) {
+        if !self.journal.segments().any(|one| one.base == segment) {
+            return; // another reader met it before
+        }
+        let (next, before) = (self.view.lock().next, self.journal.active().base);
+        if let Err(error) = self.journal.give_up(segment, next, reason) {
+            tracing::error!(%error, segment, reason, "a damaged segment of a log cannot be set aside");
+        }
+        let active = self.journal.active();
+        if active.base != before {
+            let (base, file) = (active.base, Arc::clone(&active.file));
+            let mut tail = self.view.lock();
+            tail.index.add_segment(base, HEADER);
+            tail.files.insert(base, file);
+        }
+        self.forget_dropped();
+    }
+
+    /// Readers go on at the oldest segment that is left.
+    fn forget_dropped(&mut self) {
         let first = self.journal.segments().next().map_or(0, |oldest| oldest.base);
         let mut tail = self.view.lock();
         tail.index.drop_before(first);
@@ -265,9 +303,6 @@ impl Writer {
             let gone = tail.entries.pop_front().expect("it has a front");
             tail.bytes -= (codec::encoded_len(&gone.message) + RECORD_HEADER).min(tail.bytes);
         }
-        dropped
-            .map(drop)
-            .map_err(|source| BusError::Io { what: "cannot delete a segment".to_owned(), source })
     }
 }
 

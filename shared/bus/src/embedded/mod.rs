@@ -2,6 +2,7 @@
 
 mod codec;
 mod consumer;
+mod damage;
 mod journal;
 mod log;
 mod log_index;
@@ -98,11 +99,14 @@ impl Shared {
             let dir = entry.map_err(io_error("list", &dir))?.path();
             let path = dir.join("queue.json");
             let Ok(text) = fs::read(&path) else { continue };
-            let spec: QueueSpec = serde_json::from_slice(&text).map_err(|error| BusError::Corrupt {
-                file: path.clone(),
-                at: 0,
-                reason: error.to_string(),
-            })?;
+            let spec: QueueSpec = match serde_json::from_slice(&text) {
+                Ok(spec) => spec,
+                Err(error) => {
+                    // Its messages are there again when somebody declares it, as everybody does who uses it.
+                    damage::set_aside(&path, 0, &error.to_string()).map_err(io_error("set aside", &path))?;
+                    continue;
+                }
+            };
             let queue = DiskQueue::open(&dir, spec, &self.config)?;
             lock(&self.queues).insert(queue.spec.name.clone(), queue);
         }
