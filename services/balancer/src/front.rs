@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_support::gateway::{
-    self, Abort, Binding, Decision, Exchange, ForwardError, ForwardFailure, ForwardOptions, Handler, Outcome,
-    ProxyProtocol,
+    self, Abort, Binding, Decision, Exchange, ForwardError, ForwardFailure, ForwardOptions, GATEWAY_ERROR,
+    Handler, Outcome, ProxyProtocol, in_place_of_server,
 };
 use http_support::wire::{Framing, ResponseHead, client_address};
 use http_support::{Error, Listener};
@@ -72,6 +72,7 @@ impl Handler for Front {
         if self.balancer.refuses() {
             let detail = "this balancer is on standby; ask the active one";
             let standby = Error::unavailable("standby", detail, RETRY_AFTER_S);
+            let standby = in_place_of_server(standby, exchange.head());
             return Box::pin(exchange.problem(&standby)).await;
         }
         let view = self.view();
@@ -155,6 +156,7 @@ async fn try_at(
         request_lines: attempts.request_lines(),
         drop_request: &attempts.drop_request(&[]),
         response_lines: &lines,
+        drop_response: if member.is_ours { &[] } else { &[GATEWAY_ERROR] },
         timeouts: attempts.pool.timeouts,
         on_response: Some(&mut on_response),
         ..ForwardOptions::default()
@@ -181,7 +183,7 @@ async fn refuse(
         }
         _ => {
             let problem = Error::unavailable(refused.as_str(), refused.to_string(), RETRY_AFTER_S);
-            exchange.problem(&problem).await
+            exchange.problem(&in_place_of_server(problem, exchange.head())).await
         }
     }
 }

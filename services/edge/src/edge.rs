@@ -1,5 +1,6 @@
 //! What the children of a point of presence share; it lives in the `Env` and survives each of them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,11 @@ impl Edge {
             idle: ms(self.config.idle_timeout_ms),
             total: None,
         }
+    }
+
+    /// Whether what this peer says of earlier hops is believed, and passed on.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        !self.config.trusted.is_empty() && self.config.trusted.contains(&peer.to_canonical())
     }
 
     /// What is shared where a response says nothing about it.

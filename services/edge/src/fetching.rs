@@ -8,20 +8,19 @@ use bytes::Bytes;
 use clock::WallMs;
 use futures_util::future::poll_immediate;
 use http_support::Error;
-use http_support::gateway::{Blame, FetchRequest, Fetched, fetch};
+use http_support::gateway::{Blame, FetchRequest, Fetched, GATEWAY_ERROR, fetch};
 
 use crate::edge::Edge;
 use crate::error::no_origin;
 use crate::fill::{End, Head, Outcome, Writer};
 use crate::rules::directives::RequestDirectives;
 use crate::rules::fields::{Fields, Lines, push_line, without};
-use crate::rules::freshness::{Exchanged, Freshness, Policy, lifetime};
+use crate::rules::freshness::{Exchanged, Freshness};
 use crate::rules::reuse::{Failed, may_stand_in};
-use crate::rules::sharing::{FIELD, Sharing};
-use crate::rules::storing::{Asked, NotStored, storable};
-use crate::rules::validation::{conditions, is_about};
-use crate::rules::vary::Selecting;
-use crate::store::{Keepable, Moment, Object, tags_of};
+use crate::rules::sharing::FIELD;
+use crate::rules::storing::{Asked, NotStored};
+use crate::rules::validation::conditions;
+use crate::store::{Bounds, Came, Keepable, Moment, Object, Validated};
 
 /// What is fetched, and why.
 pub struct Plan {
@@ -47,38 +46,46 @@ pub struct Plan {
     pub moment: Moment,
 }
 
+/// What an origin answered.
+struct Answer {
+    fetched: Fetched,
+    at: Exchanged,
+    /// A gateway of the stack made it, because no server behind it answered.
+    by_gateway: bool,
+}
+
 /// Fetches.
 pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
     let mut conditional = Vec::new();
     if let Some(stale) = &plan.stale {
         conditions(&stale.fields(), &mut conditional);
     }
-    let mut asked = ask(&edge, &plan, &writer, &conditional).await;
-    if let Ok((fetched, at)) = &asked
+    let mut answer = ask(&edge, &plan, &writer, &conditional).await;
+    if let Ok(Answer { fetched, at, .. }) = &answer
         && fetched.head().status() == 304
     {
         if let Some(outcome) = validated(&edge, &plan, fetched, *at) {
             return writer.outcome(outcome, false);
         }
         // RFC 9111 section 4.3.4: a 304 about something else says nothing; ask without conditions.
-        asked = ask(&edge, &plan, &writer, &[]).await;
+        answer = ask(&edge, &plan, &writer, &[]).await;
     }
-    match asked {
+    match answer {
         Err(problem) => failed(&edge, &plan, &writer, Failed::Unreachable, None)
             .unwrap_or_else(|| writer.outcome(Outcome::Failed(problem), false)),
-        Ok((fetched, at)) => {
-            let status = fetched.head().status();
-            let error = matches!(status, 500 | 502 | 503 | 504);
-            if error && failed(&edge, &plan, &writer, Failed::Error, Some(status)).is_some() {
+        Ok(answer) => {
+            let status = answer.fetched.head().status();
+            let how = Failed::of(status, answer.by_gateway);
+            if how.is_some_and(|how| failed(&edge, &plan, &writer, how, Some(status)).is_some()) {
                 return;
             }
-            stream(&edge, &plan, &writer, fetched, at).await;
+            stream(&edge, &plan, &writer, answer).await;
         }
     }
 }
 
 /// Asks one origin after another.
-async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<(Fetched, Exchanged), Error> {
+async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<Answer, Error> {
     let lines = [&plan.lines, plan.range.as_deref().unwrap_or_default(), more].concat();
     let servers = edge.origins.order(WallMs::now());
     let (last, timeouts) = (servers.len().saturating_sub(1), edge.timeouts());
@@ -96,7 +103,11 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<(
         };
         match fetch(&server.origin, request, &timeouts).await {
             Ok(fetched) if n < last && matches!(fetched.head().status(), 502..=504) => {}
-            Ok(fetched) => return Ok((fetched, Exchanged { requested_at, received_at: WallMs::now() })),
+            Ok(fetched) => {
+                let by_gateway = server.is_ours && fetched.head().borrow().first(GATEWAY_ERROR).is_some();
+                let at = Exchanged { requested_at, received_at: WallMs::now() };
+                return Ok(Answer { fetched, at, by_gateway });
+            }
             Err(error) => {
                 if error.blame() == Blame::Upstream {
                     edge.origins.failed(server, WallMs::now());
@@ -109,37 +120,41 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<(
     Err(problem)
 }
 
-/// A 304: the stored response it is about is fresh again (RFC 9111 section 4.3.4).
+/// A 304: the stored response it is about is fresh again.
 fn validated(edge: &Edge, plan: &Plan, fetched: &Fetched, at: Exchanged) -> Option<Outcome> {
-    let mut news = kept_lines(edge, fetched);
-    let object = plan.stale.as_ref().filter(|stale| is_about(&Lines(&news), &stale.fields()))?;
-    let rules = edge.rules().of(&Lines(&news));
-    let mut own = Vec::new();
-    if rules.sharing != Sharing::Rfc {
-        own = without(&news, |name| !name.eq_ignore_ascii_case(b"set-cookie"));
-        news = without(&news, |name| name.eq_ignore_ascii_case(b"set-cookie"));
-    }
-    let own = Bytes::from(own);
-    let fresh = object.refreshed(&news, at, &Lines(&plan.request), rules);
-    let answer =
-        |object, shared| Some(Outcome::Stored { object, status: Some(304), shared, own: own.clone() });
-    let (fields, status) = (fresh.fields(), fresh.prepared.status);
-    let policy = Policy::of(&fields, rules);
-    match storable(plan.asked, status, &policy, lifetime(&policy, &fields, status, at), &fields) {
-        Ok(()) | Err(NotStored::RequestNoStore) => {}
-        Err(reason) => {
-            edge.telemetry.not_stored(&plan.key, reason);
-            edge.store.remove_variant(&plan.key, object); // the origin says otherwise now
-            return answer(Arc::new(fresh), false);
-        }
+    let stale = plan.stale.as_ref()?;
+    let lines = kept_lines(edge, fetched);
+    let came = came(plan, fetched, &lines, at);
+    let Validated { object, own, kept } = came.validates(stale, edge.rules())?;
+    let answer = |object, shared| {
+        let own = Bytes::from(own.clone());
+        Some(Outcome::Stored { object, status: Some(304), shared, own })
+    };
+    if let Err(reason) = kept {
+        edge.telemetry.not_stored(&plan.key, reason);
+        edge.store.remove_variant(&plan.key, stale); // the origin says otherwise now
+        return answer(Arc::new(object), false);
     }
     // One that answers another request now is stored beside the old one, with which it shares the body.
-    match edge.store.put(&plan.key, fresh, Some(object), plan.moment) {
+    match edge.store.put(&plan.key, object, Some(stale), plan.moment) {
         Ok(stored) => answer(stored, true),
         Err(reason) => {
             edge.telemetry.not_stored(&plan.key, reason);
-            answer(Arc::new(object.refreshed(&news, at, &Lines(&plan.request), rules)), true)
+            let again = came.validates(stale, edge.rules())?;
+            answer(Arc::new(again.object), true)
         }
+    }
+}
+
+fn came<'c>(plan: &'c Plan, fetched: &Fetched, lines: &'c [u8], at: Exchanged) -> Came<'c> {
+    Came {
+        asked: plan.asked,
+        request: &plan.request,
+        ranged: plan.range.is_some(),
+        status: fetched.head().status(),
+        length: fetched.head().content_length(),
+        lines,
+        at,
     }
 }
 
@@ -165,33 +180,12 @@ fn kept_lines(edge: &Edge, fetched: &Fetched) -> Vec<u8> {
     lines
 }
 
-/// Whether the response may be stored, by its head.
-fn keepable(
-    edge: &Edge,
-    plan: &Plan,
-    fetched: &Fetched,
-    lines: &[u8],
-    at: Exchanged,
-) -> Result<Keepable, NotStored> {
-    let (status, length) = (fetched.head().status(), fetched.head().content_length());
-    let (response, policy) = (Lines(lines), Policy::of(&Lines(lines), edge.rules()));
-    let lifetime = lifetime(&policy, &response, status, at);
-    storable(plan.asked, status, &policy, lifetime, &response)?;
-    if status == 206 && (plan.range.is_none() || response.first("content-range").is_none()) {
-        return Err(NotStored::Partial);
-    }
-    if length.is_some_and(|length| length > edge.config.object_bytes_max) {
-        return Err(NotStored::TooLarge);
-    }
-    let selecting = Selecting::new(&response, &Lines(&plan.request)).ok_or(NotStored::Vary)?;
-    let tags = tags_of(&response, edge.store.tags_max()).ok_or(NotStored::Tags)?;
-    Ok(Keepable { status, lines: Bytes::copy_from_slice(lines), policy, at, selecting, tags })
-}
-
 /// Passes the response to its readers, and stores it if it may be.
-async fn stream(edge: &Edge, plan: &Plan, writer: &Writer, fetched: Fetched, at: Exchanged) {
+async fn stream(edge: &Edge, plan: &Plan, writer: &Writer, answer: Answer) {
+    let Answer { fetched, at, by_gateway } = answer;
     let lines = kept_lines(edge, &fetched);
-    let kept = keepable(edge, plan, &fetched, &lines, at);
+    let bounds = Bounds { bytes_max: edge.config.object_bytes_max, tags_max: edge.store.tags_max() };
+    let kept = came(plan, &fetched, &lines, at).keepable(edge.rules(), bounds);
     if let Err(reason) = &kept {
         edge.telemetry.not_stored(&plan.key, *reason);
         if *reason != NotStored::RequestNoStore
@@ -206,8 +200,10 @@ async fn stream(edge: &Edge, plan: &Plan, writer: &Writer, fetched: Fetched, at:
     };
     // Another edge that asks this one decides for itself what it shares.
     let for_edge = Lines(&plan.request).first("cdn-loop").is_some();
-    let lines =
-        if for_edge { lines } else { without(&lines, |name| name.eq_ignore_ascii_case(FIELD.as_bytes())) };
+    let lines = without(&lines, |name| {
+        let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
+        (is(FIELD) && !for_edge) || (is(GATEWAY_ERROR) && !(for_edge && by_gateway))
+    });
     let head = Head {
         status: fetched.head().status(),
         lines: lines.into(),

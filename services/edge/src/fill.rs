@@ -13,6 +13,11 @@ use bytes::Bytes;
 use http_support::Error;
 use tokio::sync::Notify;
 
+use crate::rules::coding::suits;
+use crate::rules::fields::{Fields, Lines};
+use crate::rules::key::uri_of;
+use crate::rules::request::Wants;
+use crate::rules::sharing::answers;
 use crate::rules::vary::Selecting;
 use crate::store::Object;
 
@@ -36,6 +41,15 @@ pub struct Head {
     pub for_everybody: bool,
     /// It is being stored, and has so many seconds of freshness.
     pub stored_ttl: Option<i64>,
+}
+
+impl Head {
+    /// Whether it answers this request as well as the one that caused it.
+    pub fn answers(&self, request: &impl Fields, asked: &Wants<'_>) -> bool {
+        let Some(selecting) = &self.shared else { return false };
+        let is_taken = selecting.has("accept-encoding") || suits(request, asked, &Lines(&self.lines));
+        is_taken && selecting.matches(request) && answers(asked, selecting, self.for_everybody)
+    }
 }
 
 /// What became of a fetch.
@@ -272,9 +286,9 @@ impl Fills {
         Joined::Lead(fill.reader(), Writer { fill, fills, key: Arc::clone(key), kept: Cell::new(0) })
     }
 
-    /// Nobody joins the fetch of this URI any more: what it brings may be of before a write.
-    pub fn detach(&self, key: &str) {
-        self.lock().by_key.remove(key);
+    /// Nobody joins a fetch of this URI any more: what it brings may be of before a write.
+    pub fn detach(&self, uri: &str) {
+        self.detach_all(|key| uri_of(key) == uri);
     }
 
     /// The same for every URI that is meant.

@@ -33,6 +33,8 @@ mod purging;
 mod announcer;
 mod certificates;
 mod config;
+#[cfg(test)]
+mod differential;
 mod disk_writer;
 mod edge;
 mod env;

@@ -15,6 +15,8 @@ use supervision::{Life, StartError, Started};
 use crate::config::Config;
 use crate::edge::Edge;
 
+/// The shield is asked before all others.
+const SHIELD_RANK: u8 = 0;
 /// The tier that is asked when no addresses are configured.
 const NEXT_TIER: &str = "balancer";
 
@@ -25,6 +27,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// How it is spoken to.
     pub origin: Origin,
+    /// A gateway of the stack's own, found by discovery: what it says of failures behind it counts.
+    pub is_ours: bool,
     /// Lower ones are asked first.
     rank: u8,
     /// It failed: asked last until then.
@@ -32,8 +36,8 @@ pub struct Server {
 }
 
 impl Server {
-    fn new(address: SocketAddr, rank: u8) -> Self {
-        Self { address, origin: Origin::http1(address), rank, resting_until: AtomicI64::new(0) }
+    fn new(address: SocketAddr, rank: u8, is_ours: bool) -> Self {
+        Self { address, origin: Origin::http1(address), is_ours, rank, resting_until: AtomicI64::new(0) }
     }
 
     fn is_resting(&self, now: WallMs) -> bool {
@@ -75,19 +79,21 @@ impl Origins {
     }
 
     /// Takes a new list; what is remembered of those that stay, stays.
-    fn replace(&self, addresses: &[(SocketAddr, u8)]) {
+    fn replace(&self, found: &[Found]) {
         let known = self.servers.load();
-        let keep = |&(address, rank): &(SocketAddr, u8)| {
-            let same = known.iter().find(|server| server.address == address && server.rank == rank);
-            same.cloned().unwrap_or_else(|| Arc::new(Server::new(address, rank)))
+        let keep = |&(address, rank, is_ours): &Found| {
+            let is_same =
+                |it: &&Arc<Server>| it.address == address && it.rank == rank && it.is_ours == is_ours;
+            let same = known.iter().find(is_same);
+            same.cloned().unwrap_or_else(|| Arc::new(Server::new(address, rank, is_ours)))
         };
-        self.servers.store(Arc::new(addresses.iter().map(keep).collect()));
+        self.servers.store(Arc::new(found.iter().map(keep).collect()));
     }
 }
 
 fn ranked(addresses: &[SocketAddr]) -> impl Iterator<Item = Server> {
     // Configured ones are asked in their order: each is a rank of its own, after the shield.
-    addresses.iter().enumerate().map(|(n, &address)| Server::new(address, configured_rank(n)))
+    addresses.iter().enumerate().map(|(n, &address)| Server::new(address, configured_rank(n), false))
 }
 
 fn configured_rank(n: usize) -> u8 {
@@ -114,11 +120,15 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     }))
 }
 
-async fn find(edge: &Edge) -> Vec<(SocketAddr, u8)> {
+/// Address, rank, and whether it is one of the stack's own.
+type Found = (SocketAddr, u8, bool);
+
+async fn find(edge: &Edge) -> Vec<Found> {
     let mut found = Vec::new();
     for (host, rank) in wanted(&edge.config, &edge.registry, &edge.instance) {
+        let is_ours = rank == SHIELD_RANK || edge.config.origins.is_empty();
         match tokio::net::lookup_host(&host).await {
-            Ok(addresses) => found.extend(addresses.take(1).map(|address| (address, rank))),
+            Ok(addresses) => found.extend(addresses.take(1).map(|address| (address, rank, is_ours))),
             Err(error) => tracing::warn!(host, %error, "an origin's name has no address"),
         }
     }
@@ -133,7 +143,7 @@ fn wanted(config: &Config, registry: &Registry, own: &str) -> Vec<(String, u8)> 
         let at = picture
             .iter()
             .find(|it| it.tier == "edge" && it.instance == shield && it.health == Health::Ready);
-        wanted.extend(at.and_then(host_of).map(|host| (host, 0)));
+        wanted.extend(at.and_then(host_of).map(|host| (host, SHIELD_RANK)));
     }
     if config.origins.is_empty() {
         let balancers = picture.iter().filter(|it| it.tier == NEXT_TIER);
@@ -192,12 +202,12 @@ mod tests {
     #[test]
     fn origins_of_one_rank_take_turns() {
         let origins = Origins::new(&Config::default());
-        origins.replace(&[(at(1), 1), (at(2), 1)]);
+        origins.replace(&[(at(1), 1, true), (at(2), 1, true)]);
         let first: Vec<u16> = (0..4).map(|_| addresses(&origins, NOW)[0]).collect();
         assert_eq!(first, [1, 2, 1, 2]);
         let failed = Arc::clone(&origins.order(NOW)[0]);
         origins.failed(&failed, NOW);
-        origins.replace(&[(at(1), 1), (at(2), 1), (at(3), 1)]);
+        origins.replace(&[(at(1), 1, true), (at(2), 1, true), (at(3), 1, true)]);
         assert_eq!(
             addresses(&origins, NOW)[2],
             failed.address.port(),

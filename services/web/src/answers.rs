@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http_support::gateway::{Abort, Exchange};
+use http_support::gateway::{Abort, Exchange, GATEWAY_ERROR};
 use http_support::wire::RequestHead;
 
 use crate::acme;
@@ -104,6 +104,10 @@ impl Front {
     ) -> Result<(), Abort> {
         let problem = refusal.problem();
         let mut lines = refusal.lines(&problem);
+        // The edges are told that this is not the server's own word: what they have stored stands in for it.
+        if refusal.is_for_server() && exchange.head().get("cdn-loop").is_some() {
+            lines.extend_from_slice(format!("{GATEWAY_ERROR}: 1\r\n").as_bytes());
+        }
         lines.extend_from_slice(&request.extra);
         lines.extend_from_slice(b"vary: accept\r\n");
         if !request.asked.takes_html() {

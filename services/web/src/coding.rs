@@ -86,6 +86,12 @@ impl Accepted {
         self.0.iter().fold(0, |code, coding| code * 5 + coding.map_or(0, |coding| coding as u64))
     }
 
+    /// Whether content may be sent as it is.
+    #[must_use]
+    pub fn takes_identity(self) -> bool {
+        self.best_first().any(|coding| coding == Coding::Identity)
+    }
+
     /// Best first. Empty when the client takes nothing that the server can send: 406.
     pub fn best_first(self) -> impl Iterator<Item = Coding> {
         self.0.into_iter().flatten()
@@ -150,6 +156,7 @@ mod tests {
         ];
         for (field, expected) in rows {
             let accepted = Accepted::read([field.as_bytes()].into_iter());
+            assert_eq!(accepted.takes_identity(), expected.contains(&Identity), "{field}");
             assert_eq!(accepted.best_first().collect::<Vec<_>>(), *expected, "{field}");
         }
         assert_eq!(Accepted::read(std::iter::empty()), Accepted::IDENTITY);

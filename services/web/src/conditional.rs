@@ -99,7 +99,7 @@ fn any_tag(lines: &[&[u8]], accepts: impl Fn(&[u8]) -> bool) -> bool {
 }
 
 /// The entity tags of a list (RFC 9110 section 8.8.3). Commas within quotes separate nothing.
-fn tags(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn tags(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let start = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
         rest = &rest[start..];

@@ -231,10 +231,9 @@ impl Front {
                 let attempts = budgets.attempts(*pool, &self.dice, head, || self.client(exchange));
                 let target = proxy::target(place, &path, rewritten.as_deref(), head.query());
                 let (user, extra) = (request.user.as_deref(), &request.extra[..]);
-                let coding =
-                    site.compress.then(|| transform::coding_for(head, request.asked.accepted())).flatten();
+                let content = transform::content_for(head, site, &request.asked);
                 let errand =
-                    Errand { site, target, user, extra, coding, private, over_tls: request.over_tls };
+                    Errand { site, target, user, extra, content, private, over_tls: request.over_tls };
                 Box::pin(self.proxy(exchange, errand, attempts)).await
             }
             (None, Some(file)) if reads => {

@@ -58,6 +58,7 @@ mod front;
 mod private;
 mod proxy;
 mod purging;
+mod tags;
 mod telemetry;
 mod transform;
 

@@ -1,5 +1,6 @@
 //! What was decided for one client is for that client: how an answer says so to every cache.
 
+use http_support::gateway::GATEWAY_ERROR;
 use http_support::wire::ResponseHead;
 
 use crate::config::Sharing;
@@ -7,9 +8,11 @@ use crate::config::Sharing;
 /// The field by which the edges are told how an answer may be shared. They do not pass it on.
 const FIELD: &str = "standfast-cache";
 
-/// Fields of an upstream server that a private answer does not keep: what they allow, we do not. The first is ours alone.
-pub const LEFT_OUT: [&str; 6] = [
+/// Fields of an upstream server that a private answer does not keep: what they allow, we do not. The first two are ours
+/// alone.
+pub const LEFT_OUT: [&str; 7] = [
     FIELD,
+    GATEWAY_ERROR,
     "cache-control",
     "cdn-cache-control",
     "surrogate-control",
@@ -17,8 +20,8 @@ pub const LEFT_OUT: [&str; 6] = [
     "edge-control",
 ];
 
-/// Of any other answer only the field that is ours is left out.
-pub const LEFT_OUT_ALWAYS: [&str; 1] = [FIELD];
+/// Of any other answer only the fields that are ours are left out.
+pub const LEFT_OUT_ALWAYS: [&str; 2] = [FIELD, GATEWAY_ERROR];
 
 /// The line for the edges: an answer is for one client, or a place has a choice of its own.
 #[must_use]

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use http_support::gateway::{Abort, Blame, Decision, Exchange, ForwardError, ForwardOptions};
 use http_support::wire::{Framing, ResponseHead};
+use smallvec::SmallVec;
 
-use crate::coding::Coding;
 use crate::front::{Answer, Front, Halt};
 use crate::path::PlainPath;
 use crate::private;
 use crate::refusal::Refusal;
 use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
-use crate::transform::{self, Trouble};
+use crate::transform::{self, Content, Trouble};
 
 use upstream::{Attempts, Member};
 
@@ -29,8 +29,8 @@ pub struct Errand<'r> {
     pub user: Option<&'r str>,
     /// Field lines of the answer, of this request alone.
     pub extra: &'r [u8],
-    /// What the answer is compressed with, if it may be.
-    pub coding: Option<Coding>,
+    /// In which coding the client gets the content.
+    pub content: Content,
     /// Whether the answer is for this client alone.
     pub private: bool,
     /// Whether the client came over TLS.
@@ -50,6 +50,11 @@ impl Errand<'_> {
     /// Fields of the request that are not passed on: what we say ourselves, and the password once it is checked.
     pub(crate) fn guarded(&self) -> &'static [&'static str] {
         if self.user.is_some() { &[USER_FIELD, "authorization"] } else { &[USER_FIELD] }
+    }
+
+    /// Those, and the conditions that are said in the server's words.
+    pub(crate) fn replaced(&self) -> SmallVec<[&'static str; 4]> {
+        self.guarded().iter().chain(&self.content.conditions.replaced).copied().collect()
     }
 
     /// Fields of the upstream server's answer that are not passed on.
@@ -99,6 +104,10 @@ impl Front {
                     return Ok(Outcome::Proxied);
                 }
                 Err(Trouble::Client(abort)) => return Err(abort.into()),
+                Err(Trouble::NotAcceptable(seen)) => {
+                    attempts.answered(member, seen.status, seen.first_byte, began, None);
+                    return Err(Halt::Refuse(Refusal::NotAcceptable));
+                }
                 Err(Trouble::CutShort) => {
                     attempts.did_not_answer(member, began, None);
                     return Err(Abort::CutShort.into());
@@ -121,12 +130,10 @@ impl Front {
         attempts: &Attempts<'_>,
         member: &Member,
     ) -> Result<Seen, Trouble> {
-        match errand.coding {
-            Some(coding) => {
-                Box::pin(self.fetch_transformed(exchange, errand, attempts, member, coding)).await
-            }
-            None => self.forward(exchange, errand, attempts, member).await.map_err(Trouble::Upstream),
+        if errand.content.is_untouched() {
+            return self.forward(exchange, errand, attempts, member).await.map_err(Trouble::Upstream);
         }
+        Box::pin(self.fetch_transformed(exchange, errand, attempts, member)).await
     }
 
     async fn forward(
@@ -137,6 +144,7 @@ impl Front {
         member: &Member,
     ) -> Result<Seen, ForwardError> {
         let mut request_lines = attempts.request_lines().to_vec();
+        request_lines.extend_from_slice(&errand.content.conditions.lines);
         if let Some(user) = errand.user {
             request_lines.extend_from_slice(format!("{USER_FIELD}: {user}\r\n").as_bytes());
         }
@@ -151,7 +159,7 @@ impl Front {
             }
             let mut lines = standing.missing(|name| head.get(name).is_some());
             // Another client would have got it compressed: caches must know.
-            if *compress && transform::is_transformable(head) && !transform::varies(head) {
+            if *compress && transform::depends_on_codings(head) && !transform::varies(head) {
                 lines.extend_from_slice(b"vary: accept-encoding\r\n");
             }
             if errand.private {
@@ -161,7 +169,7 @@ impl Front {
         };
         let options = ForwardOptions {
             request_lines: &request_lines,
-            drop_request: &attempts.drop_request(errand.guarded()),
+            drop_request: &attempts.drop_request(&errand.replaced()),
             drop_underscores: !errand.site.underscores,
             response_lines: &response_lines,
             drop_response: errand.left_out(),

@@ -91,6 +91,16 @@ impl Refusal {
         }
     }
 
+    /// Whether it is said in the place of a server that did not answer.
+    #[must_use]
+    pub fn is_for_server(&self) -> bool {
+        match self {
+            Self::NoUpstream => true,
+            Self::Upstream(problem) => matches!(problem.status, 502..=504),
+            _ => false,
+        }
+    }
+
     /// Field lines that go with it.
     #[must_use]
     pub fn lines(&self, problem: &Problem) -> Vec<u8> {

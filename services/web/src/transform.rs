@@ -10,12 +10,15 @@ use http_support::wire::{
 };
 use tokio::sync::Notify;
 
-use crate::coding::{Accepted, Coding};
+use crate::coding::Coding;
 use crate::compress::{Effort, Encoder, WORTH_BYTES};
+use crate::fields::Asked;
 use crate::front::Front;
 use crate::media;
 use crate::private;
 use crate::proxy::{Errand, Seen, USER_FIELD};
+use crate::site::Site;
+use crate::tags::{self, Conditions};
 
 use upstream::{Attempts, Member};
 
@@ -31,6 +34,8 @@ pub enum Trouble {
     Client(Abort),
     /// The answer had begun when the server failed: the client must see that it is cut short.
     CutShort,
+    /// The content is in no coding that the client takes, and cannot be made one.
+    NotAcceptable(Seen),
 }
 
 impl From<Abort> for Trouble {
@@ -39,21 +44,60 @@ impl From<Abort> for Trouble {
     }
 }
 
-/// The coding that answers to this request are compressed with, if they are to be at all.
-#[must_use]
-pub fn coding_for(head: &RequestHead<'_>, accepted: Accepted) -> Option<Coding> {
-    let plain = head.method() == "GET" && head.framing() == Framing::None && head.upgrade().is_none();
-    accepted.compression().filter(|_| plain && !has_no_transform(head.get_all("cache-control")))
+/// In which coding a client gets content, and what that makes of the conditions of its request.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// What the answer is compressed with, if it may be.
+    pub coding: Option<Coding>,
+    /// The client refuses content as it is.
+    pub refuses_identity: bool,
+    /// `If-None-Match` and `If-Match` in the server's words.
+    pub conditions: Conditions,
 }
 
-/// Whether an answer may be compressed, and would get smaller: what depends on `Accept-Encoding` here.
+impl Content {
+    /// Nothing is to be done with the answer.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.coding.is_none() && !self.refuses_identity
+    }
+}
+
+/// In which coding this request is answered. One that asks for a range gets one of the content as the server has it,
+/// unless it refuses that.
 #[must_use]
-pub fn is_transformable(head: &ResponseHead<'_>) -> bool {
-    head.status() == 200
-        && head.content_length().is_none_or(|length| length >= WORTH_BYTES)
+pub fn content_for(head: &RequestHead<'_>, site: &Site, asked: &Asked<'_>) -> Content {
+    let reads = matches!(head.method(), "GET" | "HEAD");
+    let plain = reads && head.framing() == Framing::None && head.upgrade().is_none();
+    let accepted = asked.accepted();
+    let is_changed = site.compress && plain && !has_no_transform(head.get_all("cache-control"));
+    let refuses_identity = is_changed && !accepted.takes_identity();
+    let in_part = asked.range.is_some() && !refuses_identity;
+    let coding = accepted.compression().filter(|_| is_changed && !in_part);
+    Content { coding, refuses_identity, conditions: Conditions::of(&asked.preconditions, reads, coding) }
+}
+
+/// Whether an answer may be compressed, and would get smaller.
+fn is_transformable(head: &ResponseHead<'_>) -> bool {
+    head.content_length().is_none_or(|length| length >= WORTH_BYTES)
+        && depends_on_codings(head)
+        && head.status() == 200
+}
+
+/// Whether another client would have got this answer compressed: what depends on `Accept-Encoding` here. Of a part it is
+/// not known how long the whole is.
+#[must_use]
+pub fn depends_on_codings(head: &ResponseHead<'_>) -> bool {
+    let is_long = head.content_length().is_none_or(|length| length >= WORTH_BYTES);
+    (head.status() == 206 || head.status() == 200 && is_long)
         && head.get("content-encoding").is_none()
         && head.get("content-type").is_some_and(media::is_compressible)
         && !has_no_transform(head.get_all("cache-control"))
+}
+
+/// Whether an answer has content that may be put in a coding because the client takes it in no other way.
+fn is_in_no_coding(head: &ResponseHead<'_>) -> bool {
+    head.status() == 200 && head.get("content-encoding").is_none() && head.content_length() != Some(0)
 }
 
 /// Whether the answer says already that it depends on what codings the client takes.
@@ -81,7 +125,6 @@ impl Front {
         errand: &Errand<'_>,
         attempts: &Attempts<'_>,
         member: &Member,
-        coding: Coding,
     ) -> Result<Seen, Trouble> {
         let (head, peer) = (exchange.head(), exchange.peer());
         let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -90,14 +133,16 @@ impl Front {
         let fetched = self.fetch(exchange, errand, attempts, member, &forwarding).await?;
         let first_byte = clock::now().saturating_duration_since(begun);
         let response = fetched.head();
-        let transformed = is_transformable(&response.borrow());
-        let mut lines = lines(response, errand, &forwarding, transformed.then_some(coding));
+        let seen = Seen { status: response.status(), first_byte };
+        let Some(coding) = made(&response.borrow(), &errand.content) else {
+            return Err(Trouble::NotAcceptable(seen));
+        };
+        let mut lines = lines(response, errand, &forwarding, coding);
         attempts.response_line(member, errand.over_tls, &mut lines);
-        let seen = Seen { status: response.borrow().status(), first_byte };
-        if transformed {
-            compress(exchange, fetched, &lines, coding).await?;
-        } else {
-            relay(exchange, fetched, &lines, head.method()).await?;
+        match coding {
+            Some(_) if head.method() == "HEAD" => heading(exchange, 200, &lines, None).await?,
+            Some(coding) => compress(exchange, fetched, &lines, coding).await?,
+            None => relay(exchange, fetched, &lines, head.method()).await?,
         }
         Ok(seen)
     }
@@ -113,12 +158,14 @@ impl Front {
     ) -> Result<Fetched, Trouble> {
         let head = exchange.head();
         let mut request_lines = Vec::with_capacity(1024);
-        let guarded = attempts.drop_request(errand.guarded());
+        let guarded = attempts.drop_request(&errand.replaced());
         let left_out = |name: &[u8]| {
             (!errand.site.underscores && name.contains(&b'_'))
                 || guarded.iter().any(|known| is_spelling_of(name, known))
+                || (errand.content.refuses_identity && is_of_range(name))
         };
         head.end_to_end_lines(&mut request_lines, left_out);
+        request_lines.extend_from_slice(&errand.content.conditions.lines);
         forwarding.lines(head, &mut request_lines);
         request_lines.extend_from_slice(attempts.request_lines());
         if let Some(user) = errand.user {
@@ -155,6 +202,23 @@ impl Front {
     }
 }
 
+/// The coding that the answer is put in, if it is; `None`: the client takes it in none that it could be in.
+fn made(response: &ResponseHead<'_>, content: &Content) -> Option<Option<Coding>> {
+    if !content.refuses_identity {
+        return Some(content.coding.filter(|_| is_transformable(response)));
+    }
+    if !is_in_no_coding(response) {
+        return Some(None);
+    }
+    let may_be_changed = !has_no_transform(response.get_all("cache-control"));
+    content.coding.filter(|_| may_be_changed).map(Some)
+}
+
+/// A range is one of the content as the server has it: who refuses that gets the whole.
+fn is_of_range(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"range") || name.eq_ignore_ascii_case(b"if-range")
+}
+
 /// The field lines of the answer, changed as far as its content is.
 fn lines(
     response: &OwnedResponseHead,
@@ -164,9 +228,13 @@ fn lines(
 ) -> Vec<u8> {
     let response = response.borrow();
     let mut lines = Vec::with_capacity(1024);
-    // A range of compressed content is not one of what the server has; its strong tag names other bytes.
-    let changed: &[&str] =
-        if coding.is_some() { &["etag", "accept-ranges", "content-length"] } else { &["content-length"] };
+    // A range of compressed content is not one of what the server has; its tag and digests name other bytes.
+    let changed: &[&str] = match coding {
+        Some(_) => &["etag", "accept-ranges", "content-length", "content-md5", "content-digest", "digest"],
+        None if response.status() == 304 => &["etag", "content-length"],
+        None => &["content-length"],
+    };
+    let unchanged = errand.content.coding.filter(|_| response.status() == 304);
     let left_out = changed.iter().chain(errand.left_out());
     response.end_to_end_lines(&mut lines, |name| {
         left_out.clone().any(|it| name.eq_ignore_ascii_case(it.as_bytes()))
@@ -177,13 +245,18 @@ fn lines(
     forwarding.via_line(response.version(), &mut lines);
     if let Some(coding) = coding {
         lines.extend_from_slice(format!("content-encoding: {}\r\n", coding.name()).as_bytes());
-        if let Some(etag) = response.get("etag") {
-            let weak: &[u8] = if etag.starts_with(b"W/") { b"" } else { b"W/" };
-            lines.extend_from_slice(&[b"etag: ", weak, etag, b"\r\n"].concat());
-        }
-        if !varies(&response) {
-            lines.extend_from_slice(b"vary: accept-encoding\r\n");
-        }
+    }
+    let etag = response.get("etag").and_then(|etag| match (coding, unchanged) {
+        (Some(coding), _) => tags::coded(etag, coding),
+        (None, Some(coding)) => errand.content.conditions.tag_of_304(etag, coding),
+        (None, None) => (response.status() == 304).then(|| etag.to_vec()),
+    });
+    if let Some(etag) = &etag {
+        lines.extend_from_slice(&[b"etag: ", &etag[..], b"\r\n"].concat());
+    }
+    let is_ours = coding.is_some() || etag.as_deref().is_some_and(|etag| tags::of_server(etag).is_some());
+    if (is_ours || depends_on_codings(&response)) && !varies(&response) {
+        lines.extend_from_slice(b"vary: accept-encoding\r\n");
     }
     lines.extend_from_slice(&errand.site.standing.missing(|name| response.get(name).is_some()));
     lines.extend_from_slice(errand.extra);
@@ -212,6 +285,18 @@ async fn compress(
     Ok(())
 }
 
+/// The head of a content that is not sent.
+async fn heading(
+    exchange: &mut Exchange<'_>,
+    status: u16,
+    lines: &[u8],
+    length: Option<u64>,
+) -> Result<(), Trouble> {
+    exchange.start(status, lines, length).await?;
+    exchange.finish(b"").await?;
+    Ok(())
+}
+
 /// What was fetched to be compressed and is not to be.
 async fn relay(
     exchange: &mut Exchange<'_>,
@@ -220,6 +305,9 @@ async fn relay(
     method: &str,
 ) -> Result<(), Trouble> {
     let status = fetched.head().status();
+    if method == "HEAD" {
+        return heading(exchange, status, lines, fetched.head().content_length()).await;
+    }
     let length = match fetched.head().framing(method) {
         Framing::None => {
             exchange.respond(status, lines, b"").await?;

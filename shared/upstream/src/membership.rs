@@ -102,6 +102,7 @@ fn wanted(
             address,
             scheme: member.url.scheme,
             host: member.url.host().unwrap_or_default().into(),
+            is_ours: false,
             weight: member.weight,
             labels: member.labels.clone(),
             standing: Standing::Ready,
@@ -115,6 +116,7 @@ fn wanted(
             address: (*addresses_of(authority).first()?).into(),
             scheme: Scheme::Http,
             host: "".into(),
+            is_ours: true,
             weight: weight_of(it.capacity),
             labels: it.facts.clone(),
             standing: match it.health {

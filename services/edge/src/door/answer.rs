@@ -8,9 +8,9 @@ use smallvec::SmallVec;
 
 use super::{Asked, Door};
 use crate::rules::fields::{Lines, push_line};
-use crate::rules::range::{Part, applies, inside, part};
-use crate::rules::report::Forwarded;
-use crate::rules::validation::{fields_of_304, not_modified};
+use crate::rules::reply::Reply;
+use crate::rules::report::{Forwarded, Fwd};
+use crate::rules::validation::fields_of_304;
 use crate::store::Object;
 use crate::telemetry::Hit;
 
@@ -29,7 +29,7 @@ impl Door {
     ) -> Result<(), Abort> {
         let (age, ttl) = (object.freshness.age(now), object.freshness.ttl(now));
         let mut extra = Extra::new();
-        self.edge.voice.hit(&mut extra, age, ttl, &asked.key);
+        self.edge.voice.hit(&mut extra, age, ttl, asked.uri().as_bytes());
         self.edge.telemetry.hit(hit, object.prepared.body.len());
         tracing::debug!(key = asked.key(), status = object.prepared.status, ttl, "hit");
         if asked.wants.is_plain() {
@@ -50,7 +50,7 @@ impl Door {
         let now = WallMs::now();
         let what = Forwarded { ttl: Some(object.freshness.ttl(now)), ..what };
         let mut extra = Extra::from_slice(own);
-        self.edge.voice.forwarded(&mut extra, what, &asked.key);
+        self.edge.voice.forwarded(&mut extra, what, asked.uri().as_bytes());
         extra.extend_from_slice(b"Age: ");
         extra.extend_from_slice(itoa::Buffer::new().format(object.freshness.age(now)).as_bytes());
         extra.extend_from_slice(b"\r\n");
@@ -64,29 +64,19 @@ impl Door {
         object: &Object,
         extra: &[u8],
     ) -> Result<(), Abort> {
-        let (wants, stored) = (&asked.wants, &object.prepared);
-        if wants.is_plain() {
-            return exchange.respond_prepared(stored, extra).await;
-        }
-        // RFC 9110 section 13.2.2: preconditions come before the range, and are about successful responses only.
-        let ok = matches!(stored.status, 200 | 206);
-        if ok && not_modified(&wants.conditions, &object.fields(), object.freshness.received_at) {
-            let mut lines = fields_of_304(object.fields());
-            lines.extend_from_slice(extra);
-            return Box::pin(exchange.respond(304, &lines, b"")).await;
-        }
-        let range = wants.range.filter(|_| ok && applies(wants.conditions.range, &object.fields()));
-        match (range, &object.placed) {
-            (Some(range), None) => match part(range, stored.body.len() as u64) {
-                Part::Whole => exchange.respond_prepared(stored, extra).await,
-                Part::Bytes(bytes) => Box::pin(self.send_part(exchange, object, bytes, extra)).await,
-                Part::Unsatisfiable => Box::pin(unsatisfiable(exchange, stored.body.len(), extra)).await,
-            },
-            (Some(range), Some(placed)) => match inside(range, placed) {
-                Some(bytes) => Box::pin(self.send_part(exchange, object, bytes, extra)).await,
-                None => exchange.respond_prepared(stored, extra).await,
-            },
-            (None, _) => exchange.respond_prepared(stored, extra).await,
+        let stored = &object.prepared;
+        let get = exchange.head().method() == "GET";
+        match object.reply(&asked.wants, get) {
+            Some(Reply::Whole) => exchange.respond_prepared(stored, extra).await,
+            Some(Reply::Part(bytes)) => Box::pin(self.send_part(exchange, object, bytes, extra)).await,
+            Some(Reply::Unsatisfiable) => Box::pin(unsatisfiable(exchange, stored.body.len(), extra)).await,
+            Some(Reply::NotModified) => {
+                let mut lines = fields_of_304(object.fields());
+                lines.extend_from_slice(extra);
+                Box::pin(exchange.respond(304, &lines, b"")).await
+            }
+            // A part that holds nothing for this request is not chosen for it.
+            None => Box::pin(self.pass(exchange, asked, Fwd::Partial)).await,
         }
     }
 
@@ -98,11 +88,7 @@ impl Door {
         bytes: Range<u64>,
         extra: &[u8],
     ) -> Result<(), Abort> {
-        let complete = match &object.placed {
-            None => Some(object.prepared.body.len() as u64),
-            Some(placed) => placed.complete,
-        };
-        let complete = complete.map_or_else(|| "*".to_owned(), |complete| complete.to_string());
+        let complete = object.complete().map_or_else(|| "*".to_owned(), |complete| complete.to_string());
         let mut lines = without_content_range(object.fields());
         let range = format!("bytes {}-{}/{complete}", bytes.start, bytes.end - 1);
         push_line(&mut lines, b"Content-Range", range.as_bytes());

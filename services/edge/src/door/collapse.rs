@@ -13,9 +13,7 @@ use crate::fill::{End, Head, Joined, Next, Outcome, Prelude, Reader};
 use crate::rules::fields::{Lines, push_line};
 use crate::rules::report::{Forwarded, Fwd};
 use crate::rules::sharing::answers;
-use crate::rules::storing;
 use crate::rules::validation::{fields_of_304, not_modified};
-use crate::rules::vary::Selecting;
 use crate::store::{Object, Variants};
 
 /// A body up to this size that has come whole is sent together with its head.
@@ -92,12 +90,7 @@ impl Door {
             host: head.authority().to_owned(),
             request,
             lines: self.lines_to_send(exchange, head),
-            asked: storing::Asked {
-                get: true,
-                no_store: asked.wants.directives.no_store,
-                authorization: asked.wants.authorization,
-                cookie: asked.wants.cookie,
-            },
+            asked: asked.to_store(true),
             directives: asked.wants.directives,
             stale,
             range: range.then(|| range_lines(asked)),
@@ -116,7 +109,7 @@ impl Door {
         }
         lines.extend_from_slice(&self.edge.loop_line);
         let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let trusted = self.edge.config.trusted.contains(&peer.ip());
+        let trusted = self.edge.trusts(peer.ip());
         Forwarding::new(&self.edge.instance, peer.ip(), scheme, trusted).lines(head, &mut lines);
         lines
     }
@@ -140,7 +133,7 @@ impl Door {
             Outcome::Stored { object, status, shared, own }
                 if !what.collapsed
                     || shared
-                        && object.selecting.matches(exchange.head())
+                        && object.answers(exchange.head(), &asked.wants, true)
                         && answers(&asked.wants, &object.selecting, object.freshness.for_everybody) =>
             {
                 self.edge.telemetry.forwarded(what.fwd);
@@ -148,7 +141,7 @@ impl Door {
                 let what = Forwarded { status, stored: status == Some(304), ..what };
                 self.validated(exchange, asked, &object, what, &own).await
             }
-            Outcome::Stream(head) if !what.collapsed || streams_to(&head, exchange.head(), asked) => {
+            Outcome::Stream(head) if !what.collapsed || head.answers(exchange.head(), &asked.wants) => {
                 self.note(asked, &head, now);
                 self.edge.telemetry.forwarded(what.fwd);
                 let what = Forwarded { stored: head.stored_ttl.is_some(), ttl: head.stored_ttl, ..what };
@@ -186,7 +179,7 @@ impl Door {
         what: Forwarded,
     ) -> Result<(), Abort> {
         let mut status_line = Vec::with_capacity(128);
-        self.edge.voice.forwarded(&mut status_line, what, &asked.key);
+        self.edge.voice.forwarded(&mut status_line, what, asked.uri().as_bytes());
         if head.status == 200 && not_modified(&asked.wants.conditions, &Lines(&head.lines), WallMs::now()) {
             let mut lines = fields_of_304(Lines(&head.lines));
             lines.extend_from_slice(&status_line);
@@ -212,14 +205,6 @@ impl Door {
             }
         }
     }
-}
-
-/// Whether a response that streams answers this request as well as the one that caused it.
-fn streams_to(head: &Head, request: &RequestHead<'_>, asked: &Asked<'_>) -> bool {
-    let fits = |selecting: &Selecting| {
-        selecting.matches(request) && answers(&asked.wants, selecting, head.for_everybody)
-    };
-    head.shared.as_ref().is_some_and(fits)
 }
 
 fn range_lines(asked: &Asked<'_>) -> Vec<u8> {

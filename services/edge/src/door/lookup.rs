@@ -7,7 +7,9 @@ use http_support::gateway::{Abort, Exchange};
 
 use super::{Asked, Door};
 use crate::error::not_stored;
+use crate::rules::fields::Fields;
 use crate::rules::report::Fwd;
+use crate::rules::request::Wants;
 use crate::rules::reuse::{Because, Reuse, judge};
 use crate::rules::sharing::answers;
 use crate::store::{Known, Object, Variants};
@@ -26,6 +28,34 @@ pub enum Found {
     NotForThis,
     /// Nothing that may be sent as it is: why, and the response that may be validated.
     Nothing(Fwd, Option<Arc<Object>>, Option<Arc<Variants>>),
+}
+
+/// What of the stored responses of a URI there is for a request.
+pub fn found(
+    variants: Option<Arc<Variants>>,
+    request: &impl Fields,
+    asked: &Wants<'_>,
+    get: bool,
+    trusted_since: WallMs,
+    now: WallMs,
+) -> Found {
+    let Some(variants) = variants else { return Found::Nothing(Fwd::UriMiss, None, None) };
+    let Some(object) = variants.select(request, asked, get) else {
+        let partial = variants.objects().iter().any(|object| object.placed.is_some());
+        let fwd = if partial { Fwd::Partial } else { Fwd::VaryMiss };
+        return Found::Nothing(fwd, None, Some(variants));
+    };
+    if !answers(asked, &object.selecting, object.freshness.for_everybody) {
+        return Found::NotForThis;
+    }
+    let object = Arc::clone(object);
+    match judge(&object.freshness, &asked.directives, object.distrusted(trusted_since), now) {
+        Reuse::Fresh => Found::Usable(object, Hit::Fresh),
+        Reuse::Stale => Found::Usable(object, Hit::Stale),
+        Reuse::WhileRevalidating => Found::Revalidate(object, variants),
+        Reuse::Validate(Because::Request) => Found::Nothing(Fwd::Request, Some(object), Some(variants)),
+        Reuse::Validate(Because::Stale) => Found::Nothing(Fwd::Stale, Some(object), Some(variants)),
+    }
 }
 
 impl Door {
@@ -78,25 +108,9 @@ impl Door {
             Known::Here(variants) => Some(variants),
             Known::Ask => Box::pin(self.ask_store(asked.key())).await,
         };
-        let Some(variants) = variants else { return Found::Nothing(Fwd::UriMiss, None, None) };
-        let range = asked.wants.range;
-        let Some(object) = variants.select(exchange.head(), range) else {
-            let partial = variants.objects().iter().any(|object| object.placed.is_some());
-            let fwd = if partial { Fwd::Partial } else { Fwd::VaryMiss };
-            return Found::Nothing(fwd, None, Some(variants));
-        };
-        if !answers(&asked.wants, &object.selecting, object.freshness.for_everybody) {
-            return Found::NotForThis;
-        }
-        let object = Arc::clone(object);
-        let distrusted = object.distrusted(self.edge.store.trusted_since());
-        match judge(&object.freshness, &asked.wants.directives, distrusted, now) {
-            Reuse::Fresh => Found::Usable(object, Hit::Fresh),
-            Reuse::Stale => Found::Usable(object, Hit::Stale),
-            Reuse::WhileRevalidating => Found::Revalidate(object, variants),
-            Reuse::Validate(Because::Request) => Found::Nothing(Fwd::Request, Some(object), Some(variants)),
-            Reuse::Validate(Because::Stale) => Found::Nothing(Fwd::Stale, Some(object), Some(variants)),
-        }
+        let head = exchange.head();
+        let trusted_since = self.edge.store.trusted_since();
+        found(variants, head, &asked.wants, head.method() == "GET", trusted_since, now)
     }
 
     async fn ask_store(&self, key: &str) -> Option<Arc<Variants>> {

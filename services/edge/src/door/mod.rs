@@ -10,20 +10,25 @@ mod collapse;
 mod lookup;
 mod pass;
 
+#[cfg(test)]
+pub use lookup::{Found, found};
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use http_support::Error as Problem;
-use http_support::gateway::{Abort, Exchange, Handler, serve};
+use http_support::gateway::{Abort, Exchange, Handler, Peer, in_place_of_server, serve};
+use http_support::wire::{Claims, RequestHead};
 use supervision::{Life, StartError, Started};
 
 use crate::admin;
 use crate::edge::Edge;
 use crate::error::loop_detected;
 use crate::passes::Passes;
-use crate::rules::key::{KeyBuf, key};
+use crate::rules::key::{KeyBuf, claimed_key, key, uri_of};
 use crate::rules::report::Fwd;
 use crate::rules::request::Wants;
+use crate::rules::storing;
 use crate::store::{Front, hash};
 
 /// One worker: accepts from the shared listeners until it is asked to stop.
@@ -59,6 +64,21 @@ impl Asked<'_> {
         std::str::from_utf8(&self.key).expect("made of text")
     }
 
+    /// The key without what a trusted proxy said beyond it.
+    fn uri(&self) -> &str {
+        uri_of(self.key())
+    }
+
+    /// What storing needs to know of it.
+    fn to_store(&self, get: bool) -> storing::Asked {
+        storing::Asked {
+            get,
+            no_store: self.wants.directives.no_store,
+            authorization: self.wants.authorization,
+            cookie: self.wants.cookie,
+        }
+    }
+
     /// What is remembered of a URI whose answers are not shared holds for requests with credentials, or for those without.
     fn pass_hash(&self) -> u64 {
         hash(&self.key) ^ u64::from(self.wants.cookie || self.wants.authorization)
@@ -66,6 +86,15 @@ impl Asked<'_> {
 }
 
 impl Door {
+    /// What a request's answer may depend on beyond the fields that `Vary` names: all that the origin is told of it.
+    fn key(&self, peer: &Peer, head: &RequestHead<'_>) -> KeyBuf {
+        let (scheme, authority, target) = (peer.scheme(), head.authority(), head.target());
+        if self.edge.trusts(peer.ip()) {
+            return claimed_key(scheme, authority, target, &Claims::of(head));
+        }
+        key(scheme, authority, target)
+    }
+
     /// Answers with a problem; what was done with the request is said as on any answer (RFC 9211).
     async fn refuse(
         &self,
@@ -75,8 +104,11 @@ impl Door {
         problem: Problem,
     ) -> Result<(), Abort> {
         let name = "cache-status".parse().expect("a field name");
-        let said = self.edge.voice.refused(fwd, &asked.key);
-        exchange.problem(&problem.with_header(name, &said)).await
+        let said = self.edge.voice.refused(fwd, asked.uri().as_bytes());
+        let problem = problem.with_header(name, &said);
+        // Without a reason to forward, the problem is not about an origin.
+        let problem = if fwd.is_some() { in_place_of_server(problem, exchange.head()) } else { problem };
+        exchange.problem(&problem).await
     }
 }
 
@@ -88,7 +120,7 @@ impl Handler for Door {
         }
         let asked = Asked {
             wants: Wants::read(head.fields(), self.edge.loop_id.as_bytes()),
-            key: key(exchange.peer().scheme(), head.authority(), head.target()),
+            key: self.key(exchange.peer(), head),
         };
         if asked.wants.looped {
             return Box::pin(self.refuse(exchange, &asked, None, loop_detected())).await;

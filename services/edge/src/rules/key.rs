@@ -1,5 +1,14 @@
 //! The cache key (RFC 9111 section 2): the target URI, `http://example.com/a?b`. The method is always GET.
+//!
+//! A trusted proxy before this cache may say more than the URI does: which scheme and host the client asked for, under
+//! which prefix and port. The origin is told that and may answer by it. Scheme and host have their place in the URI; of
+//! what is left the key has a digest behind a space, which no URI contains. Whoever means a URI (a purge, a write) means
+//! its keys with every such [`uri_of`].
 
+use std::fmt::Write as _;
+
+use http_support::wire::Claims;
+use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 /// A key in the making: look-ups need no allocation for URIs of ordinary length.
@@ -19,6 +28,35 @@ pub fn key(scheme: &str, authority: &str, target: &str) -> KeyBuf {
     }
     key.extend_from_slice(target.as_bytes());
     key
+}
+
+/// The key of a request from a trusted proxy.
+pub fn claimed_key(scheme: &str, authority: &str, target: &str, claims: &Claims<'_>) -> KeyBuf {
+    let host = claims.host.unwrap_or(authority);
+    let mut key = key(claims.scheme.unwrap_or(scheme), host, target);
+    let own_host = !host.eq_ignore_ascii_case(authority);
+    if own_host || !claims.others.is_empty() {
+        let mut facts = Sha256::new();
+        facts.update(if own_host { authority.to_ascii_lowercase() } else { String::new() });
+        facts.update(b"\n");
+        facts.update(&claims.others);
+        let mut digest = String::from(" ");
+        for byte in &facts.finalize()[..16] {
+            let _ = write!(digest, "{byte:02x}"); // into a string it does not fail
+        }
+        key.extend_from_slice(digest.as_bytes());
+    }
+    key
+}
+
+/// The URI of a key, without what else a trusted proxy said.
+pub fn uri_of(key: &str) -> &str {
+    key.split_once(' ').map_or(key, |(uri, _)| uri)
+}
+
+/// What a trusted proxy said beyond the URI, with the space before it; empty for almost every key.
+pub fn claims_of(key: &str) -> &str {
+    &key[uri_of(key).len()..]
 }
 
 /// The key of an absolute URL as an operator writes it; `None` if it is none.
@@ -55,6 +93,33 @@ mod tests {
         assert_eq!(&*key("https", "example.com:80", "?q"), b"https://example.com:80/?q");
         assert_ne!(key("http", "a", "/x"), key("https", "a", "/x"));
         assert_ne!(key("http", "a", "/%7Ex"), key("http", "a", "/~x"));
+    }
+
+    /// A redirect to https, made for the plain requests of a proxy, had been everybody's answer.
+    #[test]
+    fn what_a_trusted_proxy_says_is_a_part_of_the_key() {
+        let of = |scheme, host, others: &str| {
+            let claims = Claims { scheme, host, others: others.into() };
+            String::from_utf8(claimed_key("http", "a.example", "/p?q", &claims).to_vec()).unwrap()
+        };
+        assert_eq!(of(None, None, ""), "http://a.example/p?q");
+        assert_eq!(of(Some("https"), None, ""), "https://a.example/p?q");
+        assert_eq!(of(Some("https"), Some("A.example"), ""), "https://a.example/p?q");
+        let all = [
+            of(None, None, ""),
+            of(None, Some("b.example"), ""),
+            of(None, None, "x-forwarded-port: 444\n"),
+            of(None, None, "x-forwarded-port: 445\n"),
+            of(None, None, "x-forwarded-prefix: /app\n"),
+            of(None, Some("b.example"), "x-forwarded-port: 444\n"),
+            of(Some("https"), None, "forwarded: proto=https\n"),
+        ];
+        for (n, one) in all.iter().enumerate() {
+            assert!(all[n + 1..].iter().all(|other| other != one), "{one}");
+        }
+        assert_eq!(uri_of(&all[5]), "http://b.example/p?q");
+        assert_eq!(claims_of(&all[5]).len(), 33);
+        assert_eq!((uri_of(&all[0]), claims_of(&all[0])), ("http://a.example/p?q", ""));
     }
 
     #[test]

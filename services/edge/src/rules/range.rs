@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::date;
 use super::directives::DELTA_MAX;
 use super::fields::Fields;
-use super::validation::strongly_same;
+use super::validation::{strong_date, strongly_same};
 
 /// What a `Range` field asks of content that is `complete` bytes long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +51,14 @@ fn position(text: &str) -> Option<Option<u64>> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| Some(text.parse().unwrap_or(u64::MAX)))
 }
 
-/// Whether a `Range` applies, by `If-Range` (RFC 9110 section 13.1.5): the validator must match strongly; a date exactly.
+/// Whether a `Range` applies, by `If-Range` (RFC 9110 section 13.1.5): the validator must match strongly; a date exactly,
+/// and it must be old enough to be a strong validator.
 pub fn applies(if_range: Option<&[u8]>, stored: &impl Fields) -> bool {
     let Some(validator) = if_range else { return true };
     if validator.starts_with(b"\"") || validator.starts_with(b"W/") {
         stored.first("etag").is_some_and(|own| strongly_same(validator, own))
     } else {
-        stored.first("last-modified") == Some(validator)
+        date::parse(validator).is_some_and(|date| strong_date(stored) == Some(date))
     }
 }
 
@@ -145,11 +147,24 @@ mod tests {
     /// RFC 9110 section 13.1.5: a weak validator never matches.
     #[test]
     fn if_range_matches_strongly() {
-        let stored = Lines(b"ETag: \"a\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        let stored = Lines(
+            b"ETag: \"a\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n",
+        );
         assert!(applies(None, &stored) && applies(Some(b"\"a\""), &stored));
         assert!(applies(Some(b"Sun, 06 Nov 1994 08:49:37 GMT"), &stored));
         assert!(!applies(Some(b"W/\"a\""), &stored) && !applies(Some(b"\"b\""), &stored));
-        assert!(!applies(Some(b"Sun, 06 Nov 1994 08:49:38 GMT"), &stored));
+        assert!(applies(Some(b"Sunday, 06-Nov-94 08:49:37 GMT"), &stored), "the same date in another form");
+        for other in
+            ["Sun, 06 Nov 1994 08:49:38 GMT", "Sun, 06 Nov 1994 08:49:36 GMT", "a", "", "*", "\"a\", \"b\""]
+        {
+            assert!(!applies(Some(other.as_bytes()), &stored), "{other}");
+        }
+        let this_second =
+            Lines(b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        assert!(
+            !applies(Some(b"Sun, 06 Nov 1994 08:49:37 GMT"), &this_second),
+            "it may have changed within it"
+        );
         assert!(!applies(Some(b"W/\"a\""), &Lines(b"ETag: W/\"a\"\r\n")));
     }
 

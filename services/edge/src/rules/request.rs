@@ -33,6 +33,8 @@ pub struct Wants<'b> {
     pub alone: bool,
     /// It has a body.
     pub body: bool,
+    /// `Accept-Encoding` may refuse content as it is: a weight is there.
+    pub weighs_codings: bool,
     /// `CDN-Loop` is there: another cache asks.
     pub from_edge: bool,
     /// `CDN-Loop` names this cache (RFC 8586).
@@ -68,6 +70,9 @@ impl<'b> Wants<'b> {
                 }
                 13 if is(name, b"authorization") => wants.authorization = true,
                 14 if is(name, b"content-length") => wants.body |= value != b"0",
+                15 if is(name, b"accept-encoding") => {
+                    wants.weighs_codings |= memchr::memchr(b';', value).is_some();
+                }
                 17 if is(name, b"transfer-encoding") => wants.body = true,
                 17 if is(name, b"if-modified-since") => wants.conditions.modified_since = Some(value),
                 19 if is(name, b"if-unmodified-since") => wants.conditions.for_origin = true,

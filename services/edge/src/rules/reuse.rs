@@ -65,6 +65,18 @@ pub enum Failed {
     Error,
 }
 
+impl Failed {
+    /// What an answer with this status says. `by_gateway`: a gateway of this stack made it, because no server behind it
+    /// answered; an application's own 503 is an answer.
+    pub fn of(status: u16, by_gateway: bool) -> Option<Self> {
+        match status {
+            502..=504 if by_gateway => Some(Self::Unreachable),
+            500 | 502 | 503 | 504 => Some(Self::Error),
+            _ => None,
+        }
+    }
+}
+
 /// Whether a stale response may stand in for the origin that failed (RFC 9111 section 4.2.4, RFC 5861 section 4).
 /// `limit`: how stale at most, seconds, when the origin is unreachable and the response says nothing about it.
 pub fn may_stand_in(
@@ -168,6 +180,18 @@ mod tests {
             judge(&stored("max-age=10, stale-while-revalidate=9"), &asked(""), true, START),
             Reuse::WhileRevalidating
         );
+    }
+
+    #[test]
+    fn an_answer_of_a_gateway_is_the_absence_of_the_server_behind_it() {
+        for status in 502..=504 {
+            assert_eq!(Failed::of(status, true), Some(Failed::Unreachable));
+            assert_eq!(Failed::of(status, false), Some(Failed::Error));
+        }
+        assert_eq!(Failed::of(500, true), Some(Failed::Error));
+        for status in [200, 304, 404, 429, 501, 505] {
+            assert_eq!(Failed::of(status, true), None);
+        }
     }
 
     /// RFC 9111 section 4.2.4 and RFC 5861 section 4.

@@ -1,5 +1,7 @@
 //! What may be stored (RFC 9111 section 3).
 
+use http_support::gateway::GATEWAY_ERROR;
+
 use super::fields::Fields;
 use super::freshness::{Lifetime, Policy, heuristically_cacheable};
 use super::sharing::{FIELD, Sharing};
@@ -160,8 +162,9 @@ fn understood(status: u16) -> bool {
 /// Fields that are not stored though the response is: they are about one connection or one exchange (section 3.1), or
 /// withheld by name. `Age` and `Content-Length` are made anew for each answer.
 pub fn is_kept(name: &[u8], withheld: &[String]) -> bool {
-    const NEVER: [&str; 13] = [
+    const NEVER: [&str; 14] = [
         FIELD,
+        GATEWAY_ERROR,
         "age",
         "connection",
         "content-length",

@@ -48,10 +48,12 @@ pub fn strongly_same(one: &[u8], other: &[u8]) -> bool {
     !one.starts_with(b"W/") && one == other
 }
 
-/// Whether a 304, or the answer to a HEAD, is about this stored response (sections 4.3.4 and 4.3.5).
+/// Whether a 304, or the answer to a HEAD, is about this stored response (sections 4.3.4 and 4.3.5). A strong tag in the
+/// news names one sequence of bytes: a stored response with a weak tag of the same letters is not known to be those.
 pub fn is_about(news: &impl Fields, stored: &impl Fields) -> bool {
     match (news.first("etag"), stored.first("etag")) {
-        (Some(new), Some(old)) => weakly_same(new, old),
+        (Some(new), Some(old)) if new.starts_with(b"W/") => weakly_same(new, old),
+        (Some(new), Some(old)) => strongly_same(new, old),
         (Some(_), None) => false,
         // It names none: then it can only be about the one that was asked for.
         (None, _) => match (news.first("last-modified"), stored.first("last-modified")) {
@@ -59,6 +61,24 @@ pub fn is_about(news: &impl Fields, stored: &impl Fields) -> bool {
             _ => true,
         },
     }
+}
+
+/// Whether two responses are known to be made of the same bytes (RFC 9110 section 8.8.1): they have one strong entity
+/// tag, or none of them has a tag and both have the same date of modification, which is old enough to be strong.
+pub fn same_bytes(one: &impl Fields, other: &impl Fields) -> bool {
+    match (one.first("etag"), other.first("etag")) {
+        (Some(a), Some(b)) => strongly_same(a, b),
+        (None, None) => strong_date(one).is_some_and(|date| strong_date(other) == Some(date)),
+        _ => false,
+    }
+}
+
+/// `Last-Modified`, if it is a strong validator (RFC 9110 section 8.8.2.2): at least a second before the response itself.
+/// What was changed twice within one second has one date for two contents.
+pub fn strong_date(stored: &impl Fields) -> Option<WallMs> {
+    let at = |name: &str| stored.first(name).and_then(date::parse);
+    let (modified, date) = (at("last-modified")?, at("date")?);
+    (date.0 - modified.0 >= 1_000).then_some(modified)
 }
 
 /// The stored fields with those of the news in their place (section 3.2). What describes the content as it was sent
@@ -145,9 +165,43 @@ mod tests {
     #[test]
     fn a_304_is_about_the_response_with_its_validator() {
         assert!(is_about(&Lines(b"ETag: W/\"a\"\r\n"), &STORED));
+        assert!(is_about(&Lines(b"ETag: \"a\"\r\n"), &STORED));
         assert!(is_about(&Lines(b""), &STORED));
+        let weak = Lines(b"ETag: W/\"a\"\r\n");
+        assert!(is_about(&weak, &weak));
+        assert!(
+            !is_about(&Lines(b"ETag: \"a\"\r\n"), &weak),
+            "a strong tag names other bytes, for all we know"
+        );
         assert!(!is_about(&Lines(b"ETag: \"b\"\r\n"), &STORED));
         assert!(!is_about(&Lines(b"Last-Modified: Sun, 06 Nov 1994 08:49:38 GMT\r\n"), &STORED));
+    }
+
+    /// RFC 9110 sections 8.8.1 and 8.8.2.2.
+    #[test]
+    fn bytes_are_the_same_by_a_strong_validator_only() {
+        let dated = |modified: &str, date: &str| {
+            format!(
+                "Last-Modified: Sun, 06 Nov 1994 08:49:{modified} GMT\r\nDate: Sun, 06 Nov 1994 08:49:{date} GMT\r\n"
+            )
+        };
+        let same = |one: &str, other: &str| same_bytes(&Lines(one.as_bytes()), &Lines(other.as_bytes()));
+        assert!(same("ETag: \"a\"\r\n", "ETag: \"a\"\r\n"));
+        assert!(same(&dated("37", "38"), &dated("37", "59")));
+        for (one, other) in [
+            ("ETag: W/\"a\"\r\n", "ETag: W/\"a\"\r\n"),
+            ("ETag: \"a\"\r\n", "ETag: \"b\"\r\n"),
+            ("ETag: \"a\"\r\n", ""),
+            ("", ""),
+            (&*dated("37", "37"), &*dated("37", "59")),
+            (&*dated("36", "59"), &*dated("37", "59")),
+            (
+                "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+                "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+            ),
+        ] {
+            assert!(!same(one, other), "{one:?} and {other:?}");
+        }
     }
 
     /// RFC 9111 section 3.2: every field that comes replaces all of its name, the others stay.

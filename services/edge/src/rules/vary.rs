@@ -59,12 +59,16 @@ impl Selecting {
     }
 }
 
-/// A field's value as it is compared: lines combined, white space around members gone. Of the fields of content
+/// A field's value as it is compared: lines combined, white space around members gone; of fields that tell clients apart
+/// not even that, as a space may be all that two of them differ by. Of the fields of content
 /// negotiation, whose members have no order and no case (RFC 9110 section 12.5), also those two. `None`: it is absent,
 /// which matches only absence.
 fn normal(name: &str, request: &impl Fields) -> Option<Vec<u8>> {
     let unordered = matches!(name, "accept" | "accept-charset" | "accept-encoding" | "accept-language");
     request.first(name)?;
+    if matches!(name, "cookie" | "authorization") {
+        return Some(request.all(name).collect::<Vec<_>>().join(&b"\n"[..]));
+    }
     let mut parts: Vec<Vec<u8>> = request
         .all(name)
         .flat_map(members)
@@ -146,6 +150,12 @@ mod tests {
         assert!(matches("foo", "foo: 1,2\r\n", "foo: 1 , 2\r\n"));
         assert!(!matches("foo", "foo: 1, 2\r\n", "foo: 2, 1\r\n"));
         assert!(!matches("foo", "foo: a\r\n", "foo: A\r\n"));
+        for name in ["cookie", "authorization"] {
+            let line = |value: &str| format!("{name}: {value}\r\n");
+            assert!(matches(name, &line("s=1,2"), &line("s=1,2")));
+            assert!(!matches(name, &line("s=1,2"), &line("s=1, 2")), "two clients, for all we know");
+            assert!(!matches(name, &line("s=1, 2"), &(line("s=1") + &line("2"))));
+        }
     }
 
     /// RFC 9110 section 12.5: preferences have no order and no case, and weigh 1 when nothing is said.

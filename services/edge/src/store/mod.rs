@@ -2,11 +2,13 @@
 //! survives every child.
 //!
 //! Memory is bounded by bytes (moka: TinyLFU); what it has no room for goes to the disk tier, whose files come back to
-//! memory when they are asked for. Read in this order: [`object`], [`variants`], this, [`front`], [`disk`], [`tags`],
+//! memory when they are asked for. Read in this order: [`object`], [`variants`], [`keeping`], this, [`front`], [`disk`], [`tags`],
 //! [`purges`].
 
+mod claimed;
 mod disk;
 mod front;
+mod keeping;
 mod leaving;
 mod object;
 mod purges;
@@ -24,6 +26,7 @@ use moka::sync::Cache;
 
 pub use disk::{Disk, DiskError};
 pub use front::{Front, Known, hash};
+pub use keeping::{Bounds, Came, Told, Validated};
 pub use leaving::Evicted;
 pub use object::{Keepable, Object};
 pub use purges::{Moment, Target};
@@ -31,7 +34,9 @@ pub use tags::tags_of;
 pub use variants::Variants;
 
 use crate::config::Config;
+use crate::rules::key::uri_of;
 use crate::rules::storing::NotStored;
+use claimed::Claimed;
 use leaving::Leaving;
 use purges::Purges;
 use tags::Tags;
@@ -48,6 +53,7 @@ pub struct Store {
     /// What was received before this may have been purged without our hearing of it.
     trusted_since: AtomicI64,
     leaving: Arc<Leaving>,
+    claimed: Claimed,
     variants_max: usize,
     tags_max: usize,
     /// Bytes put in since memory was last cut to its bound.
@@ -107,6 +113,7 @@ impl Store {
             purges,
             trusted_since: AtomicI64::new(i64::MIN),
             leaving,
+            claimed: Claimed::default(),
             variants_max: config.variants_max,
             tags_max: config.object_tags_max,
             uncut: AtomicU64::new(0),
@@ -207,6 +214,7 @@ impl Store {
     ) -> Result<Arc<Object>, NotStored> {
         let object = Arc::new(object);
         let stored = Arc::clone(&object);
+        self.claimed.note(key); // before it is in, so that who removes its URI finds it
         let below = self.forget_below(key); // memory has the latest
         let mut room = true;
         self.memory.entry_by_ref(key).and_compute_with(|known| {
@@ -267,9 +275,28 @@ impl Store {
     }
 
     /// Forgets a URI, also what is on its way.
-    pub fn forget(&self, key: &str) -> bool {
-        self.purges.note(Target::Key(key.into()));
-        self.remove(key)
+    pub fn forget(&self, uri: &str) {
+        self.purges.note(Target::Key(uri.into()));
+        for key in self.keys_of(uri) {
+            self.remove(&key);
+        }
+    }
+
+    /// Every key of a URI.
+    fn keys_of(&self, uri: &str) -> Vec<Arc<str>> {
+        self.claimed.keys_of(uri).unwrap_or_else(|| {
+            let mut keys = self.with_prefix(uri);
+            keys.retain(|key| uri_of(key) == uri);
+            keys
+        })
+    }
+
+    fn with_prefix(&self, prefix: &str) -> Vec<Arc<str>> {
+        let memory = self.memory.iter().map(|(key, _)| (*key).clone());
+        let mut keys: Vec<Arc<str>> = memory.filter(|key| key.starts_with(prefix)).collect();
+        keys.extend(self.leaving.with_prefix(prefix));
+        keys.extend(self.disk.with_prefix(prefix));
+        keys
     }
 
     /// Forgets what the target is about, or makes it stale (`soft`). Returns how many URIs that were.
@@ -278,16 +305,10 @@ impl Store {
             self.purges.note(target.clone()); // first: what is stored from now on is checked against it
         }
         let keys = match target {
-            Target::Key(key) => vec![Arc::clone(key)],
+            Target::Key(uri) => self.keys_of(uri),
             Target::Tag(tag) if soft => self.tags.of(tag),
             Target::Tag(tag) => self.tags.take(tag).into_iter().collect(),
-            Target::Prefix(prefix) => {
-                let memory = self.memory.iter().map(|(key, _)| (*key).clone());
-                let mut keys: Vec<Arc<str>> = memory.filter(|key| key.starts_with(&**prefix)).collect();
-                keys.extend(self.leaving.with_prefix(prefix));
-                keys.extend(self.disk.with_prefix(prefix));
-                keys
-            }
+            Target::Prefix(prefix) => self.with_prefix(prefix),
         };
         keys.iter().filter(|key| if soft { self.soften(key) } else { self.remove(key) }).count()
     }

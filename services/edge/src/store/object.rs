@@ -10,13 +10,16 @@ use http_support::gateway::Prepared;
 use serde::{Deserialize, Serialize};
 
 use super::tags::tags_of;
+use crate::rules::coding::suits;
 use crate::rules::date;
 use crate::rules::fields::{Fields, Lines, push_line};
 use crate::rules::freshness::{Exchanged, Freshness, Policy};
 use crate::rules::range::{Placed, placed};
+use crate::rules::reply::{Reply, Stored, reply, suffices};
+use crate::rules::request::Wants;
 use crate::rules::sharing::Rules;
 use crate::rules::storing::{NotStored, is_kept};
-use crate::rules::validation::updated;
+use crate::rules::validation::{same_bytes, updated};
 use crate::rules::vary::Selecting;
 
 /// What an object takes beyond its bytes, roughly.
@@ -29,6 +32,8 @@ pub struct Object {
     pub prepared: Prepared,
     /// How much of `prepared.lines` are stored fields; the rest is `content-length`.
     fields_len: usize,
+    /// `Content-Encoding` is there.
+    coded: bool,
     /// How long it holds.
     pub freshness: Freshness,
     /// Which requests it answers.
@@ -100,6 +105,7 @@ impl Object {
             push_line(&mut fields, b"Date", date::format(freshness.received_at).as_bytes());
         }
         let fields_len = fields.len();
+        let coded = Lines(&fields).first("content-encoding").is_some();
         if status != 204 {
             push_line(&mut fields, b"Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
         }
@@ -107,6 +113,7 @@ impl Object {
         Self {
             prepared,
             fields_len,
+            coded,
             freshness,
             selecting,
             tags,
@@ -149,10 +156,45 @@ impl Object {
         )
     }
 
-    /// Whether the origin would have sent it to this request too.
-    pub fn answers(&self, request: &impl Fields) -> bool {
-        self.selecting.matches(request)
-            || self.selecting.matches_in(request, self.fields().first("content-language"))
+    /// Whether the origin would have sent it to this request too, the client can read it, and it holds what is asked for.
+    pub fn answers(&self, request: &impl Fields, asked: &Wants<'_>, get: bool) -> bool {
+        let selected = self.selecting.matches(request)
+            || self.selecting.matches_in(request, self.fields().first("content-language"));
+        selected
+            && self.is_taken(request, asked)
+            && (self.placed.is_none() || suffices(get, asked, &self.fields(), self.placed.as_ref()))
+    }
+
+    /// Whether the client takes its coding. Where the origin varies on that it has decided; else it is looked at here.
+    fn is_taken(&self, request: &impl Fields, asked: &Wants<'_>) -> bool {
+        let nothing_to_see = !self.coded && !asked.weighs_codings;
+        nothing_to_see || self.selecting.has("accept-encoding") || suits(request, asked, &self.fields())
+    }
+
+    /// How it answers a request that it was chosen for; `None`: not at all, see [`reply`].
+    pub fn reply(&self, asked: &Wants<'_>, get: bool) -> Option<Reply> {
+        let stored = Stored {
+            status: self.prepared.status,
+            fields: &self.fields(),
+            length: self.prepared.body.len() as u64,
+            placed: self.placed.as_ref(),
+            received_at: self.freshness.received_at,
+        };
+        reply(get, asked, &stored)
+    }
+
+    /// Bytes of the whole that it is, or is a part of, if that is known.
+    pub fn complete(&self) -> Option<u64> {
+        match &self.placed {
+            None => Some(self.prepared.body.len() as u64),
+            Some(placed) => placed.complete,
+        }
+    }
+
+    /// Whether both are of one version: what a client puts together of them was the origin's content at one moment.
+    pub fn is_of_version(&self, other: &Self) -> bool {
+        let lengths = self.complete().zip(other.complete());
+        same_bytes(&self.fields(), &other.fields()) && lengths.is_none_or(|(one, other)| one == other)
     }
 
     /// Makes it stale.

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::rules::key::uri_of;
+
 /// Purges that are remembered. A fetch that has seen more of them go by is not stored: nobody knows what they were.
 const KEPT: usize = 4096;
 
 /// What a purge is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One URI.
+    /// One URI, whatever else trusted proxies say.
     Key(Arc<str>),
     /// Every URI that begins so.
     Prefix(Arc<str>),
@@ -21,7 +23,7 @@ impl Target {
     /// Whether it is about this response.
     pub fn is_about(&self, key: &str, tags: &[Arc<str>]) -> bool {
         match self {
-            Self::Key(this) => **this == *key,
+            Self::Key(this) => **this == *uri_of(key),
             Self::Prefix(prefix) => key.starts_with(&**prefix),
             Self::Tag(tag) => tags.contains(tag),
         }

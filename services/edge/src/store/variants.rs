@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 
 use super::object::Object;
 use crate::rules::fields::Fields;
-use crate::rules::range;
+use crate::rules::request::Wants;
 
 /// The responses of one URI, the latest first. It never changes: an update replaces it whole, and says to whoever still
 /// holds it that it was replaced.
@@ -40,22 +40,17 @@ impl Variants {
     }
 
     /// The latest response for this request (RFC 9111 section 4): whole, or a part that the range lies in.
-    pub fn select(&self, request: &impl Fields, range: Option<&[u8]>) -> Option<&Arc<Object>> {
-        self.objects.iter().find(|object| {
-            let usable = match (&object.placed, range) {
-                (None, _) => true,
-                (Some(placed), Some(range)) => range::inside(range, placed).is_some(),
-                (Some(_), None) => false,
-            };
-            usable && object.answers(request)
-        })
+    pub fn select(&self, request: &impl Fields, asked: &Wants<'_>, get: bool) -> Option<&Arc<Object>> {
+        self.objects.iter().find(|object| object.answers(request, asked, get))
     }
 
-    /// With one more, in the place of those it replaces: same selecting fields and same part, or the oldest if there are
-    /// too many.
+    /// With one more, in the place of those it replaces: of the same selecting fields all but other parts of the same
+    /// version, so that nobody is given parts of two; or the oldest if there are too many.
     pub fn with(&self, object: Arc<Object>, max: usize) -> Self {
         let replaced = |old: &Object| {
-            old.selecting == object.selecting && (object.placed.is_none() || old.placed == object.placed)
+            let part_beside =
+                object.placed.is_some() && old.placed != object.placed && old.is_of_version(&object);
+            old.selecting == object.selecting && !part_beside
         };
         let kept = self.objects.iter().filter(|old| !replaced(old)).cloned();
         let objects = std::iter::once(Arc::clone(&object)).chain(kept).take(max).collect();

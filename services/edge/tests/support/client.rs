@@ -95,7 +95,8 @@ impl Client {
     pub async fn send(&mut self, method: &str, path: &str, lines: &str, body: &[u8]) {
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        let host = if lines.contains("Host: ") { "" } else { "Host: a.example\r\n" };
+        let has_host = lines.starts_with("Host: ") || lines.contains("\r\nHost: ");
+        let host = if has_host { "" } else { "Host: a.example\r\n" };
         let mut request = format!("{method} {path} HTTP/1.1\r\n{host}{lines}{length}\r\n").into_bytes();
         request.extend_from_slice(body);
         self.stream.write_all(&request).await.unwrap();

@@ -3,9 +3,22 @@
 use std::io;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderName;
 
 use crate::Error;
-use crate::wire::HeadError;
+use crate::wire::{HeadError, RequestHead};
+
+/// The field of an answer that a gateway made itself, because no server behind it answered: so a tier before it tells
+/// that from a server's own 502, 503 or 504. It is sent only to who names itself in `CDN-Loop`, and it counts only of a
+/// gateway that discovery knows: each tier takes it out of what servers say that are none of the stack's.
+pub const GATEWAY_ERROR: &str = "standfast-gateway-error";
+
+/// A problem that this gateway answers with in the place of a server. See [`GATEWAY_ERROR`].
+#[must_use]
+pub fn in_place_of_server(problem: Error, request: &RequestHead<'_>) -> Error {
+    let is_told = request.get("cdn-loop").is_some() && matches!(problem.problem().status, 502..=504);
+    if is_told { problem.with_header(HeaderName::from_static(GATEWAY_ERROR), "1") } else { problem }
+}
 
 /// The exchange cannot go on and its connection must close: there is nothing left to answer.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::forward::{ForwardOptions, Outcome, forward};
 use super::http1::Http1;
 use super::http2::{self, Http2};
-use super::{Abort, BodyError, ForwardError, ForwardFailure, Origin, Peer, Protocol};
+use super::{Abort, BodyError, ForwardError, ForwardFailure, Origin, Peer, Protocol, in_place_of_server};
 use crate::Error;
 use crate::wire::RequestHead;
 
@@ -199,7 +199,10 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// When there is nothing left to answer.
     pub async fn forward_failed(&mut self, error: &ForwardError) -> Result<(), Abort> {
-        if error.answerable { self.problem(&error.problem()).await } else { Err(Abort::CutShort) }
+        if !error.answerable {
+            return Err(Abort::CutShort);
+        }
+        self.problem(&in_place_of_server(error.problem(), self.head)).await
     }
 
     /// The next part of the request body, `None` at its end. Sends 100 (Continue) if the client waits for it. What is

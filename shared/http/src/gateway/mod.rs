@@ -57,7 +57,7 @@ pub use certificates::{Certificate, CertificateError};
 pub use client_limits::ClientLimits;
 pub use client_tls::{ClientTls, Roots, RootsError};
 pub use development::{development, write_private};
-pub use error::{Abort, Blame, BodyError, ForwardError, ForwardFailure};
+pub use error::{Abort, Blame, BodyError, ForwardError, ForwardFailure, GATEWAY_ERROR, in_place_of_server};
 pub use exchange::{Exchange, Prepared, Sent};
 pub use fastcgi::{CLIENT_FIELD, FastCgiRoot};
 pub use fetch::{FetchRequest, Fetched, OnInformational, fetch};

@@ -15,6 +15,7 @@
 //! Reading order: `line`, `field`, `framing`, `target`, `request_line`, `request`, `response`, `chunked`, `edit`, `forwarding`.
 
 mod chunked;
+mod claims;
 mod connection;
 mod edit;
 mod error;
@@ -28,6 +29,7 @@ mod response;
 mod target;
 
 pub use chunked::{ChunkedLimits, ChunkedScanner, Piece, Verbatim};
+pub use claims::Claims;
 pub use edit::{
     framing_line, hop_lines, is_spelling_of, trailer_lines, write_request_line, write_status_line,
 };

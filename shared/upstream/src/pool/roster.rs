@@ -40,6 +40,8 @@ pub struct Wanted {
     pub scheme: Scheme,
     /// The name that its certificate must be valid for, if it speaks TLS.
     pub host: Arc<str>,
+    /// Found by discovery.
+    pub is_ours: bool,
     /// Share relative to the others.
     pub weight: u32,
     /// Labels and facts.
@@ -171,7 +173,8 @@ impl Roster {
             events.push((Arc::clone(&wanted.id), Event::Draining));
         }
         let moved = wanted.address != record.wanted.address || wanted.scheme != record.wanted.scheme;
-        if moved || wanted.labels != record.wanted.labels {
+        let claims = wanted.labels != record.wanted.labels || wanted.is_ours != record.wanted.is_ours;
+        if moved || claims {
             let vitals = Arc::clone(&record.member.vitals);
             record.member = Arc::new(member(&wanted, vitals, &self.config, &self.key, self.tls.as_ref()));
         }
@@ -291,6 +294,7 @@ fn member(
         id: Arc::clone(&wanted.id),
         origin: Origin::new(wanted.address.clone(), protocol(wanted, config, tls)).with_limits(limits),
         tag: key.tag(&wanted.id),
+        is_ours: wanted.is_ours,
         canary: config.canary.as_ref().is_some_and(is_canary),
         vitals,
     }
@@ -328,6 +332,7 @@ mod tests {
             address: at(80),
             scheme: Scheme::Http,
             host: "127.0.0.1".into(),
+            is_ours: false,
             weight: 100,
             labels: BTreeMap::new(),
             standing,

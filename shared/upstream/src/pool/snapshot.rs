@@ -17,6 +17,8 @@ pub struct Member {
     pub origin: Origin,
     /// Stands for it in cookies.
     pub tag: u64,
+    /// It is an instance of the stack's own, found by discovery: what it says of failures behind it counts.
+    pub is_ours: bool,
     /// Whether it belongs to the canary.
     pub canary: bool,
     /// Its counters.

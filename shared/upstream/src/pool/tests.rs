@@ -14,6 +14,7 @@ fn pool(n: usize, config: PoolConfig) -> (Pool, Roster) {
         address: std::net::SocketAddr::from(([127, 0, 0, 1], 80)).into(),
         scheme: crate::url::Scheme::Http,
         host: "127.0.0.1".into(),
+        is_ours: false,
         weight: 100,
         labels: BTreeMap::from([("version".to_owned(), (name % 2 + 1).to_string())]),
         standing: Standing::Ready,
