@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bus::Lease;
 use supervision::{BoxError, Life, StartError, Started};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::agreement::Agreement;
-use crate::peers;
+use crate::peers::{self, Roles};
 use crate::position::Token;
 use crate::replica::history_elsewhere;
 use crate::state::{Command, Role, Shared};
@@ -58,6 +58,7 @@ async fn elect(shared: &Arc<Shared>) {
     let beside = shared.directory.siblings_with_history(shared.group.log).len();
     // A fresh stack has no primary yet: do not wait for news of it.
     let mut soon = TRIES;
+    let mut known = peers::roles(shared);
     loop {
         if may_campaign(shared)
             && (clock::now() - began > UNTOLD_MAX || (peers::all_told(shared) && agreed(shared, beside)))
@@ -76,9 +77,22 @@ async fn elect(shared: &Arc<Shared>) {
         let pause = pause + pause.mul_f64(rand::random_range(0.0..0.3));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            Ok(()) = news.changed(), if soon == 0 => soon = TRIES,
+            () = other_roles(shared, &mut news, &mut known), if soon == 0 => soon = TRIES,
         }
     }
+}
+
+/// Waits until another replica has another role than before, or is ready where it was not. That it has come further in the
+/// log, which discovery says each second, is no news.
+async fn other_roles(shared: &Shared, news: &mut watch::Receiver<u64>, known: &mut Roles) {
+    while news.changed().await.is_ok() {
+        let now = peers::roles(shared);
+        if *known != now {
+            *known = now;
+            return;
+        }
+    }
+    std::future::pending().await // discovery has ended: the clock is left
 }
 
 /// Whether it makes sense to try: the replica follows the log, has read it to its end, lives, and nobody has more than

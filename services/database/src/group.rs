@@ -3,6 +3,8 @@
 //! They run the same machinery and share nothing: each has files, a log, a lease and a socket of its own. What a client
 //! sends by SQL can therefore not name, block, fill or break anything that jobs need.
 
+use std::time::Duration;
+
 use messages::{names, service};
 
 /// One database of the stack: all replicas that follow one log.
@@ -18,6 +20,9 @@ pub struct Group {
     pub(crate) lease: &'static str,
     /// Whether only our own tiers may speak to it.
     pub(crate) system: bool,
+    /// Entries that come within this time are applied by a follower in one transaction. It also leaves the processor to
+    /// the primary, whose client waits.
+    pub(crate) linger: Duration,
 }
 
 /// The database of the stack's users.
@@ -27,6 +32,8 @@ pub static CLIENTS: Group = Group {
     log: names::DATABASE_LOG,
     lease: names::DATABASE_LEASE,
     system: false,
+    // Clients may wait at any replica until it has what they wrote.
+    linger: Duration::from_millis(2),
 };
 
 /// The database of the jobs: our own tiers' alone.
@@ -36,6 +43,9 @@ pub static JOBS: Group = Group {
     log: names::JOBSTORE_LOG,
     lease: names::JOBSTORE_LEASE,
     system: true,
+    // Long enough for a short job to be inserted, claimed and completed: then its row is written once. Who wants to see
+    // what was just written asks the primary.
+    linger: Duration::from_millis(10),
 };
 
 impl Group {

@@ -56,6 +56,17 @@ pub(crate) fn peers(shared: &Shared) -> Vec<Peer> {
     all.filter_map(peer).collect()
 }
 
+/// What each of the other replicas does: its instance, whether it can be used, and its role.
+pub(crate) type Roles = Vec<(String, Health, Option<String>)>;
+
+/// See [`Roles`]; in the order of their names.
+pub(crate) fn roles(shared: &Shared) -> Roles {
+    let role = |mut it: Announcement| (it.instance, it.health, it.facts.remove("role"));
+    let mut all: Roles = others(shared).into_iter().map(role).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
 /// Whether every other replica that is known has said how far it is.
 pub(crate) fn all_told(shared: &Shared) -> bool {
     others(shared).iter().all(|it| it.facts.get("role").is_some_and(|role| role != "starting"))

@@ -38,10 +38,6 @@ use standing::Standing;
 /// How often the replica says that it lives, when nothing else happens.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// Entries that come within this time are applied by a follower in one transaction. It also leaves the processor to the
-/// primary, whose client waits.
-const LINGER: Duration = Duration::from_millis(2);
-
 /// Starts the replica.
 ///
 /// # Errors
@@ -350,7 +346,7 @@ impl Replica {
     /// One that follows has time, once it has caught up.
     async fn linger(&self) {
         if self.role == Role::Follower && self.end.is_none() {
-            tokio::time::sleep(LINGER).await;
+            tokio::time::sleep(self.shared.group.linger).await;
         }
     }
 

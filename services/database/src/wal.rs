@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use crate::state::Shared;
 
-/// How often the size is looked at.
+/// How often the size is looked at while it grows.
 const LOOK: Duration = Duration::from_millis(250);
+/// And at most, while it does not.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long those who were ended may take to notice.
 const ENDED: Duration = Duration::from_secs(1);
 
@@ -20,9 +22,12 @@ pub(crate) async fn keep(shared: &Arc<Shared>) {
     let mut log = shared.directory.database().into_os_string();
     log.push("-wal");
     let log = PathBuf::from(log);
+    let (mut pause, mut before) = (LOOK, 0);
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
         let bytes = std::fs::metadata(&log).map_or(0, |m| m.len());
+        pause = if bytes > before { LOOK } else { (pause * 2).min(LOOK_MAX) };
+        before = bytes;
         shared.telemetry.wal_bytes.set(bytes.cast_signed());
         if bytes > shared.config.wal_bytes_max {
             cut(shared, bytes).await;

@@ -19,8 +19,6 @@ use crate::{
 
 /// Rows in one statement.
 const BATCH_MAX: usize = 500;
-/// The time of the database is asked so often.
-const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Running jobs of one page, and of all that are looked at.
 const PAGE: usize = 1_000;
 const RUNNING_MAX: usize = 65_536;
@@ -71,9 +69,9 @@ fn pause(runner: &Runner, next_due: Option<WallMs>) -> Duration {
 }
 
 async fn once(runner: &Runner, watch: &mut Watch) -> Result<Option<WallMs>, Error> {
-    watch.ask_the_time(runner).await?;
-    let now = runner.now();
+    // It tells the time as well.
     let outlook = runner.store.outlook().await?;
+    let now = runner.now();
     let mut woken = BTreeSet::new();
     if outlook.next_due.is_some_and(|due| due <= now) {
         let due = runner.store.make_due(BATCH_MAX, now).await?;
@@ -121,19 +119,9 @@ async fn expire(runner: &Runner, expired: &[Expired], woken: &mut BTreeSet<Strin
 struct Watch {
     seen: HashMap<Lease, (i64, Instant)>,
     looked: Option<Instant>,
-    asked: Option<Instant>,
 }
 
 impl Watch {
-    /// Asks the database what time it is, once in a while.
-    async fn ask_the_time(&mut self, runner: &Runner) -> Result<(), Error> {
-        if self.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
-            runner.store.observe().await?;
-            self.asked = Some(clock::now());
-        }
-        Ok(())
-    }
-
     /// Looks at all running jobs, if it is time to, and returns those that were silent for too long.
     async fn look(&mut self, runner: &Runner) -> Result<Vec<Expired>, Error> {
         if self.looked.is_some_and(|at| at.elapsed() < runner.config.lease() / 8) {

@@ -1,4 +1,4 @@
-//! Applying a changeset.
+//! Applying changesets.
 
 use std::rc::Rc;
 
@@ -6,12 +6,16 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Statement, ffi};
 
 use crate::format::{Field, Item, Malformed, Op, Reader};
+use crate::net::{Change, Net};
 use crate::record::Replicated;
 use crate::tables::Table;
 use crate::{Conflict, Error, sqlite};
 
 const READING: &str = "read a changeset";
 const APPLYING: &str = "apply a changeset";
+
+/// Changes that are looked at together before they are made: a bound of what is held in memory.
+const TOGETHER_MAX: usize = 4096;
 
 impl From<Malformed> for Error {
     fn from(_: Malformed) -> Self {
@@ -21,39 +25,51 @@ impl From<Malformed> for Error {
 }
 
 impl Replicated {
-    /// Makes the recorded changes, inside the transaction that is open. After an error the caller must roll that
-    /// transaction back: part of the changeset may be in it.
+    /// Makes the recorded changes of these changesets, one after the other, inside the transaction that is open. After an
+    /// error the caller must roll that transaction back: part of the changes may be in it.
     ///
-    /// Triggers must be off on this connection, and `foreign_keys` too, because the changeset has their effects already.
+    /// Of the changes of one row only what comes of them is made: see [`crate::net`].
+    ///
+    /// Triggers must be off on this connection, and `foreign_keys` too, because the changesets have their effects already.
     ///
     /// # Errors
     /// [`Error::Conflict`] when the databases differ; otherwise SQLite's own error.
-    pub fn apply(&self, changeset: &[u8]) -> Result<(), Error> {
-        if changeset.is_empty() {
-            return Ok(());
-        }
+    pub fn apply<'a>(&self, changesets: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Error> {
         let tables = self.tables()?;
-        let (mut reader, mut table) = (Reader::new(changeset), None::<&Rc<Table>>);
-        while let Some(item) = reader.next()? {
-            match item {
-                Item::Table { name, key } => {
-                    let known = tables.of_section(name, key);
-                    let missing = || conflict(&String::from_utf8_lossy(name), Conflict::Schema);
-                    table = Some(known.ok_or_else(missing)?);
-                }
-                Item::Change(op) => {
-                    let table = table.ok_or(Malformed)?;
-                    if !table.is_whole(op, &reader.old, &reader.new) {
-                        return Err(Malformed.into());
+        let mut net = Net::default();
+        for changeset in changesets {
+            let (mut reader, mut table) = (Reader::new(changeset), None::<&Rc<Table>>);
+            while let Some(item) = reader.next()? {
+                match item {
+                    Item::Table { name, key } => {
+                        let known = tables.of_section(name, key);
+                        let missing = || conflict(&String::from_utf8_lossy(name), Conflict::Schema);
+                        table = Some(known.ok_or_else(missing)?);
                     }
-                    self.change(table, op, &reader.old, &reader.new)?;
+                    Item::Change(op) => {
+                        let table = table.ok_or(Malformed)?;
+                        if !table.is_whole(op, &reader.old, &reader.new) {
+                            return Err(Malformed.into());
+                        }
+                        let (old, new) = (std::mem::take(&mut reader.old), std::mem::take(&mut reader.new));
+                        net.add(Change { table, op, old, new })
+                            .map_err(|kind| conflict(&table.name, kind))?;
+                    }
+                }
+                if net.len() >= TOGETHER_MAX {
+                    self.make(&mut net)?;
                 }
             }
         }
-        Ok(())
+        self.make(&mut net)
     }
 
-    fn change(&self, table: &Table, op: Op, old: &[Field<'_>], new: &[Field<'_>]) -> Result<(), Error> {
+    fn make(&self, net: &mut Net<'_>) -> Result<(), Error> {
+        net.take().try_for_each(|change| self.change(&change))
+    }
+
+    fn change(&self, change: &Change<'_>) -> Result<(), Error> {
+        let Change { table, op, old, new } = change;
         let after = new.iter().flatten();
         let done = match op {
             Op::Insert => self.run(table.insert(), after),

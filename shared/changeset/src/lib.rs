@@ -8,7 +8,8 @@
 //!   foreign key actions, in the order in which it happens; what the caller rolls back and rewinds is not in the changeset.
 //! - A row is known by its rowid, or in tables that have none by its primary key. So tables without a PRIMARY KEY are
 //!   recorded, rows with NULL in their key too, and rowids are the same on all replicas.
-//! - [`Replicated::apply`] does the whole changeset or reports an error; a conflict is an error, never a guess.
+//! - [`Replicated::apply`] does whole changesets or reports an error; a conflict is an error, never a guess. Several changes
+//!   of one row that are applied together cost as much as one.
 //! - Neither compiles any SQL that it has compiled before: a changeset of one row costs some microseconds.
 //!
 //! - Of a virtual table the tables are recorded in which it keeps its content (SQLite's "shadow tables"); a connection that
@@ -23,6 +24,7 @@ mod apply;
 mod blob;
 mod format;
 mod memory;
+mod net;
 mod record;
 mod tables;
 

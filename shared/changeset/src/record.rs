@@ -416,7 +416,7 @@ impl Row<'_> {
 }
 
 /// To the bit: what compares as equal may still be another value.
-fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
+pub(crate) fn same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
     match (a, b) {
         (ValueRef::Real(a), ValueRef::Real(b)) => a.to_bits() == b.to_bits(),
         (a, b) => a == b,

@@ -25,6 +25,8 @@ pub(crate) struct Table {
     pub is_shadow: bool,
     /// It may have AUTOINCREMENT: where a row is inserted, SQLite may raise its counter.
     pub counted: bool,
+    /// Rows with different keys never stand in each other's way: nothing but the key is unique.
+    pub independent: bool,
     insert: String,
     delete: String,
     /// By the columns that change, a byte each.
@@ -77,7 +79,8 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
                 AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')),
             c.hidden, t.wr,
             (SELECT sql LIKE '%autoincrement%' FROM sqlite_schema WHERE type = 'table' AND name = t.name),
-            t.type = 'shadow'
+            t.type = 'shadow',
+            NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE \"unique\" AND NOT (t.wr AND origin = 'pk'))
          FROM pragma_table_list t, pragma_table_xinfo(t.name) c
          WHERE t.schema = 'main' AND t.type IN ('table', 'shadow') ORDER BY t.name, c.cid",
     )?;
@@ -95,6 +98,7 @@ pub(crate) fn read(conn: &Connection) -> rusqlite::Result<Tables> {
                 has_rowid: !row.get::<_, bool>(6)?,
                 counted: row.get(7)?,
                 is_shadow: row.get(8)?,
+                independent: row.get(9)?,
                 ..Found::default()
             });
         }
@@ -136,6 +140,7 @@ struct Found {
     has_rowid: bool,
     counted: bool,
     is_shadow: bool,
+    independent: bool,
     /// Names that mean the rowid in this table.
     rowid_names: Vec<&'static str>,
 }
@@ -151,6 +156,7 @@ impl Default for Found {
             has_rowid: true,
             counted: false,
             is_shadow: false,
+            independent: false,
             rowid_names: ROWID_NAMES.to_vec(),
         }
     }
@@ -166,6 +172,7 @@ impl Found {
         };
         let mut table = Table::new(self.name.clone(), first.into_iter().chain(own).collect(), key);
         (table.has_rowid, table.counted, table.is_shadow) = (self.has_rowid, self.counted, self.is_shadow);
+        table.independent = self.independent;
         table
     }
 }
@@ -187,6 +194,7 @@ impl Table {
             has_rowid: true,
             is_shadow: false,
             counted: false,
+            independent: false,
             insert,
             delete,
             updates,

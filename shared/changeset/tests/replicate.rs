@@ -44,8 +44,12 @@ fn record(conn: &Replicated, work: impl FnOnce(&Replicated)) -> Vec<u8> {
 }
 
 fn apply_all(conn: &Replicated, bytes: &[u8]) -> Result<(), Error> {
+    apply_together(conn, &[bytes])
+}
+
+fn apply_together(conn: &Replicated, changesets: &[&[u8]]) -> Result<(), Error> {
     conn.execute_batch("BEGIN").unwrap();
-    let done = conn.apply(bytes);
+    let done = conn.apply(changesets.iter().copied());
     conn.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).unwrap();
     done
 }
@@ -172,6 +176,58 @@ fn a_database_that_differs_is_a_conflict_and_unchanged() {
     assert_eq!(conflict(apply_all(&b, &update)).1, Conflict::Schema);
 }
 
+/// A job's insert, claim and completion reach a replica within milliseconds, and cost it one write of the row.
+#[test]
+fn what_is_applied_together_writes_each_row_once() {
+    let (a, b) = (primary(), replica());
+    let steps = |steps: &[&str]| steps.iter().map(|step| record(&a, sql(step))).collect::<Vec<_>>();
+    let writes = |recorded: Vec<Vec<u8>>| {
+        let before = b.total_changes();
+        apply_together(&b, &recorded.iter().map(|bytes| &bytes[..]).collect::<Vec<_>>()).unwrap();
+        assert_eq!(content(&a), content(&b));
+        b.total_changes() - before
+    };
+    let parent = ["INSERT INTO parent VALUES ('p'), ('q')"];
+    assert_eq!(writes(steps(&parent)), 2);
+    let insert = "INSERT INTO wide (a, b, any, n) VALUES ('x', 1, 'queued', 0), ('y', 2, NULL, 0)";
+    let claim = "UPDATE wide SET any = 'running', n = n + 1 WHERE b = 1";
+    let complete = "UPDATE wide SET any = NULL, r = 0.5 WHERE b = 1";
+    assert_eq!(writes(steps(&[insert, claim, complete])), 2, "two rows, one of them changed twice");
+    assert_eq!(writes(steps(&[claim, "UPDATE wide SET n = n + 1", complete])), 2);
+    assert_eq!(writes(steps(&[claim, "DELETE FROM wide WHERE b = 1"])), 1);
+    assert_eq!(
+        writes(steps(&["INSERT INTO wide (a, b) VALUES ('z', 3)", "DELETE FROM wide WHERE b = 3"])),
+        0
+    );
+    let again = ["DELETE FROM wide WHERE b = 2", "INSERT INTO wide (a, b) VALUES ('Y', 2)"];
+    assert_eq!(writes(steps(&again)), 2, "another row with the same key");
+    assert_eq!(
+        writes(steps(&["INSERT INTO t VALUES (1, 1, 'a')", "UPDATE t SET u = 2", "UPDATE t SET u = 3"])),
+        4,
+        "a trigger's row, and one by one where more than the key is unique"
+    );
+}
+
+/// A change that does not fit the one before it is a conflict, as one that does not fit the row is.
+#[test]
+fn changes_that_cannot_follow_each_other_are_a_conflict() {
+    let a = primary();
+    let insert = record(&a, sql("INSERT INTO wide (a, b, any) VALUES ('x', 1, 'first')"));
+    let first = record(&a, sql("UPDATE wide SET any = 'second'"));
+    let second = record(&a, sql("UPDATE wide SET any = 'third'"));
+    let delete = record(&a, sql("DELETE FROM wide"));
+    let ends = |changesets: &[&[u8]]| match apply_together(&replica(), changesets) {
+        Err(Error::Conflict { table, kind }) => (table, kind),
+        other => panic!("no conflict: {other:?}"),
+    };
+    let conflict = |kind| ("wide".to_owned(), kind);
+    assert_eq!(ends(&[&insert, &second]), conflict(Conflict::Data));
+    assert_eq!(ends(&[&insert, &first, &delete]), conflict(Conflict::Data));
+    assert_eq!(ends(&[&insert, &first, &insert]), conflict(Conflict::Exists));
+    assert_eq!(ends(&[&insert, &first, &second, &delete, &first]), conflict(Conflict::NotFound));
+    assert_eq!(ends(&[&insert, &insert]), conflict(Conflict::Exists));
+}
+
 #[test]
 fn garbage_is_an_error() {
     let b = replica();
@@ -250,11 +306,17 @@ fn in_savepoint(conn: &Replicated, sql: &str) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn any_history_leaves_both_equal(batches in prop::collection::vec(prop::collection::vec(statement(), 1..12), 1..12)) {
+    fn any_history_leaves_both_equal(
+        batches in prop::collection::vec(prop::collection::vec(statement(), 1..12), 1..12),
+        together in 1..5_usize,
+    ) {
         let (a, b) = (primary(), replica());
-        for batch in batches {
-            let bytes = record(&a, |conn| batch.iter().for_each(|s| in_savepoint(conn, s)));
-            apply_all(&b, &bytes).unwrap();
+        for batches in batches.chunks(together) {
+            let record = |batch: &Vec<String>| {
+                record(&a, |conn| batch.iter().for_each(|s| in_savepoint(conn, s)))
+            };
+            let recorded: Vec<_> = batches.iter().map(record).collect();
+            apply_together(&b, &recorded.iter().map(|bytes| &bytes[..]).collect::<Vec<_>>()).unwrap();
             prop_assert_eq!(content(&a), content(&b));
         }
     }

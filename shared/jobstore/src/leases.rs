@@ -5,7 +5,7 @@ use messages::sql::{Level, Statement};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Error, Lease, Sql, Store, rows};
+use crate::{Error, Lease, Sql, Store, rows, time::NOW};
 
 /// Bytes of progress reports in one transaction.
 const PROGRESS_BYTES_MAX: usize = 1 << 20;
@@ -134,17 +134,23 @@ impl<D: Sql> Store<D> {
         done.results.first().map_or(Ok(Vec::new()), |out| out.values.iter().map(read).collect())
     }
 
-    /// What a sweep has to look at, in one read: when the next waiting job is due, and whether any job is available.
+    /// What a sweep has to look at, in one read: when the next waiting job is due, and whether any job is available. The
+    /// answer also tells [`Store::now`] the time; so it is asked of the primary, whose clock is the stack's.
     ///
     /// # Errors
     /// What the database said.
     pub async fn outlook(&self) -> Result<Outlook, Error> {
-        let sql = "SELECT (SELECT min(run_at) FROM jobs WHERE state IN ('scheduled', 'retryable')),
-                    EXISTS (SELECT 1 FROM jobs WHERE state = 'available')";
-        let out = self.db.query(Statement::Plain(sql.to_owned()), Level::Eventual, None).await?;
+        let sql = format!(
+            "SELECT (SELECT min(run_at) FROM jobs WHERE state IN ('scheduled', 'retryable')),
+                    EXISTS (SELECT 1 FROM jobs WHERE state = 'available'), {NOW}"
+        );
+        let asked = clock::now();
+        let out = self.db.query(Statement::Plain(sql), Level::Weak, None).await?;
         let values = out.values.first().ok_or_else(|| Error::Row("no outlook".to_owned()))?;
         let mut r = rows::Row::new(values);
-        Ok(Outlook { next_due: r.maybe_int()?.map(WallMs), available: r.flag()? })
+        let outlook = Outlook { next_due: r.maybe_int()?.map(WallMs), available: r.flag()? };
+        self.time.told(WallMs(r.int()?), asked);
+        Ok(outlook)
     }
 
     /// Up to `limit` running jobs, by id, after `after`. One whose mark does not change for the time of a lease has a

@@ -93,7 +93,8 @@ impl<D: Sql> Store<D> {
     /// What the database said.
     pub async fn observe(&self) -> Result<(), Error> {
         let asked = clock::now();
-        let then = self.number(&format!("SELECT {NOW}")).await?;
+        // A primary that is none any more has a clock as good as any.
+        let then = self.number(&format!("SELECT {NOW}"), Level::Weak).await?;
         self.time.told(WallMs(then), asked);
         Ok(())
     }
@@ -131,14 +132,14 @@ impl<D: Sql> Store<D> {
     /// 0 when there is no schema yet. Asks the catalogue first, because a read of a missing table is an error.
     async fn version(&self) -> Result<i64, Error> {
         let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'jobs_schema'";
-        if self.number(exists).await? == 0 {
+        if self.number(exists, Level::Strong).await? == 0 {
             return Ok(0);
         }
-        self.number("SELECT coalesce(max(version), 0) FROM jobs_schema").await
+        self.number("SELECT coalesce(max(version), 0) FROM jobs_schema", Level::Strong).await
     }
 
-    async fn number(&self, sql: &str) -> Result<i64, Error> {
-        let out = self.db.query(Statement::Plain(sql.to_owned()), Level::Strong, None).await?;
+    async fn number(&self, sql: &str, level: Level) -> Result<i64, Error> {
+        let out = self.db.query(Statement::Plain(sql.to_owned()), level, None).await?;
         let value = out.values.first().and_then(|row| row.first()).and_then(Value::as_i64);
         value.ok_or_else(|| Error::Row(format!("{sql}: no number")))
     }

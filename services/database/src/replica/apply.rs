@@ -1,4 +1,4 @@
-//! Reading the log on: one entry, or as many as are there, in one SQLite transaction.
+//! Reading the log on: one entry, or as many as are there, applied together in one SQLite transaction.
 
 use bus::{LogEntry, LogReader};
 
@@ -19,22 +19,24 @@ impl Replica {
     }
 
     pub(super) fn handle(&mut self, entries: impl Iterator<Item = LogEntry>) -> Result<(), Left> {
-        let mut open = false;
+        let mut batch = Vec::new();
         for entry in entries {
             let next = entry.offset + 1;
-            if let Err(left) = self.entry(entry, &mut open) {
-                // What fitted before the one that failed is kept.
-                let kept = self.close(&mut open);
+            if let Err(left) = self.entry(entry, &mut batch) {
+                // What came before the one that cannot be followed is kept.
+                let kept = self.apply(&mut batch);
                 return kept.and(Err(left));
             }
             self.read = next;
         }
-        self.close(&mut open)?;
+        self.apply(&mut batch)?;
         self.note_caught_up();
         Ok(())
     }
 
-    fn entry(&mut self, entry: LogEntry, open: &mut bool) -> Result<(), Left> {
+    /// Judges an entry. One that is to be applied goes into the batch; whatever else it asks for is done now, after what is
+    /// in the batch.
+    fn entry(&mut self, entry: LogEntry, batch: &mut Vec<Data>) -> Result<(), Left> {
         let (offset, body) = (entry.offset, entry.message.body);
         let decoded = match Entry::decode(&body) {
             Ok(decoded) => decoded,
@@ -56,23 +58,24 @@ impl Replica {
                 }
                 match data.ops.as_slice() {
                     [op] if op.stands_alone() => {
-                        self.close(open)?;
+                        self.apply(batch)?;
                         self.make_way();
                         self.marked(op, offset, data.seq, chain)
                     }
                     _ => {
-                        self.apply(&data, open)?;
+                        self.make_way();
                         self.fold.advance(offset, data.seq, chain);
+                        batch.push(data);
                         Ok(())
                     }
                 }
             }
             (Verdict::Promoted, _) => {
-                self.close(open)?;
+                self.apply(batch)?;
                 self.promoted()
             }
             (Verdict::Barrier, Entry::Barrier { id, .. }) => {
-                self.close(open)?;
+                self.apply(batch)?;
                 self.barrier_read(id);
                 Ok(())
             }
@@ -97,34 +100,25 @@ impl Replica {
         }
     }
 
-    /// Applies an entry in the open transaction, and opens one if there is none.
-    fn apply(&mut self, data: &Data, open: &mut bool) -> Result<(), Left> {
-        self.make_way();
-        if !*open {
-            self.writer.begin().map_err(Left::Storage)?;
-            *open = true;
-        }
-        self.writer.apply(&data.ops).map_err(|error| {
+    /// Applies the batch and commits it with the position. All of it or nothing: after an error the position is read again.
+    fn apply(&mut self, batch: &mut Vec<Data>) -> Result<(), Left> {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let (first, last) = (first.seq, last.seq);
+        self.writer.begin().map_err(Left::Storage)?;
+        self.writer.apply(batch.iter().flat_map(|data| &data.ops)).map_err(|error| {
             self.writer.rollback();
-            *open = false;
             if matches!(error, StoreError::Abandoned) {
                 return Left::Reattach;
             }
-            tracing::error!(instance = self.instance(), seq = data.seq, %error,
-                cause = super::cause(&error), "an entry was not applied");
+            tracing::error!(instance = self.instance(), first, last, %error,
+                cause = super::cause(&error), "entries were not applied");
             let fits_not = error.conflict();
             if fits_not { Left::Diverged(Divergence::Conflict) } else { Left::Storage(error) }
         })?;
-        self.shared.telemetry.applied.inc();
-        Ok(())
-    }
-
-    /// Commits what was applied, with the position.
-    fn close(&mut self, open: &mut bool) -> Result<(), Left> {
-        if std::mem::take(open) {
-            self.writer.commit(self.fold.settled()).map_err(Left::Storage)?;
-            self.publish();
-        }
+        self.writer.commit(self.fold.settled()).map_err(Left::Storage)?;
+        self.shared.telemetry.applied.inc_by(batch.len() as u64);
+        batch.clear();
+        self.publish();
         Ok(())
     }
 

@@ -4,6 +4,9 @@
 //! each naming the one before it twice, are a billion copies, and the connection never comes back. So the copies are
 //! counted beforehand, from the text, rather one too many than one too few.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 /// Copies that are allowed; far more than a person writes, and some tenths of a second of SQLite's time.
 const COPIES_MAX: u64 = 20_000;
 /// What the client is told.
@@ -37,13 +40,36 @@ struct Expression {
     scope: std::ops::Range<usize>,
 }
 
+thread_local! {
+    /// Texts that were found to be bounded: the same ones come again and again, and one that is waited for is run again with
+    /// each group. To count its copies takes longer than SQLite needs for it.
+    static KNOWN: RefCell<HashSet<Box<str>>> = RefCell::default();
+}
+
+/// Texts that a thread remembers, and bytes of each.
+const KNOWN_MAX: usize = 32;
+const KNOWN_BYTES_MAX: usize = 8 << 10;
+
 /// Whether the statement may be given to SQLite.
 #[must_use]
 pub fn is_bounded(sql: &str) -> bool {
     let mentions_with = sql.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"with"));
-    if !mentions_with {
+    if !mentions_with || KNOWN.with_borrow(|known| known.contains(sql)) {
         return true;
     }
+    let bounded = is_counted_as_bounded(sql);
+    if bounded && sql.len() <= KNOWN_BYTES_MAX {
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(sql.into());
+        });
+    }
+    bounded
+}
+
+fn is_counted_as_bounded(sql: &str) -> bool {
     let tokens = tokens(sql.as_bytes());
     let mut all = expressions(&tokens);
     if all.len() > EXPRESSIONS_MAX {
@@ -263,6 +289,21 @@ mod tests {
         let columns = |v: String| format!("SELECT {} FROM {v}", vec![format!("{v}.x"); 60].join(", "));
         assert!(are_views_bounded(&views(50, &columns)), "a column's name is no copy");
         assert!(!are_views_bounded(&views(3, &|v| format!("SELECT 1 FROM {}", vec![v; 60].join(", ")))));
+    }
+
+    /// A runner's claim is one long statement, run again with each group: it was counted each time.
+    #[test]
+    fn what_was_counted_once_is_remembered_within_bounds() {
+        let long = format!("WITH a AS (SELECT 1) SELECT * FROM a -- {}", "x".repeat(KNOWN_BYTES_MAX));
+        let text = |n: usize| format!("WITH a AS (SELECT {n}) SELECT * FROM a");
+        let cross = |i: usize| format!("SELECT a.x FROM t{} a, t{} b", i - 1, i - 1);
+        let knows = |sql: &str| KNOWN.with_borrow(|known| known.contains(sql));
+        assert!(is_bounded(&text(0)) && knows(&text(0)) && is_bounded(&text(0)));
+        assert!(is_bounded(&long) && !knows(&long), "a long one is counted again");
+        let refused = doubling(30, cross);
+        assert!(!is_bounded(&refused) && !knows(&refused) && !is_bounded(&refused));
+        assert!((0..3 * KNOWN_MAX).all(|n| is_bounded(&text(n))));
+        assert!(KNOWN.with_borrow(HashSet::len) <= KNOWN_MAX);
     }
 
     #[test]

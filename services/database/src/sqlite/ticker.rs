@@ -12,8 +12,11 @@ use rusqlite::InterruptHandle;
 
 /// Time between two looks while there is work.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while there is none. Work that begins meanwhile is vouched for from the next look on, and what must end before
+/// that wakes the thread.
+const IDLE_TICK: Duration = Duration::from_millis(300);
 /// Looks without work after which the thread sleeps until there is some.
-const IDLE_TICKS: u32 = 20;
+const IDLE_TICKS: u32 = 5;
 /// Work that is over its time is expected to end within this; after it nobody vouches for the writer any more.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -36,7 +39,8 @@ struct State {
     /// When the running statement is interrupted.
     due: Option<Instant>,
     pulse: Option<Arc<Pulse>>,
-    asleep: bool,
+    /// When the thread looks next; never, if there is no work. It may be woken before.
+    looks_at: Option<Instant>,
     ended: bool,
 }
 
@@ -89,14 +93,18 @@ impl Ticker {
     pub fn extend(&self, work: Work, within: Duration) {
         let mut state = self.shared.state();
         state.work = Some((work, clock::now() + within + GRACE));
-        if state.asleep {
+        if state.looks_at.is_none() {
             self.shared.wake.notify_one();
         }
     }
 
     /// A statement begins that is interrupted then.
     pub fn due(&self, due: Option<Instant>) {
-        self.shared.state().due = due;
+        let mut state = self.shared.state();
+        state.due = due;
+        if due.is_some_and(|due| state.looks_at.is_none_or(|at| due < at)) {
+            self.shared.wake.notify_one();
+        }
     }
 }
 
@@ -137,13 +145,15 @@ impl Shared {
             if state.due.is_some_and(|due| due < now) {
                 interrupt.interrupt();
             }
-            state = if idle > IDLE_TICKS {
-                state.asleep = true;
-                let mut woken = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                woken.asleep = false;
-                woken
-            } else {
-                self.wake.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0
+            let pause = match idle {
+                0 => Some(TICK),
+                1..=IDLE_TICKS => Some(IDLE_TICK),
+                _ => None,
+            };
+            state.looks_at = pause.map(|pause| now + pause);
+            state = match pause {
+                Some(pause) => self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }

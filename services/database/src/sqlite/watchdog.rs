@@ -12,15 +12,18 @@ use rusqlite::InterruptHandle;
 /// Between the limit and the interrupt: whoever looks at the clock ends by itself.
 const MARGIN: Duration = Duration::from_millis(50);
 
-/// Looks at nothing after which the thread sleeps: a read that comes earlier need not wake it.
-const IDLE_LOOKS: u32 = 40;
+/// Pause between two looks at nothing. A read that comes meanwhile and may run for longer need not wake the thread.
+const IDLE: Duration = Duration::from_millis(900);
+/// Looks at nothing after which the thread sleeps until there is a read.
+const IDLE_LOOKS: u32 = 3;
 
 #[derive(Default)]
 struct State {
     next: u64,
     running: HashMap<u64, (Instant, Arc<InterruptHandle>)>,
     started: bool,
-    asleep: bool,
+    /// When the thread looks next; never, if there is nothing. It may be woken before.
+    looks_at: Option<Instant>,
     ended: bool,
 }
 
@@ -48,13 +51,14 @@ impl Watchdog {
         let mut state = self.shared.state();
         let id = state.next;
         state.next += 1;
-        state.running.insert(id, (clock::now() + time + MARGIN, conn.clone()));
+        let due = clock::now() + time + MARGIN;
+        state.running.insert(id, (due, conn.clone()));
         if !state.started {
             let shared = self.shared.clone();
             let thread = std::thread::Builder::new().name("database-watchdog".to_owned());
             // Without a thread the progress handler is still there, and the next read tries again.
             state.started = thread.spawn(move || shared.run()).is_ok();
-        } else if state.asleep {
+        } else if state.looks_at.is_none_or(|at| due < at) {
             self.shared.changed.notify_one();
         }
         Watched { shared: &self.shared, id }
@@ -90,13 +94,18 @@ impl Shared {
                 conn.interrupt();
             }
             idle = if state.running.is_empty() { idle + 1 } else { 0 };
-            state = if idle > IDLE_LOOKS {
-                state.asleep = true;
-                let mut woken = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                woken.asleep = false;
-                woken
-            } else {
-                self.changed.wait_timeout(state, MARGIN).unwrap_or_else(PoisonError::into_inner).0
+            let earliest = state.running.values().map(|(due, _)| *due).min();
+            let pause = match earliest {
+                Some(due) => Some(due.saturating_duration_since(now).max(MARGIN)),
+                None if idle <= IDLE_LOOKS => Some(IDLE),
+                None => None,
+            };
+            state.looks_at = pause.map(|pause| now + pause);
+            state = match pause {
+                Some(pause) => {
+                    self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }

@@ -284,21 +284,35 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes an entry's changes in the open transaction. After an error the caller rolls back.
+    /// Makes the changes of entries, in their order, in the open transaction. After an error the caller rolls back.
     ///
     /// # Errors
     /// The changes do not fit; SQLite's own.
-    pub fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
+    pub fn apply<'a>(&self, ops: impl IntoIterator<Item = &'a Op>) -> Result<(), StoreError> {
         // What took the primary so long may take this machine longer.
         let _long = self.ticker.work(Work::Log, self.schema_time() * 4);
         self.guard.speak(Voice::Own);
-        let done = ops.iter().try_for_each(|op| self.apply_one(op));
-        done.map_err(|error| self.or_abandoned(Work::Log, error))
+        self.apply_in_order(ops).map_err(|error| self.or_abandoned(Work::Log, error))
     }
 
-    fn apply_one(&self, op: &Op) -> Result<(), StoreError> {
+    /// Rows that are changed by neighbours in the log are changed together.
+    fn apply_in_order<'a>(&self, ops: impl IntoIterator<Item = &'a Op>) -> Result<(), StoreError> {
+        let mut changesets = Vec::new();
+        for op in ops {
+            if let Op::Changeset(bytes) = op {
+                changesets.push(&bytes[..]);
+                continue;
+            }
+            self.conn.apply(changesets.drain(..))?;
+            self.ticker.extend(Work::Log, self.schema_time() * 4);
+            self.apply_other(op)?;
+        }
+        Ok(self.conn.apply(changesets)?)
+    }
+
+    fn apply_other(&self, op: &Op) -> Result<(), StoreError> {
         match op {
-            Op::Changeset(bytes) => self.conn.apply(bytes)?,
+            Op::Changeset(bytes) => self.conn.apply([&bytes[..]])?,
             Op::Ddl(sql) => {
                 self.unsettled.set(true);
                 let done = self.conn.execute_batch(sql);
