@@ -164,7 +164,7 @@ async fn try_at(
     let result = exchange.forward(&member.origin, options).await;
     match &result {
         Ok(outcome) => attempts.answered(member, outcome.status, outcome.first_byte, began, said_after),
-        Err(error) => attempts.failed(member, error, began, said_after),
+        Err(error) => attempts.failed(member, error, exchange.head(), began, said_after),
     }
     result
 }

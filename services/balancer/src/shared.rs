@@ -78,7 +78,11 @@ impl Balancer {
         };
         let bind = |tcp: &TcpConfig| Ok((tcp.clone(), Listener::bind(tcp.listen)?));
         let tcp = config.tcp.iter().map(bind).collect::<Result<_, Error>>()?;
-        let pools = Arc::new(Pools::new(TIER, registry.clone(), key));
+        let proxied = config.tcp.iter().filter_map(|tcp| Some((&tcp.pool, tcp.proxy_to?)));
+        let pools = proxied.fold(Pools::new(TIER, registry.clone(), key), |pools, (pool, version)| {
+            pools.introducing(pool, version)
+        });
+        let pools = Arc::new(pools);
         let table = table(config, &pools)?;
         let identity = Identity::new(TIER, &instance).at(listener.bound_url()).over(bus.clone());
         let announcer = registry.announce(identity);

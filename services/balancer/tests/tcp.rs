@@ -6,8 +6,8 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use balancer::{Config, TcpConfig};
-use http_support::proxy_header::{Ends, Version, parse};
+use balancer::{Config, State, TcpConfig};
+use http_support::proxy_header::{Ends, Parsed, Version, parse};
 use serde_json::json;
 use support::{Stack, config, run, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -159,6 +159,50 @@ fn a_killed_worker_refuses_no_connection() {
             let (mut member, _) = listener.accept().await.unwrap();
             member.write_all(b"!").await.unwrap();
             assert_eq!(client.read_u8().await.unwrap(), b'!');
+        }
+    });
+}
+
+/// A member that takes connections from balancers only was down for ever: its checks came without the header.
+#[test]
+fn checks_of_a_pool_behind_proxy_to_begin_with_the_header() {
+    run(async {
+        for (kind, version) in [("http", "v1"), ("http", "v2"), ("tcp", "v1"), ("tcp", "v2")] {
+            let (listener, address) = listen().await;
+            let mut config = forwarding_to(&[address], json!({ "proxy_to": version }));
+            let check = json!({ "kind": kind, "interval_ms": 100, "rise": 1, "fall": 1 });
+            config.pool.check = serde_json::from_value(check).unwrap();
+            let stack = Stack::start(config).await;
+            // The first check fails, which takes the member down; the second brings it back.
+            for good in [false, true] {
+                let (mut member, _) = listener.accept().await.unwrap();
+                let mut got = Vec::new();
+                let wanted = |got: &[u8]| match parse(got) {
+                    Ok(Parsed::Complete(length, ends)) => {
+                        let rest = got[length..].to_vec();
+                        (kind == "tcp" || rest.ends_with(b"\r\n\r\n")).then_some((ends, rest))
+                    }
+                    _ => None,
+                };
+                let (ends, rest) = loop {
+                    if let Some(told) = wanted(&got) {
+                        break told;
+                    }
+                    assert_ne!(member.read_buf(&mut got).await.unwrap(), 0, "{kind} {version}: {got:?}");
+                };
+                assert_eq!(ends.map(|ends| ends.server), Some(address), "the balancer's own connection");
+                if kind == "http" {
+                    assert!(rest.starts_with(b"GET /healthz HTTP/1.1\r\nhost: health-check\r\n"));
+                    let status: &[u8] =
+                        if good { b"HTTP/1.1 204 No Content\r\n\r\n" } else { b"HTTP/1.1 503 x\r\n\r\n" };
+                    member.write_all(status).await.unwrap();
+                }
+                drop(member);
+            }
+            until("it is up", async || {
+                stack.status().pools["default"].members.iter().all(|member| member.state == State::Usable)
+            })
+            .await;
         }
     });
 }

@@ -74,7 +74,7 @@ impl Telemetry {
     }
 
     pub(crate) fn caught_up(&self, at: &Position) {
-        tracing::info!(
+        tracing::debug!(
             tier = "database",
             instance = &*self.instance,
             seq = at.seq,

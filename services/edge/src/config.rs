@@ -1,10 +1,12 @@
 //! The `[edge]` section.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http_support::access_log::LogConfig;
 use http_support::gateway::{ClientLimits, TlsConfig};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::sharing::Sharing;
@@ -24,14 +26,17 @@ pub struct Config {
     pub limits: ClientLimits,
     /// Worker threads, 1 to 64. More than cores only adds switching.
     pub workers: usize,
-    /// Addresses of origins, tried in this order. Empty: the balancers that discovery knows.
+    /// Addresses of origins, tried in this order: `http://192.0.2.7:8080` or `192.0.2.7:8080`. Empty: the balancers that
+    /// discovery knows.
+    #[serde(deserialize_with = "config::addresses")]
     pub origins: Vec<SocketAddr>,
     /// Another point of presence, by its instance name, that is asked before the origins. It shields them: a response is
     /// fetched once for all points. While it is away the origins are asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shield: Option<String>,
-    /// Addresses whose `Forwarded` and `X-Forwarded-*` fields are believed: of proxies before this one.
-    pub trusted: Vec<IpAddr>,
+    /// Networks whose `Forwarded` and `X-Forwarded-*` fields are believed: of proxies before this one.
+    #[serde(alias = "trusted_proxies", deserialize_with = "config::networks")]
+    pub trusted: Vec<IpNet>,
     /// How much is shared, where a site does not say otherwise. `explicit` (default): what says how long it is fresh and is
     /// about no client, see `rules::sharing`; `rfc`: all that RFC 9111 allows; `off`: nothing.
     pub cache: Sharing,
@@ -73,6 +78,8 @@ pub struct Config {
     pub first_byte_timeout_ms: u64,
     /// Between two parts of a body, milliseconds, 100 to 3,600,000.
     pub idle_timeout_ms: u64,
+    /// The access log, with what the cache did; off unless told otherwise.
+    pub access_log: LogConfig,
     /// Bearer tokens that may purge and publish, each at least 16 characters. None: only clients on this machine may
     /// purge, and nobody may publish.
     #[serde(skip_serializing)]
@@ -109,6 +116,7 @@ impl Default for Config {
             connect_timeout_ms: 2_000,
             first_byte_timeout_ms: 120_000,
             idle_timeout_ms: 60_000,
+            access_log: LogConfig::default(),
             tokens: Vec::new(),
             purge_deadline_ms: 1_000,
         }
@@ -169,6 +177,12 @@ impl Config {
         }
         self.limits.validate("edge.limits").map_err(ConfigError)?;
         self.tls.validate("edge.tls").map_err(ConfigError)
+    }
+
+    /// What is well-formed and will not work on this machine, each with its key.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        if self.tls_listen.is_some() { self.tls.troubles("edge.tls") } else { Vec::new() }
     }
 
     pub(crate) fn collapse_wait(&self) -> Duration {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bus::Bus;
 use discovery::{Announcer, Registry};
+use http_support::access_log::AccessLog;
 use http_support::gateway::{Binding, GatewayLimits, Timeouts};
 
 use crate::certificates::Certificates;
@@ -32,6 +33,8 @@ pub struct Edge {
     pub registry: Registry,
     pub announcer: Announcer,
     pub telemetry: Telemetry,
+    /// The way to the access log's writer.
+    pub log: AccessLog,
     pub voice: Voice,
     pub bindings: Vec<Binding>,
     /// The TLS side of its listener.
@@ -56,7 +59,8 @@ impl Edge {
 
     /// Whether what this peer says of earlier hops is believed, and passed on.
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        !self.config.trusted.is_empty() && self.config.trusted.contains(&peer.to_canonical())
+        let trusted = &self.config.trusted;
+        !trusted.is_empty() && trusted.iter().any(|network| network.contains(&peer.to_canonical()))
     }
 
     /// What is shared where a response says nothing about it.

@@ -7,8 +7,8 @@ use bus::Bus;
 use clock::WallMs;
 use discovery::{Identity, Registry};
 use http_support::Listener;
+use http_support::access_log::AccessLog;
 use http_support::gateway::Binding;
-use ipnet::IpNet;
 use supervision::{Env, PoolSize};
 
 use crate::certificates::Certificates;
@@ -60,12 +60,14 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     if let Some(tls) = &tls {
         announcer.set_fact("tls", tls.url.clone());
     }
+    let telemetry = Telemetry::new();
     let edge = Edge {
         announcer,
         origins: Origins::new(&config),
         store: Arc::new(store),
         fills: Arc::new(Fills::default()),
-        telemetry: Telemetry::new(),
+        log: AccessLog::new(config.access_log.clone(), telemetry.log_lines_dropped.clone()),
+        telemetry,
         voice: Voice::new(&on.instance),
         loop_line: format!("CDN-Loop: {loop_id}\r\n").into_bytes(),
         loop_id,
@@ -81,8 +83,7 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
 }
 
 fn binding(listener: Listener, config: &Config, instance: &str) -> Binding {
-    let trusted = config.trusted.iter().map(|&address| IpNet::from(address)).collect();
-    Binding::plain(listener).trusting(trusted).named(instance)
+    Binding::plain(listener).trusting(config.trusted.clone()).named(instance)
 }
 
 /// The address of the TLS listener of a point of presence, as it was bound.
@@ -91,8 +92,8 @@ pub fn tls_url(env: &Env) -> Option<String> {
     env.get::<Edge>()?.tls.as_ref().map(|tls| tls.url.clone())
 }
 
-/// Reads the certificates again; handshakes from now on use them, connections that are up are not touched. The rest of
-/// the configuration takes a restart.
+/// Reads the certificates again; handshakes from now on use them, connections that are up are not touched. Takes the
+/// access log's file and format too; the rest of the configuration takes a restart.
 ///
 /// # Errors
 /// A certificate cannot be used; then everything stays as it is.
@@ -101,5 +102,6 @@ pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
     if let Some(certificates) = &edge.tls {
         certificates.configure(&edge, &config.tls)?;
     }
+    edge.log.configure(config.access_log.clone());
     Ok(())
 }

@@ -104,6 +104,7 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<A
         match fetch(&server.origin, request, &timeouts).await {
             Ok(fetched) if n < last && matches!(fetched.head().status(), 502..=504) => {}
             Ok(fetched) => {
+                edge.telemetry.origin_answered(server.address);
                 let by_gateway = server.is_ours && fetched.head().borrow().first(GATEWAY_ERROR).is_some();
                 let at = Exchanged { requested_at, received_at: WallMs::now() };
                 return Ok(Answer { fetched, at, by_gateway });

@@ -52,6 +52,7 @@ use supervision::{Intensity, Tree, pool, secs, worker};
 pub use config::{Config, ConfigError};
 pub use env::{Dependencies, env, reload, tls_url};
 pub use error::Error;
+pub use http_support::access_log::{Format, LogConfig};
 pub use rules::sharing::Sharing;
 
 /// Supervision tree of a point of presence. Started top to bottom, stopped bottom to top.
@@ -61,6 +62,7 @@ pub static TREE: Tree = Tree {
     name: "edge", strategy: OneForOne, intensity: Intensity { restarts: 10, period: secs(10) },
     children: &[
         //      id              start                restart    shutdown
+        worker( "access_log",   door::start_log,     Permanent, Within(secs(5))),  // after http in time: writes the last lines
         worker( "origins",      origins::start,      Permanent, Within(secs(1))),
         worker( "disk_writer",  disk_writer::start,  Permanent, Within(secs(2))),
         worker( "purging",      purging::start,      Permanent, Within(secs(2))),

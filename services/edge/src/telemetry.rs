@@ -1,8 +1,10 @@
 //! What a point of presence says of itself: one function per event, which is log line and metric together.
 
-use http_support::gateway::ForwardError;
+use std::net::SocketAddr;
+
+use http_support::gateway::{Blame, ForwardError};
 use prometheus_client::metrics::counter::Counter;
-use telemetry::{Counters, metrics};
+use telemetry::{Counters, Failing, Outages, metrics};
 
 use crate::rules::report::Fwd;
 use crate::rules::storing::NotStored;
@@ -29,6 +31,9 @@ pub struct Telemetry {
     origin_failures: Counters<1>,
     purged: Counters<2>,
     demoted: Counters<1>,
+    outages: Outages,
+    /// Lines of the access log that are lost.
+    pub log_lines_dropped: Counter,
 }
 
 impl Telemetry {
@@ -37,6 +42,8 @@ impl Telemetry {
         let hits = m.counters("edge_hits", "Requests answered from the store.", ["freshness"]);
         let bytes = m.counters("edge_hit_bytes", "Bytes of bodies answered from the store.", []);
         let stored = m.counters("edge_stored", "Responses stored or updated.", []);
+        let dropped =
+            m.counters("edge_access_log_lines_dropped", "Lines lost, as the writer was behind.", []);
         let stood_in = m.counters("edge_stood_in", "Stale responses that stood in for a failed origin.", []);
         Self {
             hits: hits.with(["fresh"]),
@@ -52,6 +59,8 @@ impl Telemetry {
                 ["status"],
             ),
             purged: m.counters("edge_purged", "URIs forgotten or made stale by purges.", ["by", "soft"]),
+            outages: Outages::default(),
+            log_lines_dropped: dropped.with::<&str>([]),
             demoted: m.counters("edge_disk_writes", "Responses that memory let go to disk.", ["outcome"]),
         }
     }
@@ -86,7 +95,25 @@ impl Telemetry {
     pub fn origin_failed(&self, origin: &str, error: &ForwardError) {
         let status = if error.status() == 504 { "504" } else { "502" };
         self.origin_failures.with([status]).inc();
-        tracing::debug!(origin, %error, "origin failed");
+        if error.blame() != Blame::Upstream {
+            return tracing::debug!(origin, %error, "request to an origin failed");
+        }
+        if let Some(Failing { failures, .. }) = self.outages.failed("origins", origin, clock::now()) {
+            let cause = &error.kind as &(dyn std::error::Error + 'static);
+            tracing::warn!(tier = "edge", origin, error = cause, failures, "an origin fails");
+        }
+    }
+
+    pub fn origin_answered(&self, origin: SocketAddr) {
+        if !self.outages.any() {
+            return;
+        }
+        if let Some(Failing { failures, lasts }) =
+            self.outages.succeeded("origins", &origin.to_string(), clock::now())
+        {
+            let ms = lasts.as_millis() as u64;
+            tracing::warn!(tier = "edge", %origin, failures, ms, "an origin answers again");
+        }
     }
 
     pub fn purged(&self, target: &Target, soft: bool, uris: usize) {

@@ -347,3 +347,30 @@ async fn without_its_directory_the_disk_tier_only_costs_misses() {
     }
     stack.stop().await;
 }
+
+/// Hits were in no log. The line says what the cache did as RFC 9211 names it.
+#[actix::test]
+async fn the_access_log_says_what_the_cache_did() {
+    let origin = Origin::start().await;
+    origin.answer("/a", Reply::new(FRESH, "hello"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("edge.log");
+    let access_log = edge::LogConfig { format: edge::Format::Json, file: Some(path.clone()) };
+    let stack = Stack::with(&origin, 1, |_, config| config.access_log = access_log.clone()).await;
+    let mut client = stack.client().await;
+    client.get("/a").await.expect(200);
+    client.get("/a").await.expect(200).expect_cache("hit");
+    client.get_with("/a", "Range: bytes=0-1\r\nUser-Agent: x\u{9b}2J\r\n").await;
+    client.get("/a?other").await;
+    drop(client);
+    stack.stop().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let said: Vec<_> = lines.iter().map(|line| line["cache"].as_str().unwrap()).collect();
+    assert_eq!(said[..2], ["uri-miss", "hit"], "{text}");
+    assert_eq!(*said.last().unwrap(), "uri-miss", "{text}");
+    assert_eq!((&lines[1]["status"], &lines[1]["bytes"]), (&200.into(), &5.into()));
+    assert_eq!((&lines[1]["target"], &lines[1]["client"]), (&"/a".into(), &"127.0.0.1".into()));
+    assert!(!text.contains(['\x1b', '\u{9b}']), "{text:?}");
+}

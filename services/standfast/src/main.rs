@@ -8,6 +8,7 @@ mod client;
 mod data_dir;
 mod failure;
 mod node;
+mod notify;
 mod out;
 mod process;
 mod settings;
@@ -17,7 +18,7 @@ mod usage;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::settings::Source;
 
 fn main() -> std::process::ExitCode {
@@ -62,6 +63,10 @@ fn run(command: Command) -> Outcome {
 
 fn check_config(file: Option<&std::path::Path>, print: bool) -> Outcome {
     let settings = Source::new(file).load()?;
+    if let Some((last, others)) = settings.look().split_last() {
+        others.iter().for_each(|trouble| out::complain(trouble));
+        return Err(Failure::config(last));
+    }
     if print {
         out::write(&settings.to_toml());
     } else {

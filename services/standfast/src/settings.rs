@@ -1,5 +1,6 @@
 //! The whole configuration: the sections of all tiers, composed and checked.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,61 @@ impl Settings {
         toml::to_string(self).expect("settings have a TOML form: they were read from it")
     }
 
+    /// What is well-formed and will not work on this machine: files that are not there, pools without anybody, two
+    /// listeners at one address. `check-config` refuses it; a node says it and goes on, because a disk may be mounted later.
+    pub fn look(&self) -> Vec<String> {
+        let mut troubles = self.web.troubles();
+        troubles.extend(self.balancer.troubles());
+        troubles.extend(self.edge.troubles());
+        troubles.extend(self.shared_addresses());
+        for root in &self.jobs.roots {
+            if let Err(error) = std::fs::read_dir(root) {
+                troubles.push(format!("jobs.roots = \"{}\": {error}", root.display()));
+            }
+        }
+        for (name, command) in &self.jobs.commands {
+            let program = command.argv.first().map(Path::new).filter(|program| program.is_absolute());
+            if let Some(program) = program.filter(|program| !program.is_file()) {
+                let program = program.display();
+                troubles.push(format!("jobs.commands.{name}.argv: there is no program {program}"));
+            }
+        }
+        troubles
+    }
+
+    /// Says in the log what [`look`](Self::look) finds.
+    pub fn tell_troubles(&self) {
+        self.look().iter().for_each(|trouble| tracing::warn!(trouble, "a setting will not work as it is"));
+    }
+
+    /// Listeners of one process that cannot both be had. Port 0 is a free one each time.
+    fn shared_addresses(&self) -> Vec<String> {
+        let mut all: Vec<(String, SocketAddr)> = vec![
+            ("edge.listen".to_owned(), self.edge.listen),
+            ("balancer.listen".to_owned(), self.balancer.listen),
+            ("web.listen".to_owned(), self.web.listen),
+            ("app.listen".to_owned(), self.app.listen),
+            ("console.listen".to_owned(), self.console.listen),
+        ];
+        all.extend(self.edge.tls_listen.map(|address| ("edge.tls_listen".to_owned(), address)));
+        all.extend(self.balancer.tls_listen.map(|address| ("balancer.tls_listen".to_owned(), address)));
+        all.extend(self.web.tls_listen.map(|address| ("web.tls_listen".to_owned(), address)));
+        all.extend(self.database.listen.parse().map(|address| ("database.listen".to_owned(), address)));
+        let tcp = self.balancer.tcp.iter().enumerate();
+        all.extend(tcp.map(|(at, tcp)| (format!("balancer.tcp[{at}].listen"), tcp.listen)));
+        let meet = |one: &SocketAddr, other: &SocketAddr| {
+            let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() != 0 && one.port() == other.port() && (any || one.ip() == other.ip())
+        };
+        let mut troubles = Vec::new();
+        for (n, (key, address)) in all.iter().enumerate() {
+            if let Some((other, taken)) = all[..n].iter().find(|(_, other)| meet(address, other)) {
+                troubles.push(format!("{key} = \"{address}\": {other} = \"{taken}\" has that port already"));
+            }
+        }
+        troubles
+    }
+
     fn validate(&self) -> Result<(), String> {
         within("drain_ms", self.drain_ms, 0, 600_000)?;
         within("stack.databases", self.stack.databases.into(), 1, 9)?;
@@ -253,6 +309,21 @@ mod tests {
         let with_examples: Settings =
             config::Loader::new().text("standfast.toml", &uncommented).load().expect("optional keys exist");
         with_examples.validate().expect("the examples are in range");
+    }
+
+    #[test]
+    fn listeners_at_one_address_are_named() {
+        let of = |text: &str| config::Loader::new().text("s", text).load::<Settings>().unwrap().look();
+        assert_eq!(Settings::default().look(), Vec::<String>::new());
+        for text in [
+            "[app]\nlisten = '127.0.0.1:8080'",
+            "[console]\nlisten = '0.0.0.0:8443'",
+            "[database]\nlisten = '[::]:7070'",
+        ] {
+            let said = of(text);
+            assert!(said.len() == 1 && said[0].contains("has that port already"), "{text}: {said:?}");
+        }
+        assert_eq!(of("[app]\nlisten = '127.0.0.2:8080'").len(), 0, "another address");
     }
 
     fn missing(prefix: &str, wanted: &toml::Table, listed: &toml::Table) -> Vec<String> {

@@ -2,17 +2,18 @@
 
 mod files;
 mod site;
+mod troubles;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use http_support::access_log::LogConfig;
 use http_support::gateway::{ClientLimits, TlsConfig};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use upstream::PoolConfig;
 
-use crate::access_log::LogConfig;
 use crate::acme::AcmeConfig;
 use crate::credentials::AuthConfig;
 
@@ -39,8 +40,12 @@ pub struct Config {
     pub workers: usize,
     /// Base URL that other nodes reach it at, if that differs from what it listens on.
     pub advertise: Option<String>,
+    /// Port that `https_only` sends clients to, 1 to 65,535. Default: 443 for those who came to port 80, else that of
+    /// `tls_listen`, else that of the first edge's.
+    pub https_port: Option<u16>,
     /// Proxies in front whose `Forwarded` and `X-Forwarded-For` are believed: the client's address, which limits,
     /// lists and log use, is then what they say.
+    #[serde(alias = "trusted", deserialize_with = "config::networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// Whether each connection begins with a PROXY protocol header; only `trusted_proxies` may connect then.
     pub proxy_protocol: bool,
@@ -73,6 +78,7 @@ impl Default for Config {
             acme: None,
             workers: 2,
             advertise: None,
+            https_port: None,
             trusted_proxies: vec![
                 "127.0.0.0/8".parse().expect("a network"),
                 "::1/128".parse().expect("a network"),
@@ -116,6 +122,7 @@ impl Config {
             "",
             &[
                 ("workers", self.workers as u64, 1..=64),
+                ("https_port", self.https_port.unwrap_or(443).into(), 1..=65_535),
                 ("rate_clients_max", self.rate_clients_max as u64, 64..=1 << 24),
             ],
         )?;

@@ -9,11 +9,11 @@ use bus::Bus;
 use clock::WallMs;
 use discovery::{Announcer, Identity, Registry};
 use http_support::Listener;
+use http_support::access_log::AccessLog;
 use http_support::gateway::{Binding, ProxyProtocol, Tls};
 use supervision::{Env, PoolSize};
 use tokio::sync::watch;
 
-use crate::access_log::AccessLog;
 use crate::acme::Challenges;
 use crate::certificates::tls_config;
 use crate::config::Config;
@@ -93,14 +93,14 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
     };
     let pools = Arc::new(Pools::new("web", registry.clone(), key));
     let announcer = registry.announce(Identity::new("web", &instance).at(url).over(bus.clone()));
-    let workers = PoolSize("http", config.workers);
+    let (workers, meters) = (PoolSize("http", config.workers), Meters::new());
     let web = Web {
         owed: Owed::default(),
         sites: ArcSwap::from_pointee(running(Sites::new(&config, now)?, &pools)?),
         configured: Mutex::new(config.clone()),
         library: Arc::new(Library::new(&config.files, now)),
-        log: AccessLog::new(config.access_log.clone()),
-        meters: Meters::new(),
+        log: AccessLog::new(config.access_log.clone(), meters.log_lines_dropped.clone()),
+        meters,
         generation: AtomicU64::new(1),
         reloads: watch::Sender::new(1),
         challenges: Challenges::new(Some(bus.clone())),
@@ -138,8 +138,8 @@ pub fn tls_url(env: &Env) -> Option<String> {
 }
 
 /// Takes over the sites, pools, guards and certificates of another configuration. No connection is touched: each
-/// request asks for the sites, each handshake for the certificates as they are then. Addresses, workers, limits, ACME
-/// and the access log need a restart.
+/// request asks for the sites, each handshake for the certificates as they are then. Addresses, workers, limits and
+/// ACME need a restart.
 ///
 /// # Errors
 /// When it cannot be meant, or a certificate cannot be read; what runs stays as it is.
@@ -150,6 +150,7 @@ pub fn reload(env: &Env, config: &Config) -> Result<(), Error> {
         tls_config(config, &web.data_dir).reload(tls, &web.data_dir, WallMs::now())?;
     }
     web.sites.store(Arc::new(running(Sites::new(config, clock::now())?, &web.pools)?));
+    web.log.configure(config.access_log.clone());
     let before = std::mem::replace(
         &mut *web.configured.lock().unwrap_or_else(PoisonError::into_inner),
         config.clone(),
@@ -181,6 +182,18 @@ impl Web {
         self.reloads.subscribe()
     }
 
+    /// The port where clients find TLS: of this instance, else of the first edge.
+    #[must_use]
+    pub fn tls_port(&self) -> Option<u16> {
+        if let Some(listener) = &self.tls_listener {
+            return port_of(&listener.url());
+        }
+        let picture = self.registry.snapshot();
+        let edges = picture.iter().filter(|it| it.tier == "edge");
+        let tls = edges.filter_map(|it| Some((&it.instance, it.facts.get("tls")?))).min()?.1;
+        port_of(tls)
+    }
+
     /// The sockets as the gateway takes them.
     #[must_use]
     pub fn bindings(&self) -> Vec<Binding> {
@@ -196,4 +209,8 @@ impl Web {
         let over_tls = over_tls.map(|(listener, tls)| binding(listener).with_tls(tls));
         std::iter::once(binding(&self.listener)).chain(over_tls).collect()
     }
+}
+
+fn port_of(url: &str) -> Option<u16> {
+    url.trim_end_matches('/').rsplit_once(':')?.1.parse().ok()
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clock::WallMs;
+use http_support::access_log::{self, Line, Lines};
 use http_support::gateway::{Abort, Exchange, Handler, serve};
 use http_support::wire::client_address;
 use supervision::{Life, StartError, Started};
 
-use crate::access_log::{Line, Lines};
 use crate::answers;
 use crate::credentials::Identity;
 use crate::env::Web;
@@ -89,6 +89,12 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     }))
 }
 
+/// Starts the child that writes the access log.
+pub fn start_log(life: Life) -> Result<Started, StartError> {
+    let log = life.env::<Web>().log.clone();
+    access_log::start(life, log)
+}
+
 /// What is known of a request while it is answered.
 pub struct Request<'r, 's> {
     /// Its fields.
@@ -128,6 +134,8 @@ impl Handler for Front {
             None => Err(Refusal::UnknownHost.into()),
         };
         if let Err(Halt::Refuse(refusal)) = done {
+            let name = site.map_or("-", |site| site.name());
+            self.web.meters.refused(&refusal, name, self.client(exchange), exchange.head());
             done = match Box::pin(self.refuse(exchange, &request, &refusal)).await {
                 Ok(()) => Ok(Outcome::Refused),
                 Err(abort) => Err(abort.into()),
@@ -152,7 +160,7 @@ impl Front {
             sites: RefCell::new(Rc::new(current)),
             dice: RefCell::new(Dice::new(rand::random())),
             shelf: Shelf::new(Arc::clone(&web.library)),
-            lines: Lines::new(web.log.clone(), Arc::clone(&web.meters)),
+            lines: Lines::new(web.log.clone()),
             life,
             web,
         }
@@ -165,6 +173,18 @@ impl Front {
 
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.web.config.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+
+    /// Where TLS is, for a client that came to `authority` without it: `:8443`, or nothing for the usual port.
+    fn https_port(&self, authority: &str) -> String {
+        if let Some(port) = self.web.config.https_port {
+            return port_part(port);
+        }
+        // Who came to the usual port of HTTP finds TLS at its usual port.
+        if host_of(authority) == authority || authority.ends_with(":80") {
+            return String::new();
+        }
+        port_part(self.web.tls_port().unwrap_or(443))
     }
 
     /// The sites as they are now.
@@ -193,8 +213,9 @@ impl Front {
         let spelled = spelled(head.path(), &path);
         if site.https_only && !request.over_tls {
             let location = format!(
-                "https://{}{}{}",
+                "https://{}{}{}{}",
                 host_of(head.authority()),
+                self.https_port(head.authority()),
                 spelled,
                 answers::query_of(head.query())
             );
@@ -298,9 +319,15 @@ impl Front {
             referer: request.asked.referer,
             user_agent: request.asked.user_agent,
             outcome: outcome.as_str(),
+            cache: None,
         };
         self.lines.write(&line, &self.life);
     }
+}
+
+/// As part of an authority; nothing where it is the one of `https`.
+fn port_part(port: u16) -> String {
+    if port == 443 { String::new() } else { format!(":{port}") }
 }
 
 /// The path as it is matched and sent on: as received if that is plain, else written anew.

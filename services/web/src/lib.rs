@@ -49,7 +49,6 @@ mod site;
 pub mod acme;
 mod certificates;
 // The worker.
-mod access_log;
 mod answers;
 mod delivery;
 mod env;
@@ -62,12 +61,12 @@ mod tags;
 mod telemetry;
 mod transform;
 
-pub use access_log::{Format, LogConfig};
 pub use certificates::tls_config;
 pub use config::{Config, ConfigError, FilesConfig, RouteConfig, RuleConfig, Sharing, SiteConfig};
 pub use credentials::AuthConfig;
 pub use env::{Dependencies, env, reload, tls_url, url};
 pub use error::Error;
+pub use http_support::access_log::{Format, LogConfig};
 pub use networks::NetworksConfig;
 pub use rate::RateConfig;
 pub use root::Symlinks;
@@ -81,7 +80,7 @@ pub static TREE: Tree = Tree {
     name: "web", strategy: OneForOne, intensity: Intensity { restarts: 10, period: secs(10) },
     children: &[
         //     id              start                restart    shutdown
-        worker("access_log",   access_log::start,   Permanent, Within(secs(5))),   // after http in time: writes the last lines
+        worker("access_log",   front::start_log,    Permanent, Within(secs(5))),   // after http in time: writes the last lines
         worker("upstreams",    members::keep,       Permanent, Within(secs(1))),   // knows the servers before the first request
         worker("checker",      members::check,      Permanent, Within(secs(1))),   // asks them whether they work, where a pool wants it
         worker("purging",      purging::start,      Permanent, Within(secs(1))),   // tells the edges what a reload takes back

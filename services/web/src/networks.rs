@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct NetworksConfig {
     /// Networks that may come in. If there are any, all others may not.
+    #[serde(deserialize_with = "config::networks")]
     pub allow: Vec<IpNet>,
     /// Networks that may not. The longer prefix wins: `allow = ["10.0.0.0/8"]`, `deny = ["10.66.0.0/16"]`.
+    #[serde(deserialize_with = "config::networks")]
     pub deny: Vec<IpNet>,
 }
 

@@ -93,7 +93,10 @@ impl Front {
                 Ok(place) => place,
                 Err(refused) => {
                     attempts.pool.refuses(refused);
-                    return Err(last.map_or(Halt::Refuse(Refusal::NoUpstream), |error| failed(&error)));
+                    return Err(last.map_or_else(
+                        || Halt::Refuse(Refusal::NoUpstream(attempts.pool.name.to_string())),
+                        |error| failed(&error),
+                    ));
                 }
             };
             let (member, began) = (&place.member, clock::now());
@@ -114,7 +117,7 @@ impl Front {
                 }
                 Err(Trouble::Upstream(error)) => error,
             };
-            attempts.failed(member, &error, began, None);
+            attempts.failed(member, &error, exchange.head(), began, None);
             if !attempts.goes_on(&error, member) {
                 return Err(failed(&error));
             }
@@ -186,7 +189,8 @@ impl Front {
 /// What the client is told, if it can still be told anything.
 fn failed(error: &ForwardError) -> Halt {
     if error.answerable {
-        Halt::Refuse(Refusal::Upstream(Box::new(error.problem().problem().clone())))
+        let problem = Box::new(error.problem().problem().clone());
+        Halt::Refuse(Refusal::Upstream(problem, error.proxy_error()))
     } else {
         match error.blame() {
             Blame::Downstream => Halt::Abort(Abort::ClientGone),

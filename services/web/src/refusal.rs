@@ -32,10 +32,10 @@ pub enum Refusal {
     Range(u64),
     /// A precondition does not hold.
     Precondition,
-    /// No server of the pool is there.
-    NoUpstream,
-    /// The upstream server failed: the gateway's own words for it.
-    Upstream(Box<Problem>),
+    /// No server of this pool is there.
+    NoUpstream(String),
+    /// The upstream server failed: the gateway's own words for it, and the name of RFC 9209 for the kind of failure.
+    Upstream(Box<Problem>, Option<&'static str>),
 }
 
 impl Refusal {
@@ -83,11 +83,11 @@ impl Refusal {
                 let detail = "the content is not in the state that the request asks for";
                 Problem::new(412, "precondition-failed", "Precondition failed", detail)
             }
-            Self::NoUpstream => {
+            Self::NoUpstream(_) => {
                 let detail = "no server that could answer this is there at this moment";
                 Problem::new(503, "no-upstream", "Temporarily unavailable", detail).retry_after(1)
             }
-            Self::Upstream(problem) => (**problem).clone(),
+            Self::Upstream(problem, _) => (**problem).clone(),
         }
     }
 
@@ -95,10 +95,37 @@ impl Refusal {
     #[must_use]
     pub fn is_for_server(&self) -> bool {
         match self {
-            Self::NoUpstream => true,
-            Self::Upstream(problem) => matches!(problem.status, 502..=504),
+            Self::NoUpstream(_) => true,
+            Self::Upstream(problem, _) => matches!(problem.status, 502..=504),
             _ => false,
         }
+    }
+
+    /// The pool in which nobody is.
+    #[must_use]
+    pub fn pool(&self) -> Option<&str> {
+        if let Self::NoUpstream(pool) = self { Some(pool) } else { None }
+    }
+
+    /// The rule of the configuration or of this server that refuses, for the log. What says itself (there is no such
+    /// file) and what is told elsewhere (an upstream server that fails) has none.
+    #[must_use]
+    pub fn rule(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Path(_) => "the path has no one meaning",
+            Self::UnknownHost => "no site has this host: web.sites[].hosts",
+            Self::Forbidden => "networks",
+            Self::TooMany(_) => "rate",
+            Self::Unauthorized(_) => "auth",
+            Self::Busy => "passwords that are checked at once",
+            Self::NoUpstream(_) => "no server of the pool is there",
+            Self::NotFound
+            | Self::NotAllowed
+            | Self::NotAcceptable
+            | Self::Range(_)
+            | Self::Precondition
+            | Self::Upstream(..) => return None,
+        })
     }
 
     /// Field lines that go with it.
@@ -108,6 +135,10 @@ impl Refusal {
             Self::Unauthorized(challenges) => challenges.clone(),
             Self::NotAllowed => ALLOW.to_vec(),
             Self::Range(length) => format!("content-range: bytes */{length}\r\n").into_bytes(),
+            Self::NoUpstream(_) => b"proxy-status: standfast-web; error=destination_not_found\r\n".to_vec(),
+            Self::Upstream(_, Some(error)) => {
+                format!("proxy-status: standfast-web; error={error}\r\n").into_bytes()
+            }
             _ => Vec::new(),
         };
         if let Some(seconds) = problem.more.get("retry_after").and_then(serde_json::Value::as_u64) {
@@ -164,8 +195,9 @@ mod tests {
         assert_eq!(of(Refusal::NotAllowed), (405, "allow: GET, HEAD, OPTIONS\r\n".to_owned()));
         assert_eq!(of(Refusal::Range(7)), (416, "content-range: bytes */7\r\n".to_owned()));
         assert_eq!(of(Refusal::TooMany(Duration::from_millis(1001))), (429, "retry-after: 2\r\n".to_owned()));
-        assert_eq!(of(Refusal::NoUpstream).0, 503);
-        assert!(of(Refusal::NoUpstream).1.starts_with("retry-after"));
+        let nobody = of(Refusal::NoUpstream("app".to_owned()));
+        assert_eq!(nobody.0, 503);
+        assert!(nobody.1.contains("retry-after: 1") && nobody.1.contains("error=destination_not_found"));
         assert_eq!(
             of(Refusal::Unauthorized(b"www-authenticate: Basic\r\n".to_vec())).1,
             "www-authenticate: Basic\r\n"

@@ -36,6 +36,8 @@ pub struct Sites {
 /// One virtual host.
 #[derive(Debug)]
 pub struct Site {
+    /// Its first host, or `*`: what the log calls it.
+    name: String,
     /// What is tried first.
     redirects: Vec<Rule>,
     rewrites: Vec<Rule>,
@@ -129,6 +131,7 @@ impl Sites {
         }
         for host in &site.hosts {
             let name = host.to_ascii_lowercase();
+            let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
             let (names, name) = match name.strip_prefix("*.") {
                 Some(below) => (&mut self.wildcard, below.to_owned()),
                 None => (&mut self.exact, name),
@@ -136,10 +139,12 @@ impl Sites {
             let of_a_host = |byte: u8| {
                 byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
             };
-            if name.is_empty() || !name.bytes().all(of_a_host) {
-                let text =
-                    format!("{key}hosts = {host:?}: a host is example.org or *.example.org, without a port");
-                return Err(ConfigError::new(text));
+            let is_v6 = name.starts_with('[') && name.ends_with(']');
+            if name.is_empty() || !name.bytes().all(of_a_host) || (name.contains(':') && !is_v6) {
+                return Err(ConfigError::new(format!(
+                    "{key}hosts = {host:?}: a host is example.org, *.example.org or [2001:db8::1], without scheme and \
+                     port: requests to every port are for it"
+                )));
             }
             if names.insert(name, at).is_some() {
                 return Err(twice(host));
@@ -174,6 +179,12 @@ fn without_port(authority: &str) -> &str {
 }
 
 impl Site {
+    /// What the log calls it: its first host, or `*`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The part of the site that a path belongs to.
     #[must_use]
     pub fn place(&self, path: &PlainPath<'_>) -> &Place {
@@ -298,6 +309,12 @@ mod tests {
     fn without_a_default_an_unknown_host_has_no_site() {
         let some = sites(vec![site(&["example.org"], "r")]).unwrap();
         assert!(some.of_host("evil.example").is_none());
+        for host in ["example.org:8080", "http://example.org", "::1", "[::1]:80", "a b", ""] {
+            let error = sites(vec![site(&[host], "r")]).unwrap_err().to_string();
+            assert!(error.contains("without scheme and port"), "{host}: {error}");
+        }
+        let twice = sites(vec![site(&["a.org"], "r"), site(&["A.org."], "r")]).unwrap_err();
+        assert!(twice.to_string().contains("another site has it"), "the same name");
         let twice = sites(vec![site(&["a.org"], "r"), site(&["A.org"], "r")]).unwrap_err();
         assert_eq!(twice.to_string(), "web.sites[1].hosts = \"A.org\": another site has it");
     }

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use http_support::wire::RequestHead;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
+use telemetry::{Failing, Outages};
+
+use crate::refusal::Refusal;
 
 /// What was done with a request. Shared by metric and access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub struct Meters {
     pub upstream_seconds: Histogram,
     /// Requests sent again to another server.
     pub retries: Counter,
+    /// Rules that refuse.
+    refusals: Outages,
 }
 
 impl Meters {
@@ -96,11 +102,31 @@ impl Meters {
             log_lines_dropped: dropped.with(none),
             upstream_seconds: upstream.with(none),
             retries: retries.with(none),
+            refusals: Outages::default(),
         })
+    }
+
+    /// A request was refused by a rule of this tier. `site` is the first name of the site it is for.
+    pub fn refused(&self, refusal: &Refusal, site: &str, client: std::net::IpAddr, head: &RequestHead<'_>) {
+        let Some(rule) = refusal.rule() else { return };
+        if let Some(Failing { failures, .. }) = self.refusals.failed(rule, site, clock::now()) {
+            let (host, path, request_id) = (head.authority(), head.path(), id_of(head));
+            let (status, pool) = (refusal.problem().status, refusal.pool());
+            tracing::info!(
+                tier = "web", rule, pool, status, site, %client, host, path, request_id, requests = failures,
+                "refused by a rule"
+            );
+        }
     }
 
     /// Counts a request.
     pub fn count(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].inc();
     }
+}
+
+/// What a request is found by in other logs: the id that its client gave it, else its place in a trace.
+fn id_of<'r>(head: &RequestHead<'r>) -> &'r str {
+    let said = head.get("x-request-id").or_else(|| head.get("traceparent")).unwrap_or_default();
+    std::str::from_utf8(said).unwrap_or_default()
 }

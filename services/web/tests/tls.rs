@@ -96,10 +96,23 @@ async fn plain_http_is_sent_on_to_https() {
     write(&root.path().join("page.txt"), "page");
     let (files_of, der) = certificate(root.path(), "one.test");
     let site = SiteConfig { https_only: true, ..files(root.path()) };
-    let web = Instance::start(over_tls(vec![site], vec![files_of])).await;
-    let answer = web.get("//page.txt?a=b", &[("host", "one.test:8080")]).await;
-    assert_eq!((answer.status, answer.field("location")), (308, Some("https://one.test/page.txt?a=b")));
+    let web = Instance::start(over_tls(vec![site.clone()], vec![files_of.clone()])).await;
     let address = web::tls_url(&web.env).unwrap().replace("https://", "");
+    let port = address.rsplit(':').next().unwrap();
+    // The port of the TLS listener for who came to another port than 80, and the usual one for who came there.
+    let near = format!("https://one.test:{port}/page.txt?a=b");
+    let usual = "https://one.test/page.txt?a=b";
+    for (host, location) in [("one.test:8080", &*near), ("one.test", usual), ("one.test:80", usual)] {
+        let answer = web.get("/page.txt?a=b", &[("host", host)]).await;
+        assert_eq!((answer.status, answer.field("location")), (308, Some(location)), "{host}");
+    }
+    let told = web::Config { https_port: Some(4443), ..over_tls(vec![site], vec![files_of]) };
+    let told = Instance::start(told).await;
+    for host in ["one.test", "one.test:8080", "[::1]:8080"] {
+        let location = format!("https://{}:4443/page.txt", host.trim_end_matches(":8080"));
+        let answer = told.get("/page.txt", &[("host", host)]).await;
+        assert_eq!(answer.field("location"), Some(&*location), "{host}");
+    }
     assert!(get(&address, "one.test", &der).await.unwrap().ends_with("page"));
 }
 

@@ -6,6 +6,7 @@
 //!
 //! It does not serve HTTP/2 or TLS, and is not the forwarder of the data plane.
 
+pub mod access_log;
 pub mod gateway;
 
 mod connection;

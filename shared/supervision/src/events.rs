@@ -68,16 +68,23 @@ fn log(t: &Transition) {
             child = %t.path, from = ?t.from, to = ?t.to, incarnation = t.incarnation, restarts = t.restarts,
             reason = ?exit.reason, detail = %exit.detail, "child exited"
         ),
-        (Some(exit), State::Restarting | State::Stopped) => tracing::info!(
+        // A stop that was asked for: a node has two hundred children.
+        (Some(exit), State::Stopped) => tracing::debug!(
+            child = %t.path, incarnation = t.incarnation, reason = ?exit.reason, "child stopped"
+        ),
+        (Some(exit), State::Restarting) => tracing::info!(
             child = %t.path, from = ?t.from, to = ?t.to, incarnation = t.incarnation, restarts = t.restarts,
             reason = ?exit.reason, detail = %exit.detail, "child ended"
         ),
         (_, State::Waiting) => tracing::warn!(
             child = %t.path, incarnation = t.incarnation, waiting_for = t.waiting_for.as_deref(), "child waits"
         ),
-        (_, State::Running) => tracing::info!(
-            child = %t.path, incarnation = t.incarnation, restarts = t.restarts, recovered_us, "child runs"
+        (_, State::Running) if recovered_us.is_some() || t.restarts > 0 => tracing::info!(
+            child = %t.path, incarnation = t.incarnation, restarts = t.restarts, recovered_us, "child runs again"
         ),
+        (_, State::Running) => {
+            tracing::debug!(child = %t.path, incarnation = t.incarnation, "child runs");
+        }
         _ => {
             tracing::debug!(child = %t.path, from = ?t.from, to = ?t.to, incarnation = t.incarnation, "child")
         }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// [`Format::Human`] when stderr is a terminal, [`Format::Json`] otherwise.
+    /// [`Format::Human`] when stderr is a terminal or journald's, [`Format::Json`] otherwise.
     #[default]
     Auto,
-    /// A line for people.
+    /// A line for people; for journald without colours and time, and with the level as a prefix.
     Human,
     /// One JSON object a line.
     Json,

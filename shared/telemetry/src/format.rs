@@ -18,6 +18,8 @@ pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024;
 pub(crate) enum Style {
     Plain,
     Colour,
+    /// For journald, which adds the time and takes the level from a prefix (`sd-daemon(3)`).
+    Journal,
     Json,
 }
 
@@ -45,7 +47,7 @@ impl Fields {
                 write!(self.text, ",\"{name}_\":{value}")
             }
             Style::Json => write!(self.text, ",\"{name}\":{value}"),
-            Style::Plain => write!(self.text, " {name}={value}"),
+            Style::Plain | Style::Journal => write!(self.text, " {name}={value}"),
             Style::Colour => write!(self.text, " \x1b[2m{name}=\x1b[0m{value}"),
         };
     }
@@ -113,6 +115,7 @@ pub(crate) fn line(style: Style, at: WallMs, meta: &Metadata<'_>, context: &str,
             let message = Json(message);
             write!(line, r#"{{"at":"{at}","level":"{level}","target":"{target}","message":{message}"#)
         }
+        Style::Journal => write!(line, "<{}>{target} {}", priority(*meta.level()), printable(message)),
         Style::Plain => write!(line, "{at} {level:<5} {target} {}", printable(message)),
         Style::Colour => {
             let rfc3339 = at.rfc3339();
@@ -138,6 +141,16 @@ fn level_word(level: Level) -> &'static str {
         Level::INFO => "info",
         Level::DEBUG => "debug",
         Level::TRACE => "trace",
+    }
+}
+
+/// As syslog numbers them.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
     }
 }
 

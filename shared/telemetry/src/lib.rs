@@ -7,6 +7,7 @@
 //! - [`Trace`] is the position of a piece of work in a distributed trace (W3C Trace Context, level 1). It crosses
 //!   HTTP and bus in the `traceparent` header: request → bus → attempt.
 //! - [`printable`] makes text of others fit for a terminal.
+//! - [`Outages`] tells what fails again and again once.
 //!
 //! Nothing is sent anywhere: logs go to stderr, metrics are scraped.
 
@@ -14,6 +15,7 @@ mod config;
 mod format;
 mod log;
 mod metrics;
+mod outages;
 mod process;
 mod terminal;
 mod trace;
@@ -24,5 +26,6 @@ pub use metrics::{
     Counters, DURATION_SECONDS, Exposition, Gauges, Histograms, Metrics, SERIES_MAX, SHORT_SECONDS, metrics,
     render,
 };
+pub use outages::{Failing, Outages};
 pub use terminal::{printable, printable_json};
 pub use trace::{InvalidTraceparent, Trace};

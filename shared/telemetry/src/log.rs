@@ -77,6 +77,7 @@ pub fn init_with(config: &Config) -> Result<(), InitError> {
     }
     let style = match config.log_format {
         Format::Json => Style::Json,
+        Format::Auto | Format::Human if is_journal() => Style::Journal,
         Format::Auto if !std::io::stderr().is_terminal() => Style::Json,
         _ if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() => Style::Colour,
         _ => Style::Plain,
@@ -87,6 +88,17 @@ pub fn init_with(config: &Config) -> Result<(), InitError> {
         let _ = FILTER.set(handle);
     }
     Ok(())
+}
+
+/// Whether stderr is a stream to journald: it says which in `JOURNAL_STREAM` (`systemd.exec(5)`), and a redirection of
+/// stderr makes it another.
+fn is_journal() -> bool {
+    let said = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    said.split_once(':').is_some_and(|(device, inode)| {
+        use std::os::unix::fs::MetadataExt as _;
+        let stderr = std::fs::metadata("/proc/self/fd/2");
+        stderr.is_ok_and(|it| it.dev().to_string() == device && it.ino().to_string() == inode)
+    })
 }
 
 /// Changes the filter of the running process. `STANDFAST_LOG` and `RUST_LOG` still come before `filter`.
@@ -223,6 +235,20 @@ mod tests {
         assert!(lines[0].len() < 3000, "{} bytes", lines[0].len());
         let json: serde_json::Value = serde_json::from_str(&lines[0]).expect("still JSON");
         assert!(json["payload"].as_str().unwrap().ends_with("… (197952 bytes more)"));
+    }
+
+    #[test]
+    fn journald_gets_the_level_as_a_prefix_and_neither_time_nor_colour() {
+        let lines = lines_of(Style::Journal, || {
+            tracing::warn!(pool = "app", "fails\n<0>forged");
+            tracing::info!("fine");
+        });
+        assert!(
+            lines[0].starts_with("<4>") && lines[0].ends_with("fails\\n<0>forged pool=app\n"),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[1].starts_with("<6>") && !lines[1].contains('\x1b'), "{}", lines[1]);
     }
 
     #[test]

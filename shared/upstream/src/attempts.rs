@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clock::WallMs;
-use http_support::gateway::{Blame, CLIENT_FIELD, ForwardError};
+use http_support::gateway::{Blame, CLIENT_FIELD, ForwardError, ForwardFailure};
 use http_support::wire::RequestHead;
 use smallvec::SmallVec;
 
@@ -165,18 +165,23 @@ impl<'b> Attempts<'b> {
         if matches!(status, 502..=504) {
             return self.did_not_answer(member, began, said_after);
         }
+        self.pool.telemetry.answered(member);
         self.pool.succeeded(member, first_byte, clock::now());
     }
 
-    /// A try failed; that counts against the member if it is to blame.
+    /// A try at the request with this head failed; that counts against the member if it is to blame, and is told.
     pub fn failed(
         &self,
         member: &Member,
         error: &ForwardError,
+        head: &RequestHead<'_>,
         began: Instant,
         said_after: Option<Duration>,
     ) {
         if error.blame() == Blame::Upstream {
+            if !matches!(error.kind, ForwardFailure::Unwanted(_)) {
+                self.pool.telemetry.failed(member, error, head);
+            }
             self.did_not_answer(member, began, said_after);
         }
     }

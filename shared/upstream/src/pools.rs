@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use discovery::Registry;
 use http_support::gateway::ClientTls;
+use http_support::proxy_header::Version;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
@@ -29,6 +30,8 @@ pub struct Pools {
     /// Counts the membership's looks: the checker sees whether there is somebody new.
     pub(crate) looks: watch::Sender<u64>,
     list: ArcSwap<Vec<Arc<Pool>>>,
+    /// Pools whose members expect a PROXY protocol header on each connection.
+    introduced: HashMap<String, Version>,
     rosters: Mutex<Rosters>,
     key: Key,
 }
@@ -44,9 +47,21 @@ impl Pools {
             news: Arc::default(),
             looks: watch::Sender::new(0),
             list: ArcSwap::default(),
+            introduced: HashMap::new(),
             rosters: Mutex::default(),
             key,
         }
+    }
+
+    /// The members of this pool get connections that begin with a PROXY protocol header: checks begin with one as well.
+    #[must_use]
+    pub fn introducing(mut self, pool: &str, version: Version) -> Self {
+        self.introduced.insert(pool.to_owned(), version);
+        self
+    }
+
+    pub(crate) fn proxy_to(&self, pool: &str) -> Option<Version> {
+        self.introduced.get(pool).copied()
     }
 
     /// Makes these the pools, in this order. Those that were there before go on: what is in flight in them stays counted.

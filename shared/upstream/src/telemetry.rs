@@ -1,12 +1,15 @@
 //! One event, one log line and one metric.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http_support::gateway::ForwardError;
+use http_support::wire::RequestHead;
 use prometheus_client::metrics::counter::Counter;
-use telemetry::metrics;
+use telemetry::{Failing, Outages, metrics};
 
-use crate::pool::{Event, Refused, State};
+use crate::pool::{Event, Member, Refused, State};
 
 /// Series of one pool; the hot path holds them.
 #[derive(Clone)]
@@ -25,6 +28,10 @@ pub(crate) struct PoolTelemetry {
     pub failures: Counter,
     /// Found no member to ask, by [`Refused`].
     refused: [Counter; 3],
+    /// Members that fail requests.
+    outages: Arc<Outages>,
+    /// Why there was nobody to ask.
+    refusals: Arc<Outages>,
 }
 
 impl PoolTelemetry {
@@ -41,6 +48,8 @@ impl PoolTelemetry {
             tier,
             pool: pool.to_owned(),
             refused: Refused::ALL.map(why),
+            outages: Arc::default(),
+            refusals: Arc::default(),
             requests: counter("upstream_requests", "Requests and connections taken, by pool"),
             retries: counter("upstream_retries", "Requests sent again to another member"),
             retries_denied: counter("upstream_retries_denied", "Retries that the budget did not pay for"),
@@ -51,7 +60,37 @@ impl PoolTelemetry {
 
     pub(crate) fn refused(&self, why: Refused) {
         self.refused[why as usize].inc();
-        tracing::debug!(tier = self.tier, pool = self.pool, reason = why.as_str(), "no member to ask");
+        if let Some(Failing { failures, .. }) = self.refusals.failed(&self.pool, why.as_str(), clock::now()) {
+            let (tier, pool, reason) = (self.tier, &*self.pool, why.as_str());
+            tracing::warn!(tier, pool, reason, requests = failures, "no member to ask");
+        }
+    }
+
+    /// A member failed a request.
+    pub(crate) fn failed(&self, member: &Member, error: &ForwardError, head: &RequestHead<'_>) {
+        let Some(Failing { failures, .. }) = self.outages.failed(&self.pool, &member.id, clock::now()) else {
+            return;
+        };
+        let cause = &error.kind as &(dyn std::error::Error + 'static);
+        let (tier, pool, address) = (self.tier, &*self.pool, member.origin.address());
+        let (method, host, path, request_id) = (head.method(), head.authority(), head.path(), id_of(head));
+        tracing::warn!(
+            tier, pool, member = &*member.id, ?address, error = cause, failures, request_id, method, host, path,
+            "an upstream server fails"
+        );
+    }
+
+    /// A member answered.
+    pub(crate) fn answered(&self, member: &Member) {
+        if !self.outages.any() {
+            return;
+        }
+        if let Some(Failing { failures, lasts }) =
+            self.outages.succeeded(&self.pool, &member.id, clock::now())
+        {
+            let (tier, pool, ms) = (self.tier, &*self.pool, millis(lasts));
+            tracing::warn!(tier, pool, member = &*member.id, failures, ms, "an upstream server is back");
+        }
     }
 
     pub(crate) fn member(&self, member: &str, event: &Event) {
@@ -93,4 +132,10 @@ impl PoolTelemetry {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a request is found by in other logs: the id that its client gave it, else its place in a trace.
+fn id_of<'r>(head: &RequestHead<'r>) -> &'r str {
+    let said = head.get("x-request-id").or_else(|| head.get("traceparent")).unwrap_or_default();
+    std::str::from_utf8(said).unwrap_or_default()
 }

@@ -33,6 +33,24 @@ const fn n(value: usize) -> u64 {
 }
 
 impl Config {
+    /// What is well-formed and will not work on this machine, each with its key: a pool that nobody can be in, a file
+    /// that cannot be read.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let named = self.pools.iter().map(|(name, pool)| (format!("balancer.pools.{name}"), pool));
+        let mut troubles: Vec<String> = named.flat_map(|(name, pool)| pool.troubles(&name, true)).collect();
+        troubles.extend(self.pool.troubles("balancer.pool", false));
+        if let Some(path) = &self.secret_file
+            && let Err(error) = std::fs::File::open(path)
+        {
+            troubles.push(format!("balancer.secret_file = \"{}\": {error}", path.display()));
+        }
+        if self.tls_listen.is_some() {
+            troubles.extend(self.tls.troubles("balancer.tls"));
+        }
+        troubles
+    }
+
     /// Checks every value and how they fit together.
     ///
     /// # Errors

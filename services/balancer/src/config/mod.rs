@@ -36,9 +36,11 @@ pub struct Config {
     /// What clients may cost.
     pub limits: ClientLimits,
     /// Networks whose connections must begin with a PROXY protocol header; all others are then closed. Empty: none.
+    #[serde(deserialize_with = "config::networks")]
     pub proxy_from: Vec<IpNet>,
     /// Networks of proxies whose `X-Forwarded-*` and `Forwarded` fields are believed; those of others are replaced.
     /// Default: this machine, where the edge is unless told otherwise.
+    #[serde(alias = "trusted_proxies", deserialize_with = "config::networks")]
     pub trusted: Vec<IpNet>,
     /// File with the secret that sticky cookies are signed with, 16 bytes at least. Without one the process makes its
     /// own, and cookies are good as long as it lives and for its own balancers.
@@ -85,7 +87,7 @@ pub struct TcpConfig {
     #[serde(default = "tcp_idle_ms")]
     pub idle_ms: u64,
     /// Networks whose connections must begin with a PROXY protocol header; all others are then closed. Empty: none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "config::networks")]
     pub proxy_from: Vec<IpNet>,
     /// Tell the members who the client is by a PROXY protocol header: `v1` (text) or `v2` (binary). Default: do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,6 +31,7 @@ impl Door {
         let mut extra = Extra::new();
         self.edge.voice.hit(&mut extra, age, ttl, asked.uri().as_bytes());
         self.edge.telemetry.hit(hit, object.prepared.body.len());
+        asked.said.set(if hit == Hit::Fresh { "hit" } else { "hit-stale" });
         tracing::debug!(key = asked.key(), status = object.prepared.status, ttl, "hit");
         if asked.wants.is_plain() {
             return exchange.respond_prepared(&object.prepared, &extra).await;

@@ -137,6 +137,7 @@ impl Door {
                         && answers(&asked.wants, &object.selecting, object.freshness.for_everybody) =>
             {
                 self.edge.telemetry.forwarded(what.fwd);
+                asked.said.set(what.fwd.as_str());
                 let own = if what.collapsed { Bytes::new() } else { own };
                 let what = Forwarded { status, stored: status == Some(304), ..what };
                 self.validated(exchange, asked, &object, what, &own).await
@@ -144,11 +145,13 @@ impl Door {
             Outcome::Stream(head) if !what.collapsed || head.answers(exchange.head(), &asked.wants) => {
                 self.note(asked, &head, now);
                 self.edge.telemetry.forwarded(what.fwd);
+                asked.said.set(what.fwd.as_str());
                 let what = Forwarded { stored: head.stored_ttl.is_some(), ttl: head.stored_ttl, ..what };
                 self.stream(exchange, asked, &head, &reader, what).await
             }
             Outcome::Failed(problem) => {
                 self.edge.telemetry.forwarded(what.fwd);
+                asked.said.set(what.fwd.as_str());
                 self.refuse(exchange, asked, Some(what.fwd), problem).await
             }
             Outcome::Stored { .. } | Outcome::Stream(_) | Outcome::Gone => {

@@ -13,12 +13,16 @@ mod pass;
 #[cfg(test)]
 pub use lookup::{Found, found};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
+use clock::WallMs;
 use http_support::Error as Problem;
+use http_support::access_log::{self, Line, Lines};
 use http_support::gateway::{Abort, Exchange, Handler, Peer, in_place_of_server, serve};
-use http_support::wire::{Claims, RequestHead};
+use http_support::wire::{Claims, RequestHead, client_address};
 use supervision::{Life, StartError, Started};
 
 use crate::admin;
@@ -38,6 +42,7 @@ pub fn start(life: Life) -> Result<Started, StartError> {
         let door = Door {
             front: RefCell::new(Front::new()),
             passes: RefCell::new(Passes::new(edge.config.pass_ms)),
+            lines: Lines::new(edge.log.clone()),
             life: life.clone(),
             edge: Arc::clone(&edge),
         };
@@ -51,12 +56,15 @@ pub struct Door {
     life: Life,
     front: RefCell<Front>,
     passes: RefCell<Passes>,
+    lines: Rc<Lines>,
 }
 
 /// A request, and what is known of it from the start.
 pub struct Asked<'c> {
     wants: Wants<'c>,
     key: KeyBuf,
+    /// What the cache did, for the access log (RFC 9211).
+    said: Cell<&'static str>,
 }
 
 impl Asked<'_> {
@@ -121,21 +129,62 @@ impl Handler for Door {
         let asked = Asked {
             wants: Wants::read(head.fields(), self.edge.loop_id.as_bytes()),
             key: self.key(exchange.peer(), head),
+            said: Cell::new("-"),
         };
+        if !self.lines.wanted() {
+            return self.answer(exchange, &asked).await;
+        }
+        let began = clock::now();
+        let answered = self.answer(exchange, &asked).await;
+        self.write_down(exchange, &asked, began, answered.is_ok());
+        answered
+    }
+}
+
+impl Door {
+    async fn answer(&self, exchange: &mut Exchange<'_>, asked: &Asked<'_>) -> Result<(), Abort> {
+        let head = exchange.head();
         if asked.wants.looped {
-            return Box::pin(self.refuse(exchange, &asked, None, loop_detected())).await;
+            return Box::pin(self.refuse(exchange, asked, None, loop_detected())).await;
         }
         let wants = &asked.wants;
         match head.method() {
             "GET" | "HEAD" if wants.alone || wants.body || wants.conditions.for_origin => {
-                Box::pin(self.pass(exchange, &asked, Fwd::Bypass)).await
+                Box::pin(self.pass(exchange, asked, Fwd::Bypass)).await
             }
-            "GET" => self.get(exchange, &asked).await,
-            "HEAD" => Box::pin(self.head(exchange, &asked)).await,
-            _ if head.is_safe() => Box::pin(self.pass(exchange, &asked, Fwd::Method)).await,
-            _ => Box::pin(self.write(exchange, &asked)).await,
+            "GET" => self.get(exchange, asked).await,
+            "HEAD" => Box::pin(self.head(exchange, asked)).await,
+            _ if head.is_safe() => Box::pin(self.pass(exchange, asked, Fwd::Method)).await,
+            _ => Box::pin(self.write(exchange, asked)).await,
         }
     }
+
+    fn write_down(&self, exchange: &Exchange<'_>, asked: &Asked<'_>, began: Instant, ended: bool) {
+        let (head, sent, peer) = (exchange.head(), exchange.sent(), exchange.peer().ip());
+        let line = Line {
+            at: WallMs::now(),
+            client: client_address(head, peer, |address| self.edge.trusts(address)),
+            user: None,
+            host: head.authority(),
+            method: head.method(),
+            target: head.target(),
+            version: head.version().number(),
+            status: sent.status.unwrap_or(499),
+            bytes: sent.body_bytes,
+            took: clock::now().saturating_duration_since(began),
+            referer: head.get("referer"),
+            user_agent: head.get("user-agent"),
+            outcome: if ended { "answered" } else { "aborted" },
+            cache: Some(asked.said.get()),
+        };
+        self.lines.write(&line, &self.life);
+    }
+}
+
+/// Starts the child that writes the access log.
+pub fn start_log(life: Life) -> Result<Started, StartError> {
+    let log = life.env::<Edge>().log.clone();
+    access_log::start(life, log)
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ impl Door {
     ) -> Result<(), Abort> {
         let edge = &self.edge;
         edge.telemetry.forwarded(fwd);
+        asked.said.set(fwd.as_str());
         let mut status_line = Vec::with_capacity(128);
         edge.voice.forwarded(&mut status_line, Forwarded::plain(fwd), asked.uri().as_bytes());
         let (servers, timeouts) = (edge.origins.order(WallMs::now()), edge.timeouts());
@@ -115,7 +116,10 @@ impl Door {
                 on_response: Some(&mut on_response),
                 ..ForwardOptions::default()
             };
-            let Err(error) = exchange.forward(&server.origin, options).await else { return Ok(()) };
+            let Err(error) = exchange.forward(&server.origin, options).await else {
+                edge.telemetry.origin_answered(server.address);
+                return Ok(());
+            };
             if error.blame() == Blame::Upstream && error.status() != 503 && stood_for.is_none() {
                 edge.origins.failed(server, WallMs::now());
             }

@@ -90,6 +90,7 @@ fn prepare(source: &Source) -> Outcome<Settings> {
     // A second provider of cryptography cannot be there yet: this is the first use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     raise_descriptors();
+    settings.tell_troubles();
     Ok(settings)
 }
 
@@ -115,7 +116,7 @@ pub struct Node {
     agent: Agent,
     database: OnceLock<Database>,
     data: Option<DataDir>,
-    reloads: Mutex<Vec<(String, Reload)>>,
+    reloads: Mutex<Vec<(&'static str, String, Reload)>>,
 }
 
 /// What a running instance does with settings that were read again; an error leaves it as it is.
@@ -162,9 +163,14 @@ impl Node {
     }
 
     /// `apply` is called when the configuration was read again.
-    fn on_reload(&self, instance: &str, apply: impl Fn(&Settings) -> Result<(), String> + Send + 'static) {
+    fn on_reload(
+        &self,
+        tier: &'static str,
+        instance: &str,
+        apply: impl Fn(&Settings) -> Result<(), String> + Send + 'static,
+    ) {
         let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
-        reloads.push((instance.to_owned(), Box::new(apply)));
+        reloads.push((tier, instance.to_owned(), Box::new(apply)));
     }
 
     /// Starts an instance; returns when it is ready.

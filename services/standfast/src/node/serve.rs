@@ -9,6 +9,7 @@ use supervision::view::ExitReason;
 use super::{Node, tiers::Plan};
 use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome};
+use crate::notify::Manager;
 use crate::out;
 use crate::settings::{Settings, Source};
 use crate::signals::{Asked, Signals};
@@ -24,7 +25,7 @@ pub fn run(settings: Settings, plan: &Plan, data: Option<DataDir>, source: &Sour
 }
 
 async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source: &Source) -> Outcome {
-    let mut signals = Signals::take()?;
+    let (mut signals, manager) = (Signals::take()?, Manager::of_this_process());
     let mut node = Node::start(&settings, data).await?;
     let root = node.root.clone();
     let asked = tokio::select! {
@@ -33,7 +34,7 @@ async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source
         reason = root.exited() => Err(gave_up(reason)),
     };
     match asked {
-        Ok(true) => return node.drain(&settings, &mut signals).await,
+        Ok(true) => return node.drain(&settings, &mut signals, &manager).await,
         // A service goes on without a reader of its first line.
         Ok(false) => out::try_write(&format!("{}\n", plan.ready_line(&node))).unwrap_or_else(
             |error| tracing::warn!(%error, "nobody takes the line that says that it is ready"),
@@ -44,10 +45,12 @@ async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source
             return Err(failure);
         }
     }
+    let mut beat = tokio::time::interval(manager.alive_every());
     loop {
         tokio::select! {
+            _ = beat.tick() => manager.alive(),
             asked = signals.next() => match asked {
-                Asked::Stop => return node.drain(&settings, &mut signals).await,
+                Asked::Stop => return node.drain(&settings, &mut signals, &manager).await,
                 Asked::Reload => node.reload(&mut settings, source),
             },
             reason = root.exited() => return Err(gave_up(reason)),
@@ -58,13 +61,22 @@ async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source
 impl Node {
     /// Says that nothing new is taken, finishes what is in flight, and stops in reverse order. A second request to
     /// stop, or the end of the time allowed, ends it at once: what was not finished is found by the others.
-    async fn drain(&mut self, settings: &Settings, signals: &mut Signals) -> Outcome {
+    async fn drain(&mut self, settings: &Settings, signals: &mut Signals, manager: &Manager) -> Outcome {
         tracing::info!(drain_ms = settings.drain_ms, "draining; a second signal stops now");
+        manager.stopping(Duration::from_millis(settings.drain_ms));
+        let mut beat = tokio::time::interval(manager.alive_every());
+        let alive = async {
+            loop {
+                beat.tick().await;
+                manager.alive();
+            }
+        };
         let stop = async {
             self.stop_tiers().await;
             self.root.stop().await;
         };
         tokio::select! {
+            () = alive => unreachable!("it never ends"),
             () = stop => {
                 tracing::info!("stopped");
                 Ok(())

@@ -169,7 +169,7 @@ impl Node {
         };
         let env = web::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
         let of = env.clone();
-        self.on_reload(instance, move |settings| {
+        self.on_reload("web", instance, move |settings| {
             web::reload(&of, &config(settings)).map_err(|error| with_causes(&error))
         });
         self.add("web", instance, &web::TREE, env).await
@@ -189,7 +189,7 @@ impl Node {
         };
         let env = balancer::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
         let of = env.clone();
-        self.on_reload(instance, move |settings| {
+        self.on_reload("balancer", instance, move |settings| {
             balancer::reconfigure(&of, config(settings)).map_err(|error| with_causes(&error))
         });
         self.add("balancer", instance, &balancer::TREE, env).await
@@ -213,7 +213,7 @@ impl Node {
         };
         let env = edge::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
         let of = env.clone();
-        self.on_reload(instance, move |settings| {
+        self.on_reload("edge", instance, move |settings| {
             edge::reload(&of, &config(settings)).map_err(|error| with_causes(&error))
         });
         self.add("edge", instance, &edge::TREE, env).await

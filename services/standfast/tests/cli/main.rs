@@ -6,5 +6,6 @@ mod config;
 mod files;
 mod help;
 mod node;
+mod operating;
 mod output;
 mod start;

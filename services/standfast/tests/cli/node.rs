@@ -148,8 +148,8 @@ fn sighup_changes_the_log_filter_and_says_what_needs_a_restart() {
     let mut up = Up::spawn_quietly(directory.path(), &["--config", config.to_str().unwrap()]);
     std::fs::write(&config, "[telemetry]\nlog = 'debug'\n[jobs]\nlease_ms = 4000\n").unwrap();
     up.signal(Signal::SIGHUP);
-    up.until("the filter is changed", |up| up.read("stderr").contains("log filter changed"));
-    up.until("the rest is named", |up| up.read("stderr").contains("\"sections\":\"jobs\""));
+    up.until("the filter is changed", |up| up.read("stderr").contains("\"taken\":\"telemetry.log\""));
+    up.until("the rest is named", |up| up.read("stderr").contains("\"keys\":\"jobs.lease_ms\""));
     std::fs::write(&config, "[telemetry]\nlog = 'loud'\n").unwrap();
     up.signal(Signal::SIGHUP);
     up.until("a mistake changes nothing", |up| up.read("stderr").contains("configuration not reloaded"));

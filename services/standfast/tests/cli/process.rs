@@ -73,7 +73,8 @@ impl Up {
         Self::spawn_with(directory, more, |_| ())
     }
 
-    fn spawn_with(directory: &Path, more: &[&str], change: impl Fn(&mut Command)) -> Self {
+    /// Starts it with a command that `change` changed.
+    pub fn spawn_with(directory: &Path, more: &[&str], change: impl Fn(&mut Command)) -> Self {
         let data = directory.join("data");
         let file = |name: &str| std::fs::File::create(directory.join(name)).expect("the directory is ours");
         let free = "127.0.0.1:0";
@@ -96,7 +97,8 @@ impl Up {
         Self { child, directory: directory.to_owned(), url: String::new(), console: String::new() }
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits for the ready line.
+    pub fn wait_ready(&mut self) {
         self.until("it is ready", |up| up.read("stdout").contains('\n'));
         let line = self.read("stdout").lines().next().expect("a first line").to_owned();
         let words: Vec<&str> = line.split(' ').collect();

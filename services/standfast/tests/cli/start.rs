@@ -14,7 +14,7 @@ fn up(data: &str, more: &[&str]) -> String {
 fn a_data_directory_in_use_is_refused_and_its_user_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let mut first = Up::spawn(directory.path(), &[]);
-    first.until("it has the directory", |up| up.read("stderr").contains("child runs"));
+    first.until("it has the directory", |up| up.read("stderr").contains("instance joined"));
     let text = up(directory.path().join("data").to_str().unwrap(), &[]);
     assert!(text.contains("is in use by another process (process "), "{text}");
     assert!(text.contains("--data DIR"), "{text}");

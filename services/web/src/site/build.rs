@@ -89,6 +89,7 @@ impl<'c> Build<'c> {
         places.push(self.place(&whole, site, &standing, key)?);
         let policy = self.policy(&access_of(site), key)?;
         Ok(Site {
+            name: site.hosts.first().cloned().unwrap_or_else(|| "*".to_owned()),
             redirects: rules(&site.redirects, &["host"], &format!("{key}redirects"))?,
             rewrites: rules(&site.rewrites, &[], &format!("{key}rewrites"))?,
             places,

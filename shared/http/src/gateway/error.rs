@@ -207,6 +207,32 @@ impl ForwardError {
         self.kind.status()
     }
 
+    /// The kind of failure as `Proxy-Status` names it (RFC 9209 section 2.3), if the upstream server or the way to it is
+    /// to blame.
+    #[must_use]
+    pub fn proxy_error(&self) -> Option<&'static str> {
+        Some(match &self.kind {
+            ForwardFailure::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "connection_refused"
+            }
+            ForwardFailure::Connect(_) => "destination_unavailable",
+            ForwardFailure::ConnectTimeout => "connection_timeout",
+            ForwardFailure::Saturated => "connection_limit_reached",
+            ForwardFailure::Tls(_) => "tls_protocol_error",
+            ForwardFailure::HeaderTimeout | ForwardFailure::TotalTimeout => "http_response_timeout",
+            ForwardFailure::IdleTimeout => "connection_read_timeout",
+            ForwardFailure::Reset(_) => "http_response_incomplete",
+            ForwardFailure::Malformed(_) | ForwardFailure::MalformedBody | ForwardFailure::Protocol(_) => {
+                "http_protocol_error"
+            }
+            ForwardFailure::Unwanted(_)
+            | ForwardFailure::Client(_)
+            | ForwardFailure::ClientGone
+            | ForwardFailure::ClientStalled
+            | ForwardFailure::Draining => return None,
+        })
+    }
+
     /// The answer. Says which kind of failure it was and nothing of where: addresses are internal.
     #[must_use]
     pub fn problem(&self) -> Error {

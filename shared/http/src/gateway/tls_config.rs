@@ -94,6 +94,19 @@ impl TlsConfig {
         Ok(())
     }
 
+    /// What will not work on this machine, each with its key: files that cannot be read, are no certificate or have
+    /// expired. A directory that is not there yet is none: it is made when something is issued.
+    #[must_use]
+    pub fn troubles(&self, section: &str) -> Vec<String> {
+        let unusable = |(at, files): (usize, &CertificateFiles)| {
+            let error = Certificate::from_files(&files.chain, &files.key, WallMs::now()).err()?;
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Some(format!("{section}.certificates[{at}]: {error}{cause}"))
+        };
+        self.certificates.iter().enumerate().filter_map(unusable).collect()
+    }
+
     /// Reads the certificates and makes the TLS side of a listener. `data_dir` is the instance's own.
     ///
     /// # Errors

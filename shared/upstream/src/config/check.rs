@@ -104,7 +104,25 @@ impl PoolConfig {
     }
 }
 
+/// Tiers whose instances speak HTTP, by their names in discovery.
+const TIERS: [&str; 5] = ["web", "app", "edge", "database", "console"];
+
 impl PoolConfig {
+    /// What is well-formed and will not work: tiers that there are not, and, where `somebody` has to be in it, nobody.
+    /// `name` is the key of the pool.
+    #[must_use]
+    pub fn troubles(&self, name: &str, somebody: bool) -> Vec<String> {
+        let unknown = self.tiers.iter().filter(|tier| !TIERS.contains(&tier.as_str()));
+        let mut troubles: Vec<String> = unknown
+            .map(|tier| format!("{name}.tiers: there is no tier {tier:?}; there are {}", TIERS.join(", ")))
+            .collect();
+        if somebody && self.tiers.is_empty() && self.members.is_empty() {
+            let example = "members = [\"http://127.0.0.1:3000\"], or tiers = [\"app\"]";
+            troubles.push(format!("{name}: nobody is in it, it answers 503: {example}"));
+        }
+        troubles
+    }
+
     fn validate_protocols(&self, name: &str) -> Result<(), String> {
         let speaks = |scheme| self.members.iter().find(|member| member.url.scheme == scheme);
         match (speaks(Scheme::FastCgi), &self.fastcgi) {

@@ -41,6 +41,8 @@ pub struct Line<'r> {
     pub user_agent: Option<&'r [u8]>,
     /// What was done with it.
     pub outcome: &'static str,
+    /// What a cache did, as RFC 9211 names it: `hit`, `uri-miss`, `bypass` …
+    pub cache: Option<&'static str>,
 }
 
 impl Line<'_> {
@@ -67,10 +69,13 @@ impl Line<'_> {
             bytes: self.bytes,
             duration_us: self.took.as_micros() as u64,
             outcome: self.outcome,
+            cache: self.cache,
             referer: text(self.referer),
             user_agent: text(self.user_agent),
         };
-        serde_json::to_writer(&mut *out, &line).expect("a line has only JSON values, and a Vec takes all");
+        let text = serde_json::to_string(&line).expect("a line has only JSON values");
+        // Whoever looks at the log looks at it in a terminal.
+        out.extend_from_slice(telemetry::printable_json(&text).as_bytes());
         out.push(b'\n');
     }
 
@@ -102,6 +107,8 @@ struct JsonLine<'r> {
     bytes: u64,
     duration_us: u64,
     outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     referer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,8 +157,9 @@ mod tests {
             bytes: 12,
             took: Duration::from_micros(345),
             referer: None,
-            user_agent: Some(b"curl\x1b[31m\xff"),
+            user_agent: Some(b"curl\x1b[31m\xff\xc2\x9b\xe2\x80\xae"),
             outcome: "file",
+            cache: None,
         }
     }
 
@@ -165,17 +173,18 @@ mod tests {
     fn the_combined_format_is_the_one_that_log_readers_know() {
         assert_eq!(
             written(&line(), Format::Combined),
-            "192.0.2.1 - - [20/Oct/2026:12:00:00 +0000] \"GET /a?b=\\x22c\\x22 HTTP/1.1\" 200 12 \"-\" \"curl\\x1B[31m\\xFF\"\n"
+            "192.0.2.1 - - [20/Oct/2026:12:00:00 +0000] \"GET /a?b=\\x22c\\x22 HTTP/1.1\" 200 12 \"-\" \"curl\\x1B[31m\\xFF\\xC2\\x9B\\xE2\\x80\\xAE\"\n"
         );
     }
 
     #[test]
     fn a_line_of_json_is_one_object_whatever_the_client_sent() {
-        let text = written(&Line { user: Some("alice"), ..line() }, Format::Json);
+        let text = written(&Line { user: Some("alice"), cache: Some("hit"), ..line() }, Format::Json);
         assert_eq!(text.matches('\n').count(), 1);
+        assert!(!text.contains(['\x1b', '\u{9b}', '\u{202e}']), "nothing steers a terminal: {text:?}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["target"], "/a?b=\"c\"");
-        assert_eq!(value["user"], "alice");
+        assert_eq!((&value["user"], &value["cache"]), (&"alice".into(), &"hit".into()));
         assert_eq!(value["duration_us"], 345);
         assert_eq!(value["time"], "2026-10-20T12:00:00.000Z");
     }

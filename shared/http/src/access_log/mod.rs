@@ -14,13 +14,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use supervision::{Life, StartError, Started};
 
 pub use line::Line;
-
-use crate::env::Web;
-use crate::telemetry::Meters;
 
 /// A worker hands over its lines when there are so many bytes of them,
 const BATCH_BYTES: usize = 32 * 1024;
@@ -42,7 +41,7 @@ pub enum Format {
     Combined,
 }
 
-/// `[web.access_log]`.
+/// `[web.access_log]` and `[edge.access_log]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
@@ -55,9 +54,11 @@ pub struct LogConfig {
 /// The way from the workers to the writer. In the tier's `Env`: what waits survives the writer.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    config: LogConfig,
+    config: Arc<ArcSwap<LogConfig>>,
     batches: async_channel::Sender<Batch>,
     waiting: async_channel::Receiver<Batch>,
+    /// Lines that are lost.
+    dropped: Counter,
 }
 
 #[derive(Debug)]
@@ -69,16 +70,20 @@ struct Batch {
 impl AccessLog {
     /// As configured.
     #[must_use]
-    pub fn new(config: LogConfig) -> Self {
+    pub fn new(config: LogConfig, dropped: Counter) -> Self {
         let (batches, waiting) = async_channel::bounded(BATCHES_MAX);
-        Self { config, batches, waiting }
+        Self { config: Arc::new(ArcSwap::from_pointee(config)), batches, waiting, dropped }
+    }
+
+    /// Lines from now on are as this says; those that wait go to where it says.
+    pub fn configure(&self, config: LogConfig) {
+        self.config.store(Arc::new(config));
     }
 }
 
 /// One worker's lines that are not handed over yet.
 pub struct Lines {
     log: AccessLog,
-    meters: Arc<Meters>,
     open: RefCell<Open>,
 }
 
@@ -87,33 +92,36 @@ struct Open {
     lines: u64,
     /// The time of the last line, formatted.
     second: i64,
+    /// What it was formatted for.
+    format: Format,
     stamp: String,
 }
 
 impl Lines {
     /// Of a worker.
     #[must_use]
-    pub fn new(log: AccessLog, meters: Arc<Meters>) -> Rc<Self> {
-        let open = Open { text: Vec::new(), lines: 0, second: -1, stamp: String::new() };
-        Rc::new(Self { log, meters, open: RefCell::new(open) })
+    pub fn new(log: AccessLog) -> Rc<Self> {
+        let open = Open { text: Vec::new(), lines: 0, second: -1, format: Format::Off, stamp: String::new() };
+        Rc::new(Self { log, open: RefCell::new(open) })
     }
 
     /// Whether lines are written at all: if not, they need not be made.
     #[must_use]
     pub fn wanted(&self) -> bool {
-        self.log.config.format != Format::Off
+        self.log.config.load().format != Format::Off
     }
 
     /// Writes a line down.
     pub fn write(self: &Rc<Self>, line: &Line<'_>, life: &Life) {
         let first = {
             let mut open = self.open.borrow_mut();
-            let Open { text, lines, second, stamp } = &mut *open;
-            if line.at.0 / 1000 != *second {
-                *second = line.at.0 / 1000;
-                *stamp = line::time_stamp(line.at, self.log.config.format);
+            let Open { text, lines, second, format, stamp } = &mut *open;
+            let now = self.log.config.load().format;
+            if (line.at.0 / 1000, now) != (*second, *format) {
+                (*second, *format) = (line.at.0 / 1000, now);
+                *stamp = line::time_stamp(line.at, now);
             }
-            line.write(self.log.config.format, stamp, text);
+            line.write(now, stamp, text);
             *lines += 1;
             *lines == 1
         };
@@ -134,7 +142,7 @@ impl Lines {
         if batch.lines > 0
             && let Err(refused) = self.log.batches.try_send(batch)
         {
-            self.meters.log_lines_dropped.inc_by(refused.into_inner().lines);
+            self.log.dropped.inc_by(refused.into_inner().lines);
         }
     }
 }
@@ -146,56 +154,58 @@ impl Drop for Lines {
 }
 
 /// The child that writes: it starts before the workers and ends after them, with nothing left waiting.
-pub fn start(life: Life) -> Result<Started, StartError> {
-    let web = life.env::<Web>();
+///
+/// # Errors
+/// None.
+pub fn start(life: Life, log: AccessLog) -> Result<Started, StartError> {
     Ok(Started::task(async move {
-        let mut sink = Sink::new(web.log.config.file.clone());
+        let mut sink = Sink::default();
         life.ready();
         let mut stopping = std::pin::pin!(life.stopping());
         loop {
             let batch = tokio::select! {
                 biased;
-                batch = web.log.waiting.recv() => batch,
+                batch = log.waiting.recv() => batch,
                 () = &mut stopping => break,
             };
             let Ok(batch) = batch else { return Ok(()) };
-            sink = put(sink, batch, &web.meters, &life).await;
+            sink = put(sink, batch, &log, &life).await;
         }
-        while let Ok(batch) = web.log.waiting.try_recv() {
-            sink = put(sink, batch, &web.meters, &life).await;
+        while let Ok(batch) = log.waiting.try_recv() {
+            sink = put(sink, batch, &log, &life).await;
         }
         Ok(())
     }))
 }
 
-async fn put(mut sink: Sink, batch: Batch, meters: &Meters, life: &Life) -> Sink {
-    let lines = batch.lines;
+async fn put(mut sink: Sink, batch: Batch, log: &AccessLog, life: &Life) -> Sink {
+    let (lines, path) = (batch.lines, log.config.load().file.clone());
     let (sink, written) = life
         .blocking(move || {
-            let written = sink.write(&batch.text);
+            let written = sink.write(path, &batch.text);
             (sink, written)
         })
         .await;
     if let Err(error) = written {
-        meters.log_lines_dropped.inc_by(lines);
+        log.dropped.inc_by(lines);
         tracing::warn!(%error, lines, "lines of the access log are lost");
     }
     sink
 }
 
 /// Where the lines go.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sink {
     path: Option<PathBuf>,
     file: Option<File>,
 }
 
 impl Sink {
-    fn new(path: Option<PathBuf>) -> Self {
-        Self { path, file: None }
-    }
-
-    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+    /// Appends to the file of this name, or writes to stdout.
+    fn write(&mut self, path: Option<PathBuf>, text: &[u8]) -> io::Result<()> {
+        if self.path != path {
+            *self = Self { path, file: None };
+        }
         let Some(path) = &self.path else {
             let mut out = io::stdout().lock();
             return out.write_all(text).and_then(|()| out.flush());
@@ -222,10 +232,14 @@ mod tests {
     fn a_file_that_was_moved_away_is_opened_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
-        let mut sink = Sink::new(Some(path.clone()));
-        sink.write(b"one\n").unwrap();
+        let mut sink = Sink::default();
+        sink.write(Some(path.clone()), b"one\n").unwrap();
         std::fs::rename(&path, directory.path().join("access.log.1")).unwrap();
-        sink.write(b"two\n").unwrap();
+        sink.write(Some(path.clone()), b"two\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        let other = directory.path().join("other.log");
+        sink.write(Some(other.clone()), b"three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n", "a reload named another file");
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "three\n");
     }
 }
