@@ -38,7 +38,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     let default = || bare.trim_matches(['[', ']']).parse::<IpAddr>().map(|host| SocketAddr::new(host, 80));
     let found = bare.parse::<SocketAddr>().or_else(|_| default());
-    found.map_err(|_| format!("{text:?} is no address of a server: use 192.0.2.7:8080 or http://192.0.2.7:8080"))
+    found.map_err(|_| {
+        format!("{text:?} is no address of a server: use 192.0.2.7:8080 or http://192.0.2.7:8080")
+    })
 }
 
 #[cfg(test)]

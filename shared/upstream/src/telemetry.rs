@@ -75,7 +75,16 @@ impl PoolTelemetry {
         let (tier, pool, address) = (self.tier, &*self.pool, member.origin.address());
         let (method, host, path, request_id) = (head.method(), head.authority(), head.path(), id_of(head));
         tracing::warn!(
-            tier, pool, member = &*member.id, ?address, error = cause, failures, request_id, method, host, path,
+            tier,
+            pool,
+            member = &*member.id,
+            ?address,
+            error = cause,
+            failures,
+            request_id,
+            method,
+            host,
+            path,
             "an upstream server fails"
         );
     }
