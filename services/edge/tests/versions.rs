@@ -128,7 +128,7 @@ async fn a_stored_coding_is_given_to_who_takes_it_only() {
 #[actix::test]
 async fn what_a_trusted_proxy_tells_the_origin_is_part_of_the_key() {
     let origin = Origin::start().await;
-    let trusted = vec![[127, 0, 0, 1].into()];
+    let trusted = vec!["127.0.0.1/32".parse().unwrap()];
     let stack = Stack::with(&origin, 1, |_, config| config.trusted.clone_from(&trusted)).await;
     let mut client = stack.client().await;
     let claims = [
