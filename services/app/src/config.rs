@@ -25,7 +25,8 @@ pub struct Config {
     pub submit_deadline_ms: u64,
     /// `Prefer: wait` is granted for at most so long, seconds; 0 to 3,600.
     pub wait_max_s: u64,
-    /// Requests that may wait for a job at once (`Prefer: wait`, events), 1 to 1,000,000. Beyond: answered at once, or 503.
+    /// Requests that may wait for a job at once (`Prefer: wait`, events), 1 to 1,000,000, and at most half of the connections
+    /// of all workers, so that the other half is there for short ones. Beyond: answered at once, or 503.
     pub waiters_max: usize,
     /// Who waits reads the row again after so long without a hint, milliseconds; 100 to 60,000.
     pub reread_ms: u64,
@@ -64,7 +65,7 @@ impl Default for Config {
             json_depth_max: 64,
             submit_deadline_ms: 10_000,
             wait_max_s: 60,
-            waiters_max: 10_000,
+            waiters_max: 4_096,
             reread_ms: 3_000,
             bulk_rows_max: 500,
             bulk_streams_max: 16,
@@ -108,7 +109,7 @@ impl Config {
             ("json_depth_max", n(self.json_depth_max), 1..=128),
             ("submit_deadline_ms", self.submit_deadline_ms, 100..=120_000),
             ("wait_max_s", self.wait_max_s, 0..=3_600),
-            ("waiters_max", n(self.waiters_max), 1..=1_000_000),
+            ("waiters_max", n(self.waiters_max), 1..=n(self.http_workers * self.connections_max / 2).max(1)),
             ("reread_ms", self.reread_ms, 100..=60_000),
             ("bulk_rows_max", n(self.bulk_rows_max), 1..=10_000),
             ("bulk_streams_max", n(self.bulk_streams_max), 1..=1_000),

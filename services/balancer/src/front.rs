@@ -15,7 +15,7 @@ use http_support::{Error, Listener};
 use ipnet::IpNet;
 use supervision::{Life, StartError, Started};
 use upstream::dice::{Dice, hash};
-use upstream::{Attempts, Budgets, Member, Refused};
+use upstream::{Attempts, Budgets, Place, Refused};
 
 use crate::shared::{Balancer, Table};
 
@@ -114,6 +114,9 @@ async fn serve(
     mut attempts: Attempts<'_>,
     trusted: &[IpNet],
 ) -> Result<(), Abort> {
+    if let Err(error) = exchange.enter().await {
+        return Box::pin(exchange.forward_failed(&error)).await;
+    }
     let mut last: Option<ForwardError> = None;
     loop {
         let place = match attempts.place().await {
@@ -121,7 +124,10 @@ async fn serve(
             Err(refused) => return Box::pin(refuse(exchange, &attempts, refused, last)).await,
         };
         let secure = is_secure(exchange, trusted);
-        match try_at(exchange, &attempts, &place.member, secure).await {
+        if exchange.lasts() {
+            place.lengthen();
+        }
+        match try_at(exchange, &attempts, &place, secure).await {
             Ok(_) => return Ok(()),
             Err(error) if attempts.goes_on(&error, &place.member) => last = Some(error),
             Err(error) => return Box::pin(exchange.forward_failed(&error)).await,
@@ -133,10 +139,10 @@ async fn serve(
 async fn try_at(
     exchange: &mut Exchange<'_>,
     attempts: &Attempts<'_>,
-    member: &Member,
+    place: &Place<'_>,
     secure: bool,
 ) -> Result<Outcome, ForwardError> {
-    let head = exchange.head();
+    let (head, member) = (exchange.head(), &*place.member);
     let began = clock::now();
     let mut lines = Vec::new();
     attempts.response_line(member, secure, &mut lines);
@@ -149,6 +155,9 @@ async fn try_at(
             if again {
                 return Decision::Retry;
             }
+        }
+        if gateway::response_lasts(response) {
+            place.lengthen();
         }
         Decision::Forward
     };

@@ -74,10 +74,14 @@ pub struct Config {
     pub origin_rest_ms: u64,
     /// To connect to an origin, milliseconds, 10 to 60,000.
     pub connect_timeout_ms: u64,
-    /// From a request to the head of its response, milliseconds, 100 to 3,600,000. Above what `Prefer: wait` may take.
+    /// From a request to the head of its response, milliseconds, 0 to 86,400,000. Longer than what a balancer behind may
+    /// take, so that the one who knows why answers; 0 follows from that.
     pub first_byte_timeout_ms: u64,
-    /// Between two parts of a body, milliseconds, 100 to 3,600,000.
+    /// Between two parts of a body, milliseconds, 0 to 86,400,000; as `first_byte_timeout_ms`.
     pub idle_timeout_ms: u64,
+    /// Ask another origin also when one has answered 502, 503 or 504 to a safe request. The application may then have seen
+    /// the request more than once.
+    pub retry_on_error: bool,
     /// The access log, with what the cache did; off unless told otherwise.
     pub access_log: LogConfig,
     /// Bearer tokens that may purge and publish, each at least 16 characters. None: only clients on this machine may
@@ -114,8 +118,9 @@ impl Default for Config {
             stand_in_max_s: 86_400,
             origin_rest_ms: 2_000,
             connect_timeout_ms: 2_000,
-            first_byte_timeout_ms: 120_000,
-            idle_timeout_ms: 60_000,
+            first_byte_timeout_ms: 0,
+            idle_timeout_ms: 0,
+            retry_on_error: false,
             access_log: LogConfig::default(),
             tokens: Vec::new(),
             purge_deadline_ms: 1_000,
@@ -159,8 +164,8 @@ impl Config {
             ("stand_in_max_s",        u64::from(self.stand_in_max_s), 0..=31_536_000),
             ("origin_rest_ms",        self.origin_rest_ms,           0..=600_000),
             ("connect_timeout_ms",    self.connect_timeout_ms,       10..=60_000),
-            ("first_byte_timeout_ms", self.first_byte_timeout_ms,    100..=3_600_000),
-            ("idle_timeout_ms",       self.idle_timeout_ms,          100..=3_600_000),
+            ("first_byte_timeout_ms", self.first_byte_timeout_ms,    0..=86_400_000),
+            ("idle_timeout_ms",       self.idle_timeout_ms,          0..=86_400_000),
             ("purge_deadline_ms",     self.purge_deadline_ms,        50..=60_000),
             ("object_bytes_max",      self.object_bytes_max,         1..=self.memory_bytes_max),
         ];

@@ -19,6 +19,9 @@ use crate::rules::sharing::Rules;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
+/// What a time that is left open is where nobody has said what lies behind, milliseconds.
+const FOLLOWS_MS: u64 = 120_000;
+
 /// See the module.
 pub struct Edge {
     pub config: Config,
@@ -49,10 +52,12 @@ impl Edge {
     /// How long an origin may take.
     pub fn timeouts(&self) -> Timeouts {
         let ms = Duration::from_millis;
+        // What follows from other sections was put in before; alone, an edge takes what suits their defaults.
+        let or_follows = |given: u64| ms(if given > 0 { given } else { FOLLOWS_MS });
         Timeouts {
             connect: ms(self.config.connect_timeout_ms),
-            first_byte: ms(self.config.first_byte_timeout_ms),
-            idle: ms(self.config.idle_timeout_ms),
+            first_byte: or_follows(self.config.first_byte_timeout_ms),
+            idle: or_follows(self.config.idle_timeout_ms),
             total: None,
         }
     }

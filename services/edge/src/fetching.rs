@@ -1,8 +1,10 @@
 //! The fetch behind a fill: asks the origins, decides what becomes of the answer, streams it to its readers and into the
-//! store. It runs as a linked task of the worker whose client caused it, and goes on when that client leaves.
+//! store. It runs as a linked task of the worker whose client caused it. When the last client that waits for it leaves, it
+//! ends: at once, unless its answer is to be stored and so will serve others; then it has a while to end by itself.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clock::WallMs;
@@ -46,6 +48,9 @@ pub struct Plan {
     pub moment: Moment,
 }
 
+/// How long a response that is to be stored may still take when nobody waits for it any more.
+const ABANDONED_MAX: Duration = Duration::from_secs(30);
+
 /// What an origin answered.
 struct Answer {
     fetched: Fetched,
@@ -60,7 +65,10 @@ pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
     if let Some(stale) = &plan.stale {
         conditions(&stale.fields(), &mut conditional);
     }
-    let mut answer = ask(&edge, &plan, &writer, &conditional).await;
+    let Some(mut answer) = wanted(&writer, Duration::ZERO, ask(&edge, &plan, &writer, &conditional)).await
+    else {
+        return;
+    };
     if let Ok(Answer { fetched, at, .. }) = &answer
         && fetched.head().status() == 304
     {
@@ -68,7 +76,10 @@ pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
             return writer.outcome(outcome, false);
         }
         // RFC 9111 section 4.3.4: a 304 about something else says nothing; ask without conditions.
-        answer = ask(&edge, &plan, &writer, &[]).await;
+        let Some(again) = wanted(&writer, Duration::ZERO, ask(&edge, &plan, &writer, &[])).await else {
+            return;
+        };
+        answer = again;
     }
     match answer {
         Err(problem) => failed(&edge, &plan, &writer, Failed::Unreachable, None)
@@ -102,10 +113,15 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<A
             on_informational: Some(&mut interim),
         };
         match fetch(&server.origin, request, &timeouts).await {
-            Ok(fetched) if n < last && matches!(fetched.head().status(), 502..=504) => {}
             Ok(fetched) => {
                 edge.telemetry.origin_answered(server.address);
                 let by_gateway = server.is_ours && fetched.head().borrow().first(GATEWAY_ERROR).is_some();
+                let status = fetched.head().status();
+                // A gateway of ours that has nobody to ask has not begun; all else may have.
+                let repeats = by_gateway && status == 503 || edge.config.retry_on_error && status >= 502;
+                if n < last && repeats && status <= 504 {
+                    continue;
+                }
                 let at = Exchanged { requested_at, received_at: WallMs::now() };
                 return Ok(Answer { fetched, at, by_gateway });
             }
@@ -115,6 +131,9 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<A
                 }
                 edge.telemetry.origin_failed(&server.address.to_string(), &error);
                 problem = error.problem();
+                if !error.repeatable {
+                    break; // it may be at work on it: nobody else is asked for the same
+                }
             }
         }
     }
@@ -228,7 +247,11 @@ async fn pump(
 ) {
     let mut bytes = 0;
     while writer.room().await {
-        match telling(writer, fetched.chunk()).await {
+        let grace = if kept.is_some() { ABANDONED_MAX } else { Duration::ZERO };
+        let Some(chunk) = wanted(writer, grace, telling(writer, fetched.chunk())).await else {
+            return writer.end(End::Broken);
+        };
+        match chunk {
             Ok(Some(chunk)) => {
                 bytes += chunk.len() as u64;
                 writer.push(chunk);
@@ -263,6 +286,15 @@ async fn pump(
                 return writer.end(End::Broken);
             }
         }
+    }
+}
+
+/// Does `work` for as long as somebody waits for it, or has until lately.
+async fn wanted<T>(writer: &Writer, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = writer.abandoned(grace) => None,
     }
 }
 

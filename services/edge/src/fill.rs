@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_support::Error;
@@ -105,6 +106,8 @@ struct State {
     readers: HashMap<u64, u64>,
     next_reader: u64,
     end: Option<End>,
+    /// Since when nobody reads, if somebody has.
+    abandoned: Option<Instant>,
 }
 
 /// See the module.
@@ -143,6 +146,7 @@ impl Fill {
             state.next_reader += 1;
             let (id, first) = (state.next_reader, state.first);
             state.readers.insert(id, first);
+            state.abandoned = None;
             id
         };
         Reader { fill: Arc::clone(self), id, interim: 0 }
@@ -211,6 +215,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.fill.change(|state| {
             state.readers.remove(&self.id);
+            state.abandoned = state.readers.is_empty().then(clock::now);
             state.trim();
         });
     }
@@ -283,7 +288,10 @@ impl Fills {
             running.by_key.insert(Arc::clone(key), Arc::clone(&fill));
         }
         let fills = Arc::clone(self);
-        Joined::Lead(fill.reader(), Writer { fill, fills, key: Arc::clone(key), kept: Cell::new(0) })
+        Joined::Lead(
+            fill.reader(),
+            Writer { fill, fills, key: Arc::clone(key), kept: Cell::new(0), unattended: Cell::new(false) },
+        )
     }
 
     /// Nobody joins a fetch of this URI any more: what it brings may be of before a write.
@@ -313,6 +321,7 @@ pub struct Writer {
     key: Arc<str>,
     /// What it has added to the bytes of all.
     kept: Cell<u64>,
+    unattended: Cell<bool>,
 }
 
 impl Writer {
@@ -393,6 +402,25 @@ impl Writer {
             None => {
                 self.tell(); // readers are told of a pause, and this is one
                 self.fill.until(look).await
+            }
+        }
+    }
+
+    /// Nobody waits for it, and nobody will be missed: it is done behind an answer that was given already.
+    pub fn is_for_the_store(&self) {
+        self.unattended.set(true);
+    }
+
+    /// Resolves once the last reader has been gone for `grace`.
+    pub async fn abandoned(&self, grace: Duration) {
+        if self.unattended.get() {
+            return std::future::pending().await;
+        }
+        loop {
+            let since = self.fill.until(|state| state.abandoned).await;
+            tokio::time::sleep_until((since + grace).into()).await;
+            if self.fill.lock().abandoned == Some(since) {
+                return;
             }
         }
     }

@@ -3,10 +3,12 @@
 //! Read in this order: `cli` (what can be typed), `node` (how a process becomes a node of the stack), `settings`
 //! (the composed configuration), `client` (the commands that talk to a running stack).
 
+mod chain;
 mod cli;
 mod client;
 mod data_dir;
 mod failure;
+mod memory;
 mod node;
 mod notify;
 mod out;
@@ -25,6 +27,7 @@ fn main() -> std::process::ExitCode {
     if let Some(code) = jobs::helper::asked(std::env::args_os().skip(1)) {
         return code;
     }
+    memory::fix_thresholds();
     process::hide_secrets();
     let parsed = Cli::try_parse().map_err(|error| usage::wrong(&error));
     if let Ok(Cli { command: Command::Up(_) | Command::Run(_) }) = &parsed

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::chain;
 use crate::failure::{Failure, Outcome};
 
 /// Variables that the command line reads itself, or that are for its clients.
@@ -149,6 +150,7 @@ impl Source {
     /// As [`Source::load`].
     pub fn for_this_host(&self) -> Outcome<Settings> {
         let mut settings = self.load()?;
+        chain::follow(&mut settings);
         if settings.bus.data_dir == bus::BusConfig::default().data_dir {
             settings.bus.data_dir = settings.data.join("bus");
         }
@@ -241,7 +243,8 @@ impl Settings {
         self.console.validate().map_err(|text| in_section("console", text))?;
         self.web.validate().map_err(|error| in_section("web", error.to_string()))?;
         self.balancer.validate().map_err(|error| in_section("balancer", error.to_string()))?;
-        self.edge.validate().map_err(|error| in_section("edge", error.to_string()))
+        self.edge.validate().map_err(|error| in_section("edge", error.to_string()))?;
+        chain::check(self)
     }
 }
 

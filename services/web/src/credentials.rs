@@ -1,10 +1,11 @@
 //! Who asks: Basic (RFC 7617) and Bearer (RFC 6750) credentials.
 //!
 //! Passwords are kept as PHC strings of argon2id, which takes tens of milliseconds and megabytes a time on purpose.
-//! So it runs on the blocking pool, only so many at once, and what it said is remembered for a while under a keyed
+//! So it runs on the blocking pool, each client in its turn ([`crate::turns`]), and what it said is remembered for a while under a keyed
 //! digest of what the client sent. Tokens are long random values: their SHA-256 is enough, compared in constant time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use supervision::Life;
-use tokio::sync::Semaphore;
+
+use crate::turns::TURNS;
 
 /// Answers that are remembered, and for how long. A changed configuration forgets them all.
 const REMEMBERED_MAX: u64 = 10_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
-
-/// Passwords that are hashed at once; further ones are told to come again. Each takes what its PHC string says,
-/// by default 19 MiB.
-const HASHING_MAX: usize = 4;
 
 /// A PHC string that asks for more memory than this, KiB, is a mistake or an attack on ourselves.
 const MEMORY_KIB_MAX: u32 = 256 * 1024;
@@ -49,7 +47,7 @@ pub enum Identity {
     Known(Arc<str>),
     /// No credentials, or none that are known: 401.
     Unknown,
-    /// Too many passwords are being checked: 503.
+    /// Too many passwords of this client wait to be checked: 429.
     Busy,
 }
 
@@ -62,7 +60,6 @@ pub struct Guard {
     decoy: Option<Arc<str>>,
     key: [u8; 32],
     remembered: moka::sync::Cache<[u8; 32], Option<Arc<str>>>,
-    hashing: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Guard {
@@ -115,7 +112,6 @@ impl Guard {
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_live(REMEMBERED_FOR)
                 .build(),
-            hashing: Arc::new(Semaphore::new(HASHING_MAX)),
         })
     }
 
@@ -125,8 +121,8 @@ impl Guard {
         &self.challenges
     }
 
-    /// Who sent this `Authorization` field.
-    pub async fn identify(&self, authorization: Option<&[u8]>, life: &Life) -> Identity {
+    /// Who sent this `Authorization` field, from this address.
+    pub async fn identify(&self, authorization: Option<&[u8]>, client: IpAddr, life: &Life) -> Identity {
         let Some((scheme, credentials)) = authorization.and_then(scheme_and_rest) else {
             return Identity::Unknown;
         };
@@ -146,11 +142,17 @@ impl Guard {
         let Some(phc) = known.map(|(_, phc)| phc).or(self.decoy.as_ref()).cloned() else {
             return Identity::Unknown;
         };
-        let Ok(turn) = Arc::clone(&self.hashing).try_acquire_owned() else { return Identity::Busy };
+        let Some(turn) = TURNS.take(client).await else { return Identity::Busy };
+        // Meanwhile another request may have had the same answer.
+        if let Some(remembered) = self.remembered.get(&digest) {
+            return remembered.map_or(Identity::Unknown, Identity::Known);
+        }
         // The turn ends with the work, also when the client has left meanwhile.
         let check = move || {
             let right = is_password(&password, &phc);
-            drop(turn);
+            if !right {
+                turn.was_wrong();
+            }
             right
         };
         let right = life.blocking(check).await;

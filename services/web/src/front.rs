@@ -294,7 +294,7 @@ impl Front {
             request.extra.extend_from_slice(lines.as_bytes());
         }
         if let Some(guard) = &policy.guard {
-            match Box::pin(guard.identify(request.asked.authorization, &self.life)).await {
+            match Box::pin(guard.identify(request.asked.authorization, client, &self.life)).await {
                 Identity::Known(user) => request.user = Some(user),
                 Identity::Unknown => return Err(Refusal::Unauthorized(guard.challenges().to_vec()).into()),
                 Identity::Busy => return Err(Refusal::Busy.into()),

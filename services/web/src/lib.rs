@@ -60,6 +60,7 @@ mod purging;
 mod tags;
 mod telemetry;
 mod transform;
+mod turns;
 
 pub use certificates::tls_config;
 pub use config::{Config, ConfigError, FilesConfig, RouteConfig, RuleConfig, Sharing, SiteConfig};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http_support::gateway::{Abort, Blame, Decision, Exchange, ForwardError, ForwardOptions};
+use http_support::gateway::{Abort, Blame, Decision, Exchange, ForwardError, ForwardOptions, response_lasts};
 use http_support::wire::{Framing, ResponseHead};
 use smallvec::SmallVec;
 
@@ -14,7 +14,7 @@ use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
 use crate::transform::{self, Content, Trouble};
 
-use upstream::{Attempts, Member};
+use upstream::{Attempts, Place as Seat};
 
 /// Who asks, as the upstream server is told; what a client says of itself under this name is left out.
 pub(crate) const USER_FIELD: &str = "x-authenticated-user";
@@ -87,6 +87,7 @@ impl Front {
         errand: Errand<'_>,
         mut attempts: Attempts<'_>,
     ) -> Answer {
+        exchange.enter().await.map_err(|error| failed(&error))?;
         let mut last: Option<ForwardError> = None;
         loop {
             let place = match attempts.place().await {
@@ -100,7 +101,10 @@ impl Front {
                 }
             };
             let (member, began) = (&place.member, clock::now());
-            let error = match self.attempt(exchange, &errand, &attempts, member).await {
+            if exchange.lasts() {
+                place.lengthen();
+            }
+            let error = match self.attempt(exchange, &errand, &attempts, &place).await {
                 Ok(seen) => {
                     attempts.answered(member, seen.status, seen.first_byte, began, None);
                     self.web.meters.upstream_seconds.observe(seen.first_byte.as_secs_f64());
@@ -131,12 +135,12 @@ impl Front {
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
         attempts: &Attempts<'_>,
-        member: &Member,
+        seat: &Seat<'_>,
     ) -> Result<Seen, Trouble> {
         if errand.content.is_untouched() {
-            return self.forward(exchange, errand, attempts, member).await.map_err(Trouble::Upstream);
+            return self.forward(exchange, errand, attempts, seat).await.map_err(Trouble::Upstream);
         }
-        Box::pin(self.fetch_transformed(exchange, errand, attempts, member)).await
+        Box::pin(self.fetch_transformed(exchange, errand, attempts, seat)).await
     }
 
     async fn forward(
@@ -144,8 +148,9 @@ impl Front {
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
         attempts: &Attempts<'_>,
-        member: &Member,
+        seat: &Seat<'_>,
     ) -> Result<Seen, ForwardError> {
+        let member = &seat.member;
         let mut request_lines = attempts.request_lines().to_vec();
         request_lines.extend_from_slice(&errand.content.conditions.lines);
         if let Some(user) = errand.user {
@@ -159,6 +164,9 @@ impl Front {
         let mut add_missing = |head: &ResponseHead<'_>| {
             if again && head.status() == 503 {
                 return Decision::Retry;
+            }
+            if response_lasts(head) {
+                seat.lengthen();
             }
             let mut lines = standing.missing(|name| head.get(name).is_some());
             // Another client would have got it compressed: caches must know.

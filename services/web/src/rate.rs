@@ -132,7 +132,7 @@ fn ticks(duration: Duration) -> u64 {
 }
 
 /// Who counts as one client: an IPv4 address; of IPv6 the /64, which one customer has whole.
-fn network_of(client: IpAddr) -> IpAddr {
+pub(crate) fn network_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => {
             let segments = address.segments();

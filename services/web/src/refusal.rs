@@ -64,8 +64,8 @@ impl Refusal {
                 "credentials are needed, and these are not known",
             ),
             Self::Busy => {
-                let detail = "too many passwords are being checked at this moment";
-                Problem::new(503, "busy", "Temporarily unavailable", detail).retry_after(1)
+                let detail = "too many passwords of yours wait to be checked";
+                Problem::new(429, "busy", "Too many requests", detail).retry_after(1)
             }
             Self::NotFound => Problem::new(404, "not-found", "Not found", "there is no such page"),
             Self::NotAllowed => {

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, fetch};
+use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, fetch, response_lasts};
 use http_support::wire::{
     Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme, is_spelling_of,
 };
@@ -20,7 +20,7 @@ use crate::proxy::{Errand, Seen, USER_FIELD};
 use crate::site::Site;
 use crate::tags::{self, Conditions};
 
-use upstream::{Attempts, Member};
+use upstream::{Attempts, Member, Place as Seat};
 
 /// A piece smaller than this is all there was to read: it is not kept back for better compression.
 const PROMPT_BYTES: usize = 16 << 10;
@@ -124,9 +124,9 @@ impl Front {
         exchange: &mut Exchange<'_>,
         errand: &Errand<'_>,
         attempts: &Attempts<'_>,
-        member: &Member,
+        seat: &Seat<'_>,
     ) -> Result<Seen, Trouble> {
-        let (head, peer) = (exchange.head(), exchange.peer());
+        let (head, peer, member) = (exchange.head(), exchange.peer(), &seat.member);
         let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
         let forwarding = Forwarding::new("web", peer.ip(), scheme, self.trusts(peer.ip()));
         let begun = clock::now();
@@ -139,6 +139,10 @@ impl Front {
         };
         let mut lines = lines(response, errand, &forwarding, coding);
         attempts.response_line(member, errand.over_tls, &mut lines);
+        if response_lasts(&response.borrow()) {
+            seat.lengthen();
+            exchange.lengthen().map_err(Trouble::Upstream)?;
+        }
         match coding {
             Some(_) if head.method() == "HEAD" => heading(exchange, 200, &lines, None).await?,
             Some(coding) => compress(exchange, fetched, &lines, coding).await?,

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::gateway::Clients;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait to be accepted. The kernel's own cap (`net.core.somaxconn`) applies as well.
@@ -20,6 +21,7 @@ pub struct Listener {
     socket: Arc<TcpListener>,
     address: SocketAddr,
     load: Arc<Load>,
+    clients: Arc<Clients>,
 }
 
 /// How the connections are spread over those who accept. Only a hint: it evens out, it refuses nothing.
@@ -97,7 +99,7 @@ impl Listener {
             socket.listen(BACKLOG)?;
             let socket = TcpListener::from(socket);
             let address = socket.local_addr()?;
-            Ok(Self { socket: Arc::new(socket), address, load: Arc::default() })
+            Ok(Self { socket: Arc::new(socket), address, load: Arc::default(), clients: Arc::default() })
         };
         listen().map_err(|source| BindError { address, source })
     }
@@ -133,6 +135,11 @@ impl Listener {
     pub(crate) fn share(&self) -> Arc<Share> {
         self.load.workers.fetch_add(1, Relaxed);
         Arc::new(Share { load: Arc::clone(&self.load), own: AtomicUsize::new(0) })
+    }
+
+    /// What clients hold of those who accept from it, however many they are.
+    pub(crate) fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     /// The same socket, registered with the reactor of the calling thread.

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
-use crate::Draining;
+use crate::{Departed, Draining};
 
 /// A comment is sent after so long without an event, so that a dead peer is noticed and no proxy gives up.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -81,11 +81,18 @@ impl LastEventId {
 /// Answers with `events` as they come, comments in between, and an orderly end when `events` ends or when this
 /// worker is asked to stop: the client then reconnects, to another worker, with its `Last-Event-ID`.
 pub fn event_stream(request: &HttpRequest, events: impl Stream<Item = Event> + 'static) -> HttpResponse {
-    let draining = Draining::of(request);
-    let body = futures_util::stream::unfold(Some((Box::pin(events), draining)), async |state| {
-        let (mut events, draining) = state?;
+    let (draining, departed) = (Draining::of(request), Departed::of(request));
+    let start = Some((Box::pin(events), draining, departed));
+    let body = futures_util::stream::unfold(start, async |state| {
+        let (mut events, draining, departed) = state?;
         let next = {
-            let stop = pin!(draining.wait());
+            // A client that is gone is seen when it goes, not when something is to be said to it.
+            let stop = pin!(async {
+                tokio::select! {
+                    () = draining.wait() => {}
+                    () = departed.wait() => {}
+                }
+            });
             let next = pin!(tokio::time::timeout(KEEP_ALIVE, events.next()));
             match futures_util::future::select(stop, next).await {
                 futures_util::future::Either::Left(_) => return None,
@@ -93,9 +100,9 @@ pub fn event_stream(request: &HttpRequest, events: impl Stream<Item = Event> + '
             }
         };
         match next {
-            Ok(Some(event)) => Some((event.encode(), Some((events, draining)))),
+            Ok(Some(event)) => Some((event.encode(), Some((events, draining, departed)))),
             Ok(None) => None,
-            Err(_) => Some((Bytes::from_static(b": still here\n\n"), Some((events, draining)))),
+            Err(_) => Some((Bytes::from_static(b": still here\n\n"), Some((events, draining, departed)))),
         }
     });
     HttpResponse::Ok()

@@ -1,4 +1,4 @@
-//! A hostile client beside good ones: it does its worst at the database or at the jobs API, while eight others do
+//! A hostile client beside good ones: it does its worst at the database, at the jobs API or at the front door, while eight others do
 //! ordinary work. None of theirs may go wrong, each is done in the end, and afterwards memory and descriptors come
 //! back. How long they waited is printed, and decides nothing. `STANDFAST_HOSTILE_SECONDS` makes it longer.
 
@@ -8,6 +8,7 @@
     reason = "a failed unwrap is a failed test; figures are worth reading"
 )]
 
+mod door;
 mod good;
 mod worst;
 
@@ -80,16 +81,23 @@ async fn attack(
     }
 }
 
+/// Where the hostile client does its worst.
+#[derive(Clone, Copy)]
+enum At {
+    Database(fn(&mut Worst) -> Request),
+    Jobs(fn(&mut Worst) -> Request),
+    Door,
+}
+
 /// Runs the hostile client and the good ones; answers what the good ones saw.
-async fn beside(what: &str, at_database: bool, next: fn(&mut Worst) -> Request) {
+async fn beside(what: &str, at: At) {
     let seed = seed();
     let stack = TestStack::one_process().config(COMMANDS).start().await;
     good::set_up(&stack.databases[0]).await;
     let alone = work(&stack, Duration::from_secs(3), None).await;
     let before = (resident(&stack), descriptors(&stack));
     let count = Arc::new(AtomicUsize::new(0));
-    let base = if at_database { &stack.databases[0] } else { &stack.fronts[0] };
-    let seen = work(&stack, seconds(), Some((base.clone(), next, seed, count.clone()))).await;
+    let seen = work(&stack, seconds(), Some((at, seed, count.clone()))).await;
     let peak = resident(&stack);
     println!(
         "{what}: {} hostile requests; {} pieces of good work, {} times told to come again, p50 {:?}, p99 {:?} (alone {:?}, {:?}), \
@@ -129,15 +137,35 @@ async fn beside(what: &str, at_database: bool, next: fn(&mut Worst) -> Request) 
     assert!(!after.took.is_empty(), "no good work after it ended");
 }
 
-type Attack = (String, fn(&mut Worst) -> Request, u64, Arc<AtomicUsize>);
+type Attack = (At, u64, Arc<AtomicUsize>);
+
+/// A job that does not end while the test runs.
+async fn endless_job(stack: &TestStack) -> String {
+    let job = serde_json::json!({"kind": "noop", "delay_ms": 3_600_000});
+    let answer = stack.front(0).post("/v1/jobs", &job).await.expect("it is taken");
+    let job: serde_json::Value = answer.json().expect("the job as it is");
+    job["id"].as_str().expect("a job has an id").to_owned()
+}
 
 async fn work(stack: &TestStack, lasts: Duration, attacked: Option<Attack>) -> Seen {
     let stop = Arc::new(AtomicBool::new(false));
     let mut hostile = tokio::task::JoinSet::new();
-    if let Some((base, next, seed, count)) = attacked {
-        for n in 0..CONNECTIONS {
-            hostile.spawn(attack(base.clone(), next, seed.wrapping_add(n), stop.clone(), count.clone()));
+    match attacked {
+        Some((At::Door, seed, count)) => {
+            let address = stack.fronts[0].trim_start_matches("http://").to_owned();
+            let job = endless_job(stack).await;
+            for n in 0..door::CONNECTIONS {
+                let (address, job, stop, count) = (address.clone(), job.clone(), stop.clone(), count.clone());
+                hostile.spawn(door::attack(address, job, seed.wrapping_add(n), stop, count));
+            }
         }
+        Some((at @ (At::Database(next) | At::Jobs(next)), seed, count)) => {
+            let base = if matches!(at, At::Database(_)) { &stack.databases[0] } else { &stack.fronts[0] };
+            for n in 0..CONNECTIONS {
+                hostile.spawn(attack(base.clone(), next, seed.wrapping_add(n), stop.clone(), count.clone()));
+            }
+        }
+        None => {}
     }
     let mut good = tokio::task::JoinSet::new();
     for id in 0..GOOD {
@@ -153,10 +181,15 @@ async fn work(stack: &TestStack, lasts: Duration, attacked: Option<Attack>) -> S
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_that_does_its_worst_at_the_database_takes_nothing_from_the_others() {
-    beside("database", true, Worst::sql).await;
+    beside("database", At::Database(Worst::sql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_that_does_its_worst_at_the_jobs_api_takes_nothing_from_the_others() {
-    beside("jobs API", false, Worst::job).await;
+    beside("jobs API", At::Jobs(Worst::job)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_that_does_its_worst_at_the_front_door_takes_nothing_from_the_others() {
+    beside("front door", At::Door).await;
 }

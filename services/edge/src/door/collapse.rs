@@ -10,7 +10,7 @@ use http_support::wire::{Forwarding, RequestHead, Scheme};
 use super::{Asked, Door};
 use crate::fetching::{self, Plan};
 use crate::fill::{End, Head, Joined, Next, Outcome, Prelude, Reader};
-use crate::rules::fields::{Lines, push_line};
+use crate::rules::fields::{Fields, Lines, push_line};
 use crate::rules::report::{Forwarded, Fwd};
 use crate::rules::sharing::answers;
 use crate::rules::validation::{fields_of_304, not_modified};
@@ -35,6 +35,9 @@ impl Door {
         variants: Option<&Variants>,
         now: WallMs,
     ) -> Result<bool, Abort> {
+        if let Err(error) = exchange.enter().await {
+            return self.refuse(exchange, asked, Some(fwd), error.problem()).await.map(|()| true);
+        }
         let key: Arc<str> = asked.key().into();
         let store = &self.edge.store;
         let current = || variants.map_or_else(|| store.get(&key).is_none(), Variants::is_current);
@@ -68,6 +71,7 @@ impl Door {
         let current = || variants.is_current();
         if let Joined::Lead(_, writer) = self.edge.fills.join(&key, true, self.edge.config.fills_max, current)
         {
+            writer.is_for_the_store();
             let plan = self.plan(exchange, asked, key, Some(Arc::clone(object)), false);
             self.life.spawn_linked(fetching::run(Arc::clone(&self.edge), plan, writer));
         }
@@ -199,6 +203,11 @@ impl Door {
                 many => exchange.respond(head.status, &lines, &many.concat()).await,
             };
         }
+        if is_endless(&Lines(&head.lines))
+            && let Err(error) = exchange.lengthen()
+        {
+            return self.refuse(exchange, asked, Some(what.fwd), error.problem()).await;
+        }
         exchange.start(head.status, &lines, head.length).await?;
         loop {
             match reader.next().await {
@@ -208,6 +217,13 @@ impl Door {
             }
         }
     }
+}
+
+/// Whether the response is an event stream, which never ends by itself.
+fn is_endless(fields: &Lines<'_>) -> bool {
+    fields
+        .first("content-type")
+        .is_some_and(|value| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
 
 fn range_lines(asked: &Asked<'_>) -> Vec<u8> {

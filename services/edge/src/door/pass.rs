@@ -93,13 +93,18 @@ impl Door {
         let stand_in = stand_in.filter(|_| idempotent);
         for (n, server) in servers.iter().enumerate() {
             let another = idempotent && n + 1 < servers.len();
+            let repeats = another && edge.config.retry_on_error;
             let mut stood_for = None;
             let mut on_response = |response: &ResponseHead<'_>| {
                 let status = response.status();
-                if another && matches!(status, 502..=504) && response.first("retry-after").is_none() {
+                let by_gateway = server.is_ours && response.first(GATEWAY_ERROR).is_some();
+                // A gateway of ours that has nobody to ask has not begun; all else may have.
+                if another && by_gateway && status == 503 {
                     return Decision::Retry;
                 }
-                let by_gateway = server.is_ours && response.first(GATEWAY_ERROR).is_some();
+                if repeats && matches!(status, 502..=504) && response.first("retry-after").is_none() {
+                    return Decision::Retry;
+                }
                 let how = Failed::of(status, by_gateway);
                 if how.is_some_and(|how| self.stands_in(stand_in, asked, how)) {
                     stood_for = Some(status);

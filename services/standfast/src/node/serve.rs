@@ -9,6 +9,7 @@ use supervision::view::ExitReason;
 use super::{Node, tiers::Plan};
 use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome};
+use crate::memory;
 use crate::notify::Manager;
 use crate::out;
 use crate::settings::{Settings, Source};
@@ -46,8 +47,10 @@ async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source
         }
     }
     let mut beat = tokio::time::interval(manager.alive_every());
+    let mut memory = std::pin::pin!(memory::give_back());
     loop {
         tokio::select! {
+            () = &mut memory => {}
             _ = beat.tick() => manager.alive(),
             asked = signals.next() => match asked {
                 Asked::Stop => return node.drain(&settings, &mut signals, &manager).await,

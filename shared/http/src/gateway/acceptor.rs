@@ -1,7 +1,6 @@
 //! A worker: accepts connections and drives them as tasks linked to its life.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -14,15 +13,16 @@ use supervision::{BoxError, Life};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::clients::{ClientKey, Clients, Held};
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::io::{Io, Stream};
 use super::plain_send::PlainSend;
-use super::{Abort, GatewayLimits, Peer, Tls, http2, timer};
+use super::{Abort, GatewayLimits, Peer, Tls, http2, timer, unsent};
 use crate::listener::Share;
 use crate::proxy_header;
 use crate::serve::{LET_OTHERS, next_connection};
-use crate::wire::{Forwarding, Scheme};
+use crate::wire::{Forwarding, RequestHead, Scheme, client_address};
 use crate::{Error, Listener};
 
 /// What a tier does with a request. One value per worker thread, `Rc` inside: all of it is single-threaded.
@@ -90,8 +90,8 @@ pub(crate) struct Worker {
     pub(crate) bindings: Vec<Binding>,
     /// Asked to stop: idle connections close, the others after the response in hand.
     pub(crate) draining: Cell<bool>,
-    /// Connections by client address; empty if there is no bound.
-    clients: RefCell<HashMap<IpAddr, usize>>,
+    /// What clients hold of the instance.
+    pub(crate) clients: Arc<Clients>,
 }
 
 /// Accepts from each binding and drives the connections, until the life is asked to stop; then closes the idle ones and
@@ -112,8 +112,10 @@ pub async fn serve<H: Handler>(
     let slots = Arc::new(Semaphore::new(connections_max));
     let sockets: Vec<_> =
         bindings.iter().map(|binding| binding.listener.on_this_thread()).collect::<Result<_, _>>()?;
-    let (draining, clients) = (Cell::new(false), RefCell::default());
-    let worker = Rc::new(Worker { limits, bindings, draining, clients });
+    // An instance with several listeners counts its clients once.
+    let clients = bindings.first().map(|binding| Arc::clone(binding.listener.clients())).unwrap_or_default();
+    unsent::bound(limits.unsent_bytes_max);
+    let worker = Rc::new(Worker { limits, bindings, draining: Cell::new(false), clients });
     let handler = Rc::new(handler);
     life.ready();
     let accepting = sockets.iter().enumerate().map(|(binding, socket)| {
@@ -185,7 +187,7 @@ impl Worker {
                 Err(error) => return tracing::debug!(%address, %error, "no TLS handshake"),
             },
         };
-        let seat = self.seat(peer.ip());
+        let seat = self.seat(at, peer.ip());
         if speaks_http2 && let Some(_seat) = seat {
             let connection = http2::Connection::new(peer, Rc::clone(&self), at);
             return connection.serve(stream, Bytes::new(), handler).await;
@@ -219,27 +221,36 @@ impl Worker {
     }
 
     /// What is said to upstream servers of a client that came through this binding.
-    pub(crate) fn forwarding(&self, binding: usize, peer: &Peer) -> Forwarding {
-        let binding = &self.bindings[binding];
+    pub(crate) fn forwarding(&self, at: usize, peer: &Peer) -> Forwarding {
+        let binding = &self.bindings[at];
         let ip = peer.ip();
         let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let trusted = binding.trusted.iter().any(|net| net.contains(&ip));
+        let trusted = self.trusts(at, ip);
         Forwarding::new(&binding.pseudonym, ip, scheme, trusted)
     }
 
-    /// A place for one more connection of this client, given up when dropped.
-    fn seat(self: &Rc<Self>, client: IpAddr) -> Option<Seat> {
-        let max = self.limits.connections_per_client_max;
-        if max == 0 {
-            return Some(Seat(None));
+    fn trusts(&self, binding: usize, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.bindings[binding].trusted.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whose request this is, as far as trusted proxies tell.
+    pub(crate) fn client(&self, binding: usize, peer: &Peer, head: &RequestHead<'_>) -> ClientKey {
+        match peer.ip() {
+            proxy if self.trusts(binding, proxy) => {
+                ClientKey::of(client_address(head, proxy, |address| self.trusts(binding, address)))
+            }
+            client => ClientKey::of(client),
         }
-        let mut clients = self.clients.borrow_mut();
-        let held = clients.entry(client).or_default();
-        if *held >= max {
-            return None;
+    }
+
+    /// A place for one more connection of this client, given up when dropped. A proxy that is trusted speaks for many.
+    fn seat(&self, binding: usize, client: IpAddr) -> Option<Option<Held>> {
+        if self.trusts(binding, client) {
+            return Some(None);
         }
-        *held += 1;
-        Some(Seat(Some((Rc::clone(self), client))))
+        let max = self.limits.clients().connections;
+        self.clients.connection(ClientKey::of(client), max).map(Some)
     }
 }
 
@@ -247,20 +258,4 @@ impl Worker {
 fn local(stream: &TcpStream, binding: &Binding) -> SocketAddr {
     let bound = binding.listener.address();
     if bound.ip().is_unspecified() { stream.local_addr().unwrap_or(bound) } else { bound }
-}
-
-/// See [`Worker::seat`].
-struct Seat(Option<(Rc<Worker>, IpAddr)>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let Some((worker, client)) = &self.0 else { return };
-        let mut clients = worker.clients.borrow_mut();
-        if let Some(held) = clients.get_mut(client) {
-            *held -= 1;
-            if *held == 0 {
-                clients.remove(client);
-            }
-        }
-    }
 }

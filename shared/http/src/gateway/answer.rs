@@ -75,13 +75,13 @@ impl<'c> Answer<'c> {
         wire::write_status_line(status, &mut head);
         head.extend_from_slice(lines);
         head.extend_from_slice(b"\r\n");
-        self.connection.send(self.connection.io.write_all(&head)).await
+        self.connection.send(0, self.connection.io.write_all(&head)).await
     }
 
     pub(crate) async fn respond(&mut self, status: u16, lines: &[u8], body: &[u8]) -> Result<(), Abort> {
         let mut head = self.head(status, lines, Framing::Length(body.len() as u64), !has_date(lines))?;
         let body = if self.has_body(status) { body } else { &[] };
-        self.connection.send(self.connection.io.write_both(&mut head, body)).await?;
+        self.connection.send(body.len(), self.connection.io.write_both(&mut head, body)).await?;
         self.complete(body.len())
     }
 
@@ -96,9 +96,10 @@ impl<'c> Answer<'c> {
         let io = &self.connection.io;
         if head.len() + body.len() <= ONE_SEND_MAX {
             head.extend_from_slice(body);
-            self.connection.send(io.write_all(&head)).await?;
+            self.connection.send(head.len(), io.write_all(&head)).await?;
         } else {
-            self.connection.send(io.write_parts(&[&head, body])).await?;
+            // The body is the store's, and counted there.
+            self.connection.send(0, io.write_parts(&[&head, body])).await?;
         }
         self.complete(body.len())
     }
@@ -113,11 +114,11 @@ impl<'c> Answer<'c> {
         let length = range.end.saturating_sub(range.start);
         let head = self.head(status, lines, Framing::Length(length), !has_date(lines))?;
         if !self.has_body(status) {
-            self.connection.send(self.connection.io.write_all(&head)).await?;
+            self.connection.send(0, self.connection.io.write_all(&head)).await?;
             return self.complete(0);
         }
         self.state = State::Body(Framing::Length(length)); // what fails from here on is cut short
-        self.connection.send(self.connection.io.write_file(&head, file, range)).await?;
+        self.connection.send(0, self.connection.io.write_file(&head, file, range)).await?;
         self.sent.body_bytes += length;
         self.complete(0)
     }
@@ -135,7 +136,7 @@ impl<'c> Answer<'c> {
         };
         self.keep &= framing != Framing::UntilClose || !self.has_body(status);
         let head = self.head(status, lines, framing, !has_date(lines))?;
-        self.connection.send(self.connection.io.write_all(&head)).await?;
+        self.connection.send(0, self.connection.io.write_all(&head)).await?;
         self.state = State::Body(if self.has_body(status) { framing } else { Framing::None });
         Ok(())
     }
@@ -149,13 +150,13 @@ impl<'c> Answer<'c> {
             Framing::Length(left) => {
                 let rest = left.checked_sub(data.len() as u64);
                 *left = rest.ok_or(Abort::Misused("more was written than announced"))?;
-                self.connection.send(io.write_all(data)).await?;
+                self.connection.send(data.len(), io.write_all(data)).await?;
             }
             Framing::Chunked => {
                 let size = chunk_size(data.len());
-                self.connection.send(io.write_parts(&[&size, data, b"\r\n"])).await?;
+                self.connection.send(data.len(), io.write_parts(&[&size, data, b"\r\n"])).await?;
             }
-            Framing::UntilClose => self.connection.send(io.write_all(data)).await?,
+            Framing::UntilClose => self.connection.send(data.len(), io.write_all(data)).await?,
         }
         self.sent.body_bytes += data.len() as u64;
         Ok(())
@@ -169,7 +170,7 @@ impl<'c> Answer<'c> {
             }
             Framing::Chunked => {
                 let io = &self.connection.io;
-                self.connection.send(io.write_parts(&[b"0\r\n", trailer_lines, b"\r\n"])).await?;
+                self.connection.send(0, io.write_parts(&[b"0\r\n", trailer_lines, b"\r\n"])).await?;
             }
             _ => {}
         }

@@ -8,6 +8,7 @@ use super::BodyError;
 use super::buffers::{Buffer, RECEIVE};
 use super::connection::Connection;
 use super::inbox::Inbox;
+use super::io::Io;
 use super::passage::Passage;
 use crate::wire::{Piece, RequestHead, Version};
 
@@ -119,7 +120,7 @@ impl<'c> RequestBody<'c> {
     async fn invite(&mut self) -> Result<(), BodyError> {
         if std::mem::take(&mut self.awaits_continue) {
             let sent =
-                self.connection.send(self.connection.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
+                self.connection.send(0, self.connection.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
             sent.map_err(|_| BodyError::ClientGone)?;
         }
         Ok(())
@@ -129,7 +130,8 @@ impl<'c> RequestBody<'c> {
         let connection = self.connection;
         let idle = connection.worker.limits.body_idle_timeout;
         let receive = pin!(connection.io.receive(Buffer::receive, RECEIVE));
-        match connection.timer.while_moving(&connection.io, idle, receive).await {
+        let pace = (&connection.receiving, Io::received as fn(&Io) -> u64);
+        match connection.timer.while_moving(&connection.io, idle, pace, receive).await {
             Ok(Ok(received)) if received.len > 0 => {
                 self.inbox.append(received);
                 Ok(())

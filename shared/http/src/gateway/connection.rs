@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::task::Poll;
@@ -18,16 +18,18 @@ use super::http1::Http1;
 use super::http2::{self, Preface};
 use super::inbox::Inbox;
 use super::io::{Io, Received};
-use super::timer::Timer;
-use super::{Abort, Peer};
+use super::pace::Pace;
+use super::timer::{self, Timer};
+use super::{Abort, LeastRate, Peer, unsent};
 use crate::Error;
 use crate::wire::{Forwarding, HeadError, Parsed, RequestHead, head_may_end};
 
-/// How long a connection that is closed with bytes still on their way may take, so that the last answer is not lost
-/// to a reset (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(1);
-/// How much of them is read.
-const LINGER_BYTES: usize = 1 << 20;
+/// A client that is sent its last answer and sends nothing for so long is not waited for any longer.
+const LINGER_IDLE: Duration = Duration::from_secs(5);
+/// The same once the worker is to stop.
+const LINGER_DRAINING: Duration = Duration::from_secs(1);
+/// What is read at most behind what was no request: nobody can say where that would end.
+const LINGER_BYTES_OF_NO_REQUEST: u64 = 1 << 20;
 
 /// A client connection, shared by both directions of the exchange in hand.
 pub(crate) struct Connection {
@@ -37,6 +39,12 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     /// Which binding it came through.
     pub(crate) binding: usize,
+    /// How slowly the body of the request in hand comes.
+    pub(crate) receiving: Pace,
+    /// How slowly its response is taken.
+    pub(crate) taking: Pace,
+    /// Whether the handler waits for the client to take something: then its end shows by itself.
+    taken: Cell<bool>,
     forwarding: OnceCell<Forwarding>,
     requests: Cell<u64>,
 }
@@ -54,7 +62,9 @@ enum End {
 impl Connection {
     pub(crate) fn new(io: Io, peer: Peer, worker: Rc<Worker>, binding: usize) -> Self {
         let (forwarding, requests) = (OnceCell::new(), Cell::new(0));
-        Self { io, peer, timer: Timer::new(), worker, binding, forwarding, requests }
+        let (receiving, taking) = (Pace::new(LeastRate::NONE), Pace::new(LeastRate::NONE));
+        let (timer, taken) = (Timer::new(), Cell::new(false));
+        Self { io, peer, timer, worker, binding, receiving, taking, taken, forwarding, requests }
     }
 
     /// Serves requests until one side has enough.
@@ -89,12 +99,50 @@ impl Connection {
         if head.framing() == crate::wire::Framing::None {
             inbox.settle(); // pipelined requests wait in their own size
         }
+        let limits = &self.worker.limits;
+        self.receiving.begin(limits.body_rate, self.io.received());
+        self.taking.begin(limits.send_rate, self.io.written());
+        self.taken.set(false);
         let mut exchange = Exchange::new(&head, Client::Http1(Http1::new(self, &head, inbox)));
-        let handled = handler.handle(&mut exchange).await;
+        let handled = {
+            let handling = pin!(handler.handle(&mut exchange));
+            self.unless_left(handling).await
+        };
+        let Some(handled) = handled else {
+            tracing::debug!(peer = %self.peer.address, "the client left before its answer");
+            return false;
+        };
         match exchange.into_client() {
             Client::Http1(http1) => http1.conclude(handled).await,
             Client::Http2(_) => unreachable!("it is HTTP/1"),
         }
+    }
+
+    /// Runs `handling` for as long as the client is there. While it is the client that is waited for, to send or to take,
+    /// the socket tells by itself; else nobody would look.
+    fn unless_left<'a, T>(
+        &'a self,
+        mut handling: Pin<&'a mut impl Future<Output = T>>,
+    ) -> impl Future<Output = Option<T>> + 'a {
+        poll_fn(move |cx| {
+            if let Poll::Ready(done) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if self.taken.get() {
+                return Poll::Pending;
+            }
+            self.io.poll_ended(cx).map(|()| None)
+        })
+    }
+
+    /// The client takes nothing: what the kernel holds for it is not kept either.
+    pub(crate) fn gives_up(&self) {
+        self.io.reset_on_close();
+    }
+
+    /// From now on the end of the client's side is an end of one direction only: a tunnel.
+    pub(crate) fn carries(&self) {
+        self.taken.set(true);
     }
 
     /// Goes on as HTTP/2 with what has been read.
@@ -202,16 +250,27 @@ impl Connection {
         }
     }
 
-    /// Sends all parts, each write within `send_idle_timeout` of the one before.
+    /// Sends all parts, each write within `send_idle_timeout` of the one before. `held` bytes of memory wait with it.
     pub(crate) async fn send<T>(
         &self,
+        held: usize,
         sending: impl Future<Output = std::io::Result<T>>,
     ) -> Result<T, Abort> {
-        let sending = pin!(sending);
-        match self.timer.while_moving(&self.io, self.worker.limits.send_idle_timeout, sending).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(_)) => Err(Abort::ClientGone),
-            Err(_) => Err(Abort::ClientStalled),
+        let idle = self.worker.limits.send_idle_timeout;
+        self.taken.set(true);
+        let sent = {
+            let sending = pin!(sending);
+            let moving = pin!(self.timer.while_moving(&self.io, idle, (&self.taking, Io::written), sending));
+            unsent::while_held(held, moving).await
+        };
+        self.taken.set(false);
+        match sent {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(_))) => Err(Abort::ClientGone),
+            Ok(Err(_)) | Err(_) => {
+                self.gives_up();
+                Err(Abort::ClientStalled)
+            }
         }
     }
 
@@ -222,29 +281,34 @@ impl Connection {
         crate::wire::write_status_line(status, &mut head);
         head.extend_from_slice(&lines);
         crate::wire::framing_line(crate::wire::Framing::Length(body.len() as u64), &mut head);
-        super::timer::push_date(&mut head);
+        timer::push_date(&mut head);
         head.extend_from_slice(b"Connection: close\r\n\r\n");
-        if self.send(self.io.write_both(&mut head, &body)).await.is_ok() {
-            self.linger().await;
+        if self.send(0, self.io.write_both(&mut head, &body)).await.is_ok() {
+            self.linger(LINGER_BYTES_OF_NO_REQUEST.min(self.worker.limits.linger_bytes_max)).await;
         }
     }
 
     /// Says that this was all, and reads what is still coming for a while: closing over unread bytes is a reset, which may
-    /// overtake the answer.
-    pub(crate) async fn linger(&self) {
-        let rest = async {
-            self.io.shutdown().await?;
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                let received = self.io.receive(Buffer::receive, RECEIVE).await?;
-                if received.len == 0 {
-                    break;
-                }
-                left = left.saturating_sub(received.len);
+    /// overtake the answer (RFC 9112 section 9.6). At most `left` bytes of it.
+    pub(crate) async fn linger(&self, mut left: u64) {
+        let limits = &self.worker.limits;
+        let draining = self.worker.draining.get();
+        let total = if draining { LINGER_DRAINING } else { limits.linger_timeout };
+        let over = timer::due(timer::now(), total);
+        // Nothing has to be paid for with bytes: it is over soon enough.
+        self.receiving.begin(LeastRate { total: Some(total), ..LeastRate::NONE }, self.io.received());
+        let shut = pin!(self.io.shutdown());
+        if !matches!(self.timer.limit(LINGER_IDLE.min(total), shut).await, Ok(Ok(()))) {
+            return;
+        }
+        while left > 0 && timer::now() < over {
+            let receive = pin!(self.io.receive(Buffer::receive, RECEIVE));
+            let pace = (&self.receiving, Io::received as fn(&Io) -> u64);
+            match self.timer.while_moving(&self.io, LINGER_IDLE, pace, receive).await {
+                Ok(Ok(received)) if received.len > 0 => left = left.saturating_sub(received.len as u64),
+                _ => return, // it has ended its side too, or takes too long
             }
-            std::io::Result::Ok(())
-        };
-        let _ = self.timer.limit(LINGER, rest).await; // whatever came of it, it is closed now
+        }
     }
 }
 

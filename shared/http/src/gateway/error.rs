@@ -106,8 +106,8 @@ pub struct ForwardError {
     pub kind: ForwardFailure,
     /// Nothing of a response has been sent to the client: there can still be an answer.
     pub answerable: bool,
-    /// Nothing of the request can have been acted upon, or it may be repeated because its method is idempotent
-    /// (RFC 9110 section 9.2.2), and its body, if any, is still at hand.
+    /// Nothing of the request can have been acted upon, or its connection was lost and it may be repeated because its
+    /// method is idempotent (RFC 9110 section 9.2.2); and its body, if any, is still at hand. Never after a time-out.
     pub repeatable: bool,
 }
 
@@ -160,9 +160,30 @@ pub enum ForwardFailure {
     /// The client did not take its response.
     #[error("the client takes nothing")]
     ClientStalled,
+    /// As many requests wait already as may: of this client, or of everybody.
+    #[error("{}", .0.reason())]
+    Crowded(Whose),
     /// An event stream or a tunnel, which would never end by itself, and this worker is to stop.
     #[error("this server is stopping")]
     Draining,
+}
+
+/// Whose bound is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This client holds its share.
+    Client,
+    /// All clients together hold what there is.
+    Everybody,
+}
+
+impl Whose {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Client => "this client has as many requests under way as one may; wait for some to end",
+            Self::Everybody => "as many event streams and other requests that last are open as may be",
+        }
+    }
 }
 
 impl ForwardFailure {
@@ -170,10 +191,18 @@ impl ForwardFailure {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Client(_) | Self::ClientGone | Self::ClientStalled => Blame::Downstream,
-            Self::Saturated | Self::Draining => Blame::Internal,
+            Self::Client(_) | Self::ClientGone | Self::ClientStalled | Self::Crowded(Whose::Client) => {
+                Blame::Downstream
+            }
+            Self::Crowded(Whose::Everybody) | Self::Saturated | Self::Draining => Blame::Internal,
             _ => Blame::Upstream,
         }
+    }
+
+    /// Whether the server had the request and did not answer in time: it may be at work on it still.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::HeaderTimeout | Self::IdleTimeout | Self::TotalTimeout)
     }
 
     /// The status of the answer.
@@ -183,7 +212,8 @@ impl ForwardFailure {
             Self::Client(BodyError::TooLarge(_)) => 413,
             Self::Client(BodyError::TimedOut) => 408,
             Self::Client(_) | Self::ClientGone | Self::ClientStalled => 400,
-            Self::Saturated | Self::Draining => 503,
+            Self::Crowded(Whose::Client) => 429,
+            Self::Crowded(Whose::Everybody) | Self::Saturated | Self::Draining => 503,
             Self::ConnectTimeout | Self::HeaderTimeout | Self::IdleTimeout | Self::TotalTimeout => 504,
             _ => 502,
         }
@@ -229,6 +259,7 @@ impl ForwardError {
             | ForwardFailure::Client(_)
             | ForwardFailure::ClientGone
             | ForwardFailure::ClientStalled
+            | ForwardFailure::Crowded(_)
             | ForwardFailure::Draining => return None,
         })
     }
@@ -238,6 +269,12 @@ impl ForwardError {
     pub fn problem(&self) -> Error {
         match &self.kind {
             ForwardFailure::Client(error) => error.problem(),
+            ForwardFailure::Crowded(Whose::Client) => {
+                Error::too_many("too-many-at-once", self.kind.to_string(), 1)
+            }
+            ForwardFailure::Crowded(Whose::Everybody) => {
+                Error::unavailable("too-many-that-last", self.kind.to_string(), 5)
+            }
             ForwardFailure::Saturated => Error::unavailable("upstream-saturated", self.kind.to_string(), 1),
             kind if kind.status() == 504 => Error::new(
                 StatusCode::GATEWAY_TIMEOUT,

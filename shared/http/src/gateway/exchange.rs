@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::forward::{ForwardOptions, Outcome, forward};
 use super::http1::Http1;
 use super::http2::{self, Http2};
+use super::stay::{Stay, request_lasts};
 use super::{Abort, BodyError, ForwardError, ForwardFailure, Origin, Peer, Protocol, in_place_of_server};
 use crate::Error;
 use crate::wire::RequestHead;
@@ -38,6 +39,7 @@ pub struct Sent {
 pub struct Exchange<'c> {
     head: &'c RequestHead<'c>,
     client: Client<'c>,
+    stay: Stay,
 }
 
 /// How the client speaks.
@@ -51,7 +53,7 @@ pub(crate) enum Client<'c> {
 /// with CRLF.
 impl<'c> Exchange<'c> {
     pub(crate) fn new(head: &'c RequestHead<'c>, client: Client<'c>) -> Self {
-        Self { head, client }
+        Self { head, client, stay: Stay::default() }
     }
 
     pub(crate) fn into_client(self) -> Client<'c> {
@@ -90,6 +92,53 @@ impl<'c> Exchange<'c> {
             Client::Http1(http1) => http1.connection.worker.draining.get(),
             Client::Http2(http2) => http2.connection.worker.draining.get(),
         }
+    }
+
+    /// Takes the request's place in its client's share of what may wait for others at once: before anything is done for
+    /// it that lasts. [`forward`](Self::forward) does so by itself. Beyond the share the request waits for its turn.
+    ///
+    /// # Errors
+    /// The turn did not come in time, or there is no room for one more request that lasts. Both can be answered.
+    pub async fn enter(&mut self) -> Result<(), ForwardError> {
+        let (worker, binding, peer) = match &self.client {
+            Client::Http1(Http1 { connection, .. }) => {
+                (&connection.worker, connection.binding, &connection.peer)
+            }
+            Client::Http2(http2) => {
+                let connection = http2.connection;
+                (&connection.worker, connection.binding, &connection.peer)
+            }
+        };
+        if self.stay.is_in() {
+            return Ok(());
+        }
+        let client = worker.client(binding, peer, self.head);
+        let bounds = worker.limits.clients();
+        let entered = match self.stay.try_enter(&worker.clients, client, bounds, request_lasts(self.head)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Box::pin(self.stay.wait_turn(&worker.clients, client, bounds)).await,
+            Err(kind) => Err(kind),
+        };
+        entered.map_err(|kind| ForwardError::new(kind, true, false))
+    }
+
+    /// The request lasts, it turns out: its answer never ends by itself. It leaves its place to a short one, and has no
+    /// least rate any more.
+    ///
+    /// # Errors
+    /// There is no room for one more that lasts.
+    pub fn lengthen(&mut self) -> Result<(), ForwardError> {
+        match &self.client {
+            Client::Http1(http1) => http1.connection.taking.waive(),
+            Client::Http2(http2) => http2.taking.waive(),
+        }
+        self.stay.lengthen().map_err(|kind| ForwardError::new(kind, true, false))
+    }
+
+    /// Whether the request is known to be one that lasts.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        self.stay.lasts() || request_lasts(self.head)
     }
 
     /// Bounds the request body to `max` bytes instead of the worker's limit.
@@ -234,13 +283,15 @@ impl<'c> Exchange<'c> {
         if self.head.max_forwards() == Some(0) {
             return Box::pin(self.answer_as_the_last()).await;
         }
+        self.enter().await?;
+        let stay = &self.stay;
         // The rarer ones are boxed, so that the room they take is not made for each HTTP/1 exchange.
         match &mut self.client {
             client if *origin.protocol() == Protocol::H2c => {
-                Box::pin(http2::forward_to_http2(client, self.head, origin, options)).await
+                Box::pin(http2::forward_to_http2(client, self.head, stay, origin, options)).await
             }
-            Client::Http1(http1) => forward(http1, self.head, origin, options).await,
-            Client::Http2(http2) => Box::pin(http2::forward(http2, self.head, origin, options)).await,
+            Client::Http1(http1) => forward(http1, self.head, stay, origin, options).await,
+            Client::Http2(http2) => Box::pin(http2::forward(http2, self.head, stay, origin, options)).await,
         }
     }
 

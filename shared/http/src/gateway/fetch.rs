@@ -9,9 +9,12 @@ use bytes::Bytes;
 use super::buffers::{Buffer, PUMP, Scratch};
 use super::http2::{self, Fetching};
 use super::inbox::Inbox;
+use super::io::Io;
+use super::pace::{LeastRate, Pace};
 use super::passage::Passage;
 use super::pool::{Lease, lease};
 use super::relaying::INTERIM_MAX;
+use super::stay::response_lasts;
 use super::timer::Timer;
 use super::watch::{Phase, Watch};
 use super::{ForwardError, ForwardFailure, GatewayLimits, Origin, Protocol, Timeouts};
@@ -49,6 +52,8 @@ pub struct Fetched {
     left: Passage,
     timer: Timer,
     idle: Duration,
+    /// None: a server of ours may be as slow as `idle` allows.
+    pace: Pace,
     over: Option<Instant>,
     trailers: Vec<u8>,
 }
@@ -113,7 +118,8 @@ impl Fetched {
         }
         let received = {
             let receive = pin!(lease.io.receive(Buffer::pump, PUMP));
-            self.timer.while_moving(&lease.io, self.idle, receive).await
+            let pace = (&self.pace, Io::received as fn(&Io) -> u64);
+            self.timer.while_moving(&lease.io, self.idle, pace, receive).await
         };
         let received = received.map_err(|_| ForwardFailure::IdleTimeout)?;
         let received = received.map_err(|error| ForwardFailure::Reset(Some(error)))?;
@@ -193,6 +199,7 @@ pub async fn fetch<'o>(
                     inbox,
                     timer,
                     idle: timeouts.idle,
+                    pace: Pace::new(LeastRate::NONE),
                     over,
                     trailers: Vec::new(),
                 };
@@ -205,7 +212,7 @@ pub async fn fetch<'o>(
                 if let ForwardFailure::HeaderTimeout | ForwardFailure::IdleTimeout = kind {
                     http2::leave(origin); // HTTP/1 has left it already: its connection is closed
                 }
-                let repeatable = !written.get() || is_idempotent(request.method);
+                let repeatable = !written.get() || (is_idempotent(request.method) && !kind.is_late());
                 if !(repeatable && reused.get() && matches!(kind, ForwardFailure::Reset(_))) {
                     return Err(ForwardError::new(kind, true, repeatable));
                 }
@@ -267,6 +274,9 @@ async fn read_head(
                 return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
             }
             Parsed::Complete { head, len } => {
+                if response_lasts(&head) {
+                    lease.leaves_its_place();
+                }
                 let head = head.to_owned(len);
                 inbox.consume(len);
                 return Ok((head, inbox));

@@ -12,7 +12,8 @@ use super::io::Io;
 use super::pool::{Lease, lease};
 use super::relaying::{Relay, Relayed};
 use super::sending::{SendError, compose};
-use super::watch::{Phase, Watch};
+use super::stay::{Stay, is_grpc};
+use super::watch::{Client, Phase, Watch};
 use super::{Blame, ForwardError, ForwardFailure, Origin, Timeouts, tunnel};
 use crate::wire::{self, RequestHead, ResponseHead};
 
@@ -106,8 +107,11 @@ impl Progress {
     ) -> Result<(), ForwardError> {
         let answerable =
             answerable && !matches!(kind, ForwardFailure::ClientGone | ForwardFailure::ClientStalled);
-        // What the client did wrong it has done for every server.
-        let safe = kind.blame() != Blame::Downstream && (!self.written.get() || head.is_idempotent());
+        // What the client did wrong it has done for every server. A server that is late may be at work on the request: that
+        // it may be repeated does not mean that it should be, twice the load is the last thing that a slow server needs.
+        let again = head.is_idempotent() && !kind.is_late();
+        let ours = matches!(kind, ForwardFailure::Crowded(_));
+        let safe = kind.blame() != Blame::Downstream && !ours && (!self.written.get() || again);
         let repeatable = answerable && safe && body_untouched;
         let stale = self.reused.get() && matches!(kind, ForwardFailure::Reset(_));
         if repeatable && stale { Ok(()) } else { Err(ForwardError::new(kind, answerable, repeatable)) }
@@ -118,6 +122,7 @@ impl Progress {
 pub(crate) async fn forward<'c>(
     http1: &mut Http1<'c>,
     head: &RequestHead<'c>,
+    stay: &Stay,
     origin: &Origin,
     mut options: ForwardOptions<'_>,
 ) -> Result<Outcome, ForwardError> {
@@ -125,7 +130,12 @@ pub(crate) async fn forward<'c>(
     let connection = http1.connection;
     let timeouts = options.timeouts;
     let worker = &connection.worker;
-    let watch = Watch::new(&connection.timer, &timeouts, &worker.limits).ends_with(&worker.draining);
+    let watch = Watch::new(&connection.timer, &timeouts, &worker.limits)
+        .ends_with(&worker.draining)
+        .of(Client::Http1(connection), stay);
+    if head.get("content-type").is_some_and(is_grpc) {
+        Client::Http1(connection).waive_body();
+    }
     let mut request = Scratch::new();
     compose(head, connection.forwarding(), &options, &mut request);
     let length = request.len();
@@ -141,6 +151,9 @@ pub(crate) async fn forward<'c>(
         match attempted {
             Ok(relayed) => return Ok(outcome(began, &progress, &relayed)),
             Err(kind) => {
+                if let ForwardFailure::ClientStalled = kind {
+                    connection.gives_up();
+                }
                 progress.once_more(kind, head, http1.answer.is_awaited(), http1.body.is_untouched())?;
                 fresh = true; // whoever closed this one has closed the other idle ones too
             }
@@ -160,7 +173,7 @@ async fn attempt<'c>(
     progress: &Progress,
 ) -> Result<Relayed, ForwardFailure> {
     watch.waits_for(Phase::Connecting);
-    let lease = lease(origin, fresh).await?;
+    let lease = while_there(&http1.connection.io, watch, pin!(lease(origin, fresh))).await?;
     progress.connect.set(lease.connect);
     progress.reused.set(lease.is_reused());
     let keep_body = head.is_idempotent();
@@ -176,7 +189,7 @@ async fn attempt<'c>(
         };
         let client = &http1.connection.io;
         let relaying = pin!(relay.run(options));
-        while_there(client, watch, over_lease(sending, relaying, &lease, progress)).await
+        while_there(client, watch, over_lease(sending, relaying, &lease, progress, watch)).await
     }?;
     if keep_body && !http1.body.is_done() && progress.request_sent.get() {
         http1.body.done_with_it();
@@ -184,14 +197,15 @@ async fn attempt<'c>(
     conclude(http1, lease, relayed, watch, progress).await
 }
 
-/// Runs `exchange`; gives it up if the client goes away while there is nothing but its response to wait for.
+/// Runs `exchange`; gives it up if the client goes away while it is the upstream server that is waited for. While it is
+/// the client, its socket tells.
 pub(super) fn while_there<'a, T>(
     client: &'a Io,
     watch: &'a Watch<'_>,
     mut exchange: impl Future<Output = Result<T, ForwardFailure>> + Unpin + 'a,
 ) -> impl Future<Output = Result<T, ForwardFailure>> + Unpin + 'a {
     poll_fn(move |cx| match Pin::new(&mut exchange).poll(cx) {
-        Poll::Pending if watch.phase() == Phase::UpstreamAnswers && client.poll_ended(cx).is_ready() => {
+        Poll::Pending if watch.phase().is_of_upstream() && client.poll_ended(cx).is_ready() => {
             Poll::Ready(Err(ForwardFailure::ClientGone))
         }
         polled => polled,
@@ -204,12 +218,17 @@ pub(super) fn over_lease<'a>(
     relaying: Pin<&'a mut impl Future<Output = Result<Relayed, ForwardFailure>>>,
     lease: &'a Lease,
     progress: &'a Progress,
+    watch: &'a Watch<'_>,
 ) -> impl Future<Output = Result<Relayed, ForwardFailure>> + Unpin + 'a {
     let written = lease.io.written();
     progress.written.set(true); // unless it turns out otherwise
     let mut both = both(sending, relaying, progress);
     poll_fn(move |cx| {
-        let relayed = ready!(Pin::new(&mut both).poll(cx));
+        let polled = Pin::new(&mut both).poll(cx);
+        if watch.lasts() {
+            lease.leaves_its_place();
+        }
+        let relayed = ready!(polled);
         progress.written.set(lease.io.written() > written);
         Poll::Ready(relayed)
     })
@@ -248,6 +267,7 @@ async fn conclude(
 ) -> Result<Relayed, ForwardFailure> {
     if let Some(first) = &relayed.upgraded {
         watch.waits_for(Phase::Tunnel);
+        http1.connection.carries();
         let from_client = std::mem::take(http1.body.inbox);
         Box::pin(tunnel::run(&http1.connection.io, from_client, &lease.io, first, watch)).await?;
     } else if relayed.reusable && progress.request_sent.get() {

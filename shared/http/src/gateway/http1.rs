@@ -53,7 +53,7 @@ impl<'c> Http1<'c> {
         if self.answer.is_tunnel() || self.body.is_clean() {
             self.connection.io.say_goodbye().await;
         } else {
-            self.connection.linger().await;
+            self.connection.linger(self.connection.worker.limits.linger_bytes_max).await;
         }
         false
     }

@@ -24,6 +24,9 @@ use super::wheel::Tick;
 /// is cheaper than a gathering one.
 pub(crate) const COPY_MAX: usize = 2 << 10;
 
+/// What is read at most of a peer while it is looked for its end.
+const AHEAD_MAX: usize = 64 << 10;
+
 /// What carries the bytes.
 pub(crate) enum Stream {
     Tcp(TcpStream),
@@ -144,6 +147,12 @@ pub(crate) struct Io {
     moved: Cell<Tick>,
     /// Bytes that the kernel has taken.
     written: Cell<u64>,
+    /// Bytes that came.
+    received: Cell<u64>,
+    /// What was read while it was looked for the peer's end; the next read has it.
+    ahead: RefCell<Vec<u8>>,
+    /// The peer has ended its side.
+    ended: Cell<bool>,
 }
 
 /// Bytes that were received, in a buffer that is given back when this is dropped.
@@ -160,12 +169,24 @@ impl Received {
 
 impl Io {
     pub(crate) fn over(stream: Stream) -> Self {
-        Self { stream: RefCell::new(stream), moved: Cell::new(timer::now()), written: Cell::new(0) }
+        Self {
+            stream: RefCell::new(stream),
+            moved: Cell::new(timer::now()),
+            written: Cell::new(0),
+            received: Cell::new(0),
+            ahead: RefCell::default(),
+            ended: Cell::new(false),
+        }
     }
 
     /// Bytes that were written to it in all.
     pub(crate) fn written(&self) -> u64 {
         self.written.get()
+    }
+
+    /// Bytes that were read from it in all.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.get()
     }
 
     pub(crate) fn into_stream(self) -> Stream {
@@ -206,10 +227,36 @@ impl Io {
     }
 
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.ahead.borrow().is_empty() {
+            return Poll::Ready(Ok(self.take_ahead(buffer)));
+        }
+        if self.ended.get() {
+            return Poll::Ready(Ok(0));
+        }
+        let len = ready!(self.poll_stream(cx, buffer))?;
+        self.moved_now();
+        self.received.set(self.received.get() + len as u64);
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_stream(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         each!(&mut *self.stream.borrow_mut(), stream => ready!(Pin::new(stream).poll_read(cx, &mut buffer))?);
-        self.moved_now();
         Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn take_ahead(&self, buffer: &mut [u8]) -> usize {
+        let mut ahead = self.ahead.borrow_mut();
+        let len = buffer.len().min(ahead.len());
+        buffer[..len].copy_from_slice(&ahead[..len]);
+        if len == ahead.len() {
+            *ahead = Vec::new();
+        } else {
+            ahead.drain(..len);
+        }
+        self.moved_now();
+        self.received.set(self.received.get() + len as u64);
+        len
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
@@ -319,12 +366,35 @@ impl Io {
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Ready when the peer has ended its side and nothing that it sent is left to be read.
+    /// Ready when the peer has ended its side. What it has sent before that (a part of a body, a pipelined request, the
+    /// end of a TLS session) is read ahead, up to a bound; one that has sent more is not seen to leave until that is read.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.stream().beneath().poll_peek(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        if self.ended.get() {
+            return Poll::Ready(());
         }
+        if self.is_plain() && self.stream().beneath().poll_peek(cx).is_pending() {
+            return Poll::Pending; // nothing has come, which is the rule
+        }
+        self.poll_read_ahead(cx)
+    }
+
+    #[cold]
+    fn poll_read_ahead(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut part = [0; 4 << 10];
+        while self.ahead.borrow().len() < AHEAD_MAX {
+            match self.poll_stream(cx, &mut part) {
+                Poll::Ready(Ok(len)) if len > 0 => {
+                    self.ahead.borrow_mut().extend_from_slice(&part[..len]);
+                    cx.waker().wake_by_ref(); // whoever waits for these bytes was not told
+                }
+                Poll::Ready(_) => {
+                    self.ended.set(true);
+                    return Poll::Ready(());
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Pending
     }
 
     /// Ends a TLS session as it should be (RFC 8446 section 6.1), as far as the socket takes it now.

@@ -66,11 +66,16 @@ pub(crate) struct Lease {
 impl Lease {
     /// Keeps the connection for the next request: only if both sides are done with this one, and nothing more was read.
     pub(crate) fn give_back(self) {
-        let pool = &self.place.0;
+        let pool = &self.place.pool;
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < pool.idle_max {
             idle.push(Idle { io: self.io, since: timer::now() });
         }
+    }
+
+    /// What it is used for lasts: it takes no place among the short ones any more.
+    pub(crate) fn leaves_its_place(&self) {
+        self.place.give_up();
     }
 
     pub(crate) fn is_reused(&self) -> bool {
@@ -81,7 +86,7 @@ impl Lease {
 /// A connection to `origin`: an idle one, unless `fresh`, else a new one. The caller bounds the time.
 pub(crate) async fn lease(origin: &Origin, fresh: bool) -> Result<Lease, ForwardFailure> {
     let place = Place::take(Pool::of(origin), origin.limits().waiting_max).await?;
-    if !fresh && let Some(io) = place.0.quiet_one() {
+    if !fresh && let Some(io) = place.pool.quiet_one() {
         return Ok(Lease { io, connect: None, place });
     }
     let began = clock::now();
@@ -128,8 +133,11 @@ impl Pool {
     }
 }
 
-/// One of the connections that may be in use, given up when dropped.
-struct Place(Rc<Pool>);
+/// One of the connections that may be in use, given up when dropped or before.
+struct Place {
+    pool: Rc<Pool>,
+    counted: Cell<bool>,
+}
 
 impl Place {
     /// Waits in the queue if there is none, unless that is full.
@@ -154,16 +162,22 @@ impl Place {
 
     fn of(pool: Rc<Pool>) -> Self {
         pool.in_use.set(pool.in_use.get() + 1);
-        Self(pool)
+        Self { pool, counted: Cell::new(true) }
+    }
+
+    fn give_up(&self) {
+        if self.counted.replace(false) {
+            self.pool.in_use.set(self.pool.in_use.get() - 1);
+            if self.pool.waiting.get() > 0 {
+                self.pool.freed.notify_one();
+            }
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_use.set(self.0.in_use.get() - 1);
-        if self.0.waiting.get() > 0 {
-            self.0.freed.notify_one();
-        }
+        self.give_up();
     }
 }
 

@@ -15,6 +15,7 @@ use super::forward::Decision;
 use super::io::{COPY_MAX, Io};
 use super::passage::{Passage, Piece};
 use super::sending::is_one_of;
+use super::unsent::{Backlog, CutOff};
 use super::watch::{Phase, Watch};
 use super::{ForwardFailure, ForwardOptions};
 use crate::wire::{Framing, Parsed, RequestHead, ResponseHead};
@@ -161,7 +162,7 @@ impl Relay<'_, '_> {
             Decision::AddLines(lines) => lines,
             Decision::Retry => return Err(ForwardFailure::Unwanted(head.status())),
         };
-        self.watch.has_begun(head);
+        self.watch.has_begun(head)?;
         let upgraded = head.status() == 101;
         if upgraded && !(head.switches_protocol() && self.request.upgrade().is_some()) {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
@@ -279,16 +280,21 @@ impl Relay<'_, '_> {
     /// Writes what was not taken at once, and what a TLS session holds. Returns whether there was any.
     async fn catch_up(&self, unsent: Unsent) -> Result<bool, ForwardFailure> {
         let slow = unsent.is_some();
-        let unsent = unsent.unwrap_or_default();
-        let mut left = &unsent[..];
+        let rest = unsent.unwrap_or_default();
+        let (mut left, held) = (&rest[..], Backlog::default());
         while !left.is_empty() {
             self.watch.waits_for(Phase::ClientTakes);
-            let written = poll_fn(|cx| self.connection.io.poll_write(cx, left)).await;
-            match written {
-                Ok(written) if written > 0 => left = &left[written..],
-                _ => return Err(ForwardFailure::ClientGone),
+            let written = poll_fn(|cx| match self.connection.io.poll_write(cx, left) {
+                Poll::Ready(written) => Poll::Ready(Some(written)),
+                Poll::Pending => held.poll_cut_off(rest.len(), cx).map(|CutOff| None),
+            });
+            match written.await {
+                Some(Ok(written)) if written > 0 => left = &left[written..],
+                Some(_) => return Err(ForwardFailure::ClientGone),
+                None => return Err(ForwardFailure::ClientStalled),
             }
         }
+        drop(held);
         self.connection.io.flush().await.map_err(|_| ForwardFailure::ClientGone)?;
         Ok(slow)
     }

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::io::Io;
-use super::pool;
+use super::pace::Pace;
 use super::wheel::{Key, NEVER, Tick, Wheel};
+use super::{pool, unsent};
 
 /// How coarse it is.
 const TICK: Duration = Duration::from_millis(100);
@@ -77,26 +78,30 @@ impl Timer {
         .await
     }
 
-    /// Runs `future` for as long as it makes progress on `io` at least every `idle`. Touches no timer unless `future` has
-    /// to wait.
+    /// Runs `future` for as long as it makes progress on `io` at least every `idle`, and not too slowly: `pace` of what
+    /// `moved` says that `io` has moved. Touches no timer unless `future` has to wait.
     pub(crate) fn while_moving<'a, T>(
         &'a self,
         io: &'a Io,
         idle: Duration,
+        (pace, moved): (&'a Pace, fn(&Io) -> u64),
         mut future: Pin<&'a mut impl Future<Output = T>>,
     ) -> impl Future<Output = Result<T, Elapsed>> + 'a {
-        let mut armed = false;
+        let mut waits = false;
         poll_fn(move |cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                if std::mem::take(&mut waits) {
+                    pace.pauses();
+                }
                 return Poll::Ready(Ok(output));
             }
-            if !armed {
-                armed = true;
+            if !std::mem::replace(&mut waits, true) {
                 io.moved_now();
-                self.arm(idle);
+                pace.waits();
+                self.arm_at(due(now(), idle).min(pace.deadline(moved(io))));
             }
             while self.poll_due(cx).is_ready() {
-                let deadline = due(io.moved(), idle);
+                let deadline = due(io.moved(), idle).min(pace.deadline(moved(io)));
                 if deadline <= now() {
                     return Poll::Ready(Err(Elapsed));
                 }
@@ -183,6 +188,7 @@ async fn tick(_ticking: Ticking) {
         tokio::time::sleep(TICK).await;
         let due = CLOCK.with(Clock::catch_up);
         due.into_iter().for_each(Waker::wake);
+        unsent::shed();
         let pooled = pool::close_aged(now());
         if !pooled && CLOCK.with(|clock| clock.wheel.borrow().len() == 0) {
             return;

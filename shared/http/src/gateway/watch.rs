@@ -6,6 +6,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::connection::Connection;
+use super::http2::Http2;
+use super::pace::Pace;
+use super::stay::{Stay, is_event_stream, response_lasts};
 use super::timer::{self, Timer, due};
 use super::wheel::{NEVER, Tick};
 use super::{BodyError, ForwardFailure, GatewayLimits, Timeouts};
@@ -30,12 +34,65 @@ pub(crate) enum Phase {
     Tunnel,
 }
 
+impl Phase {
+    /// Whether it is the upstream server that is waited for: then nobody reads from the client.
+    pub(crate) fn is_of_upstream(self) -> bool {
+        matches!(self, Self::Connecting | Self::UpstreamTakes | Self::UpstreamAnswers | Self::UpstreamSends)
+    }
+}
+
+/// The client's side of an exchange, as far as its pace goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Client<'t> {
+    /// There is none: the request is our own.
+    None,
+    Http1(&'t Connection),
+    Http2(&'t Http2<'t>),
+}
+
+impl Client<'_> {
+    /// The pace of what is waited for in this phase, and what its connection has moved.
+    fn pace(&self, phase: Phase) -> Option<(&Pace, u64)> {
+        match (self, phase) {
+            (Self::Http1(connection), Phase::ClientSends) => {
+                Some((&connection.receiving, connection.io.received()))
+            }
+            (Self::Http1(connection), Phase::ClientTakes) => {
+                Some((&connection.taking, connection.io.written()))
+            }
+            (Self::Http2(http2), Phase::ClientSends) => Some((&http2.receiving, http2.received())),
+            (Self::Http2(http2), Phase::ClientTakes) => Some((&http2.taking, http2.sent().body_bytes)),
+            _ => None,
+        }
+    }
+
+    /// What it sends has no end of its own, and so no least rate.
+    pub(crate) fn waive_body(self) {
+        match self {
+            Self::None => {}
+            Self::Http1(connection) => connection.receiving.waive(),
+            Self::Http2(http2) => http2.receiving.waive(),
+        }
+    }
+
+    /// What it is sent has no end of its own, and so no least rate.
+    fn waive(self) {
+        match self {
+            Self::None => {}
+            Self::Http1(connection) => connection.taking.waive(),
+            Self::Http2(http2) => http2.taking.waive(),
+        }
+    }
+}
+
 /// One exchange's deadlines on the timer of its connection.
 pub(crate) struct Watch<'t> {
     timer: &'t Timer,
     timeouts: Timeouts,
     /// Of the client's side: body, send, tunnel.
-    client: [Duration; 3],
+    idle: [Duration; 3],
+    client: Client<'t>,
+    stay: Option<&'t Stay>,
     phase: Cell<Phase>,
     /// Since when it waits for that.
     since: Cell<Tick>,
@@ -52,7 +109,9 @@ impl<'t> Watch<'t> {
         Self {
             timer,
             timeouts: *timeouts,
-            client: [limits.body_idle_timeout, limits.send_idle_timeout, limits.tunnel_idle_timeout],
+            idle: [limits.body_idle_timeout, limits.send_idle_timeout, limits.tunnel_idle_timeout],
+            client: Client::None,
+            stay: None,
             phase: Cell::new(Phase::Connecting),
             since: Cell::new(now),
             over: timeouts.total.map_or(NEVER, |total| due(now, total)),
@@ -67,12 +126,28 @@ impl<'t> Watch<'t> {
         self
     }
 
+    /// It is the exchange of this client, which holds this place.
+    pub(crate) fn of(mut self, client: Client<'t>, stay: &'t Stay) -> Self {
+        (self.client, self.stay) = (client, Some(stay));
+        self
+    }
+
     /// The final response's head is here.
-    pub(crate) fn has_begun(&self, head: &ResponseHead<'_>) {
-        let media_type = head.get("content-type").unwrap_or_default();
-        let stream = b"text/event-stream";
-        self.endless
-            .set(media_type.len() >= stream.len() && media_type[..stream.len()].eq_ignore_ascii_case(stream));
+    ///
+    /// # Errors
+    /// The response never ends by itself, and there is no room for one more of those.
+    pub(crate) fn has_begun(&self, head: &ResponseHead<'_>) -> Result<(), ForwardFailure> {
+        if response_lasts(head) {
+            self.endless.set(is_event_stream(head.get("content-type").unwrap_or_default()));
+            self.client.waive();
+            self.stay.map_or(Ok(()), Stay::lengthen)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the exchange is one that lasts: it takes no place among the short ones.
+    pub(crate) fn lasts(&self) -> bool {
+        self.stay.is_some_and(Stay::lasts)
     }
 
     fn must_end(&self) -> bool {
@@ -81,6 +156,12 @@ impl<'t> Watch<'t> {
 
     /// From now on it waits for that. Cheap: the timer is not touched unless it would fire too late.
     pub(crate) fn waits_for(&self, phase: Phase) {
+        if let Some((pace, _)) = self.client.pace(self.phase.get()) {
+            pace.pauses();
+        }
+        if let Some((pace, _)) = self.client.pace(phase) {
+            pace.waits();
+        }
         self.phase.set(phase);
         self.since.set(timer::now());
     }
@@ -97,7 +178,7 @@ impl<'t> Watch<'t> {
     }
 
     fn limit(&self) -> Duration {
-        let [body, send, tunnel] = self.client;
+        let [body, send, tunnel] = self.idle;
         match self.phase.get() {
             Phase::Connecting => self.timeouts.connect,
             Phase::UpstreamAnswers => self.timeouts.first_byte,
@@ -110,7 +191,11 @@ impl<'t> Watch<'t> {
 
     fn deadline(&self) -> Tick {
         let deadline = due(self.since.get(), self.limit());
-        if self.phase.get() == Phase::Tunnel { deadline } else { deadline.min(self.over) }
+        if self.phase.get() == Phase::Tunnel {
+            return deadline;
+        }
+        let by_pace = self.client.pace(self.phase.get()).map_or(NEVER, |(pace, moved)| pace.deadline(moved));
+        deadline.min(by_pace).min(self.over)
     }
 
     /// Runs `exchange` until one of its deadlines passes. Takes it pinned: a future that is an argument of an async

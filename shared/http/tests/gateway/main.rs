@@ -5,9 +5,13 @@ mod client;
 mod scene;
 
 mod bodies;
+mod bulkheads;
+mod departures;
 mod fetching;
 mod forwarding;
 mod limits;
+mod lingering;
+mod paces;
 mod pooling;
 mod responding;
 mod restarts;

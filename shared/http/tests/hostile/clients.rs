@@ -105,6 +105,7 @@ fn a_body_beyond_its_bound_is_refused() {
         read_to_close(stream);
     }));
     setup.limits.request_body_bytes_max = 100_000;
+    setup.limits.linger_bytes_max = 1 << 20;
     let gateway = setup.start();
     let mut client = Client::connect(gateway);
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\n\r\nabc");

@@ -4,6 +4,7 @@
 mod frames;
 mod scene;
 
+mod bulkheads;
 mod clients;
 mod exchanges;
 mod floods;

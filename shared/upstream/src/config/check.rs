@@ -63,8 +63,8 @@ impl PoolConfig {
                 ("limit.idle_connections_max", n(limit.idle_connections_max), 0..=10_000),
                 ("limit.idle_connection_ms", limit.idle_connection_ms, 100..=3_600_000),
                 ("timeouts.connect_ms", timeouts.connect_ms, time()),
-                ("timeouts.first_byte_ms", timeouts.first_byte_ms, time()),
-                ("timeouts.idle_ms", timeouts.idle_ms, time()),
+                ("timeouts.first_byte_ms", timeouts.first_byte_ms, 0..=86_400_000),
+                ("timeouts.idle_ms", timeouts.idle_ms, 0..=86_400_000),
                 ("timeouts.total_ms", timeouts.total_ms, 0..=86_400_000),
             ],
         )?;

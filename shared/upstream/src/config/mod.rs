@@ -292,7 +292,8 @@ impl EjectConfig {
 }
 
 /// `retry` of a pool. A request is sent again only where that is safe: nothing of an answer has reached the client, and the
-/// request never reached a member, or its method is idempotent (RFC 9110 section 9.2.2).
+/// request never reached a member, or its connection was lost and its method is idempotent (RFC 9110 section 9.2.2). Never
+/// after a time-out: the member may be at work on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
@@ -304,13 +305,14 @@ pub struct RetryConfig {
     pub budget_min: u32,
     /// The window, milliseconds, 100 to 600,000.
     pub window_ms: u64,
-    /// Also send again what a member answered with 503.
+    /// Also send again what a member answered with 503, if its method is idempotent. The application has then seen the request
+    /// more than once.
     pub on_503: bool,
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        Self { attempts: 2, budget_percent: 20, budget_min: 20, window_ms: 10_000, on_503: true }
+        Self { attempts: 2, budget_percent: 20, budget_min: 20, window_ms: 10_000, on_503: false }
     }
 }
 
@@ -342,15 +344,19 @@ impl Default for LimitConfig {
     }
 }
 
-/// `timeouts` of a pool, milliseconds, each 10 to 86,400,000.
+/// What a time that is left open is where nothing that is ours lies behind, milliseconds.
+pub const OPEN_MS: u64 = 90_000;
+
+/// `timeouts` of a pool, milliseconds, each 10 to 86,400,000 unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimeoutConfig {
     /// To accept a connection.
     pub connect_ms: u64,
-    /// From the request sent to the head of the answer.
+    /// From the request sent to the head of the answer. Longer than what one of ours behind may take, so that the one who
+    /// knows why answers. 0: 90 s, or what follows from that.
     pub first_byte_ms: u64,
-    /// Between two pieces of an answer or of a request.
+    /// Between two pieces of an answer or of a request. As `first_byte_ms`.
     pub idle_ms: u64,
     /// From beginning to end; 0: no bound but the others.
     pub total_ms: u64,
@@ -358,17 +364,19 @@ pub struct TimeoutConfig {
 
 impl Default for TimeoutConfig {
     fn default() -> Self {
-        Self { connect_ms: 1_000, first_byte_ms: 60_000, idle_ms: 60_000, total_ms: 0 }
+        Self { connect_ms: 1_000, first_byte_ms: 0, idle_ms: 0, total_ms: 0 }
     }
 }
 
 impl TimeoutConfig {
     pub(crate) fn timeouts(&self) -> Timeouts {
         let ms = Duration::from_millis;
+        // What follows from what lies behind was put in before.
+        let or_follows = |given: u64| ms(if given > 0 { given } else { OPEN_MS });
         Timeouts {
             connect: ms(self.connect_ms),
-            first_byte: ms(self.first_byte_ms),
-            idle: ms(self.idle_ms),
+            first_byte: or_follows(self.first_byte_ms),
+            idle: or_follows(self.idle_ms),
             total: (self.total_ms > 0).then_some(ms(self.total_ms)),
         }
     }

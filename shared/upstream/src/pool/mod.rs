@@ -3,6 +3,7 @@
 mod roster;
 mod snapshot;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -96,15 +97,21 @@ impl Refused {
     }
 }
 
-/// A place at a member, given back when dropped.
+/// A place at a member, given back when dropped or before.
 pub struct Place<'p> {
     /// Where.
     pub member: Arc<Member>,
     pool: &'p Pool,
+    counted: Cell<bool>,
 }
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
+impl Place<'_> {
+    /// The request lasts: it leaves its place to a short one. How many of those there may be is bounded by the gateway
+    /// (`limits.lasting_max`), not by `requests_max`.
+    pub fn lengthen(&self) {
+        if !self.counted.replace(false) {
+            return;
+        }
         let Pool { common, snapshot, queue, .. } = self.pool;
         self.member.vitals.leave();
         common.left();
@@ -112,6 +119,12 @@ impl Drop for Place<'_> {
         if queue.waiting.load(SeqCst) > 0 {
             queue.freed.notify_one();
         }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.lengthen();
     }
 }
 
@@ -265,7 +278,7 @@ impl Pool {
         }
         self.common.entered();
         touch(snapshot, member);
-        Some(Place { member: Arc::clone(member), pool: self })
+        Some(Place { member: Arc::clone(member), pool: self, counted: Cell::new(true) })
     }
 
     /// The member answered.

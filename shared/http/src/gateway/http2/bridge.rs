@@ -22,8 +22,9 @@ use crate::gateway::forward::{Decision, Progress, both, outcome, while_there};
 use crate::gateway::http1::Http1;
 use crate::gateway::relaying::{INTERIM_MAX, Relayed};
 use crate::gateway::sending::{SendError, is_one_of};
+use crate::gateway::stay::{Stay, is_grpc};
 use crate::gateway::timer::Timer;
-use crate::gateway::watch::{Phase, Watch};
+use crate::gateway::watch::{Client as Side, Phase, Watch};
 use crate::gateway::{Abort, BodyError, ForwardError, ForwardFailure, ForwardOptions, Origin, Outcome};
 use crate::wire::{self, Forwarding, Framing, HeadLimits, Parsed, RequestHead, ResponseHead};
 
@@ -31,6 +32,7 @@ use crate::wire::{self, Forwarding, Framing, HeadLimits, Parsed, RequestHead, Re
 pub(crate) async fn forward(
     client: &mut Client<'_>,
     head: &RequestHead<'_>,
+    stay: &Stay,
     origin: &Origin,
     mut options: ForwardOptions<'_>,
 ) -> Result<Outcome, ForwardError> {
@@ -38,7 +40,12 @@ pub(crate) async fn forward(
     let timeouts = options.timeouts;
     let (mut body, mut answer, context) = sides(client);
     let worker = context.worker;
-    let watch = Watch::new(context.timer, &timeouts, &worker.limits).ends_with(&worker.draining);
+    let watch = Watch::new(context.timer, &timeouts, &worker.limits)
+        .ends_with(&worker.draining)
+        .of(context.side, stay);
+    if head.get("content-type").is_some_and(is_grpc) {
+        context.side.waive_body();
+    }
     let mut fresh = false;
     loop {
         let progress = Progress::default();
@@ -243,7 +250,7 @@ impl Relay<'_> {
             Decision::AddLines(lines) => lines,
             Decision::Retry => return Err(ForwardFailure::Unwanted(head.status())),
         };
-        self.watch.has_begun(&head);
+        self.watch.has_begun(&head)?;
         let mut lines = Scratch::new();
         head.end_to_end_lines(&mut lines, |name| is_one_of(name, options.drop_response));
         lines.extend_from_slice(options.response_lines);
@@ -376,7 +383,10 @@ impl<'c> AnswerSide<'_, 'c> {
     async fn write(&mut self, part: Bytes) -> Result<(), Abort> {
         match self {
             Self::Http1(answer, _) => answer.write(&part).await,
-            Self::Http2(http2) => http2.write_shared(part, false).await,
+            Self::Http2(http2) => {
+                let held = part.len();
+                http2.write_shared(part, false, held).await
+            }
         }
     }
 
@@ -393,18 +403,21 @@ struct Context<'x> {
     timer: &'x Timer,
     worker: &'x Worker,
     forwarding: &'x Forwarding,
+    side: Side<'x>,
 }
 
 fn sides<'x, 'c>(client: &'x mut Client<'c>) -> (BodySide<'x, 'c>, AnswerSide<'x, 'c>, Context<'x>) {
     match client {
         Client::Http1(Http1 { connection, body, answer }) => {
             let (worker, forwarding) = (&*connection.worker, connection.forwarding());
-            let context = Context { timer: &connection.timer, worker, forwarding };
+            let side = Side::Http1(connection);
+            let context = Context { timer: &connection.timer, worker, forwarding, side };
             (BodySide::Http1(body), AnswerSide::Http1(answer, connection), context)
         }
         Client::Http2(http2) => {
             let (worker, forwarding) = (&*http2.connection.worker, http2.connection.forwarding());
-            let context = Context { timer: http2.timer(), worker, forwarding };
+            let side = Side::Http2(http2);
+            let context = Context { timer: http2.timer(), worker, forwarding, side };
             (BodySide::Http2(http2), AnswerSide::Http2(http2), context)
         }
     }

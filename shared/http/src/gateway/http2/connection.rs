@@ -1,10 +1,10 @@
 //! One HTTP/2 client connection: takes streams, drives their handlers, and knows when it is enough.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::h2::server::{self, SendResponse};
@@ -25,12 +25,15 @@ use crate::gateway::connection::refusal;
 use crate::gateway::exchange::{Client, Exchange};
 use crate::gateway::io::Stream;
 use crate::gateway::timer::{self, Timer};
+use crate::gateway::unsent::Backlog;
 use crate::gateway::wheel::{NEVER, Tick};
 use crate::gateway::{GatewayLimits, Peer};
 use crate::wire::{Forwarding, RequestHead, RequestParts, Version};
 
 /// How long the last frames may take once nothing is left to do.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of all streams that may wait to be written: what fills a long fat line, and no more.
+const UNWRITTEN_MAX: usize = 1 << 20;
 /// Streams that a client may have reset before they were looked at, beyond what the meter allows anyway.
 const RESETS_PENDING_MAX: usize = 64;
 /// Streams that we may have had to reset because they were malformed.
@@ -40,8 +43,12 @@ const MALFORMED_MAX: usize = 256;
 pub(crate) struct Connection {
     pub(crate) peer: Peer,
     pub(crate) worker: Rc<Worker>,
-    binding: usize,
+    pub(crate) binding: usize,
     forwarding: OnceCell<Forwarding>,
+    /// What the streams have handed over to be written, and the socket has not taken.
+    unwritten: Cell<usize>,
+    /// Streams that wait until some of it is.
+    waiting: RefCell<Vec<Waker>>,
 }
 
 /// How far a connection is from its end.
@@ -56,7 +63,8 @@ enum Phase {
 
 impl Connection {
     pub(crate) fn new(peer: Peer, worker: Rc<Worker>, binding: usize) -> Self {
-        Self { peer, worker, binding, forwarding: OnceCell::new() }
+        let (forwarding, unwritten, waiting) = Default::default();
+        Self { peer, worker, binding, forwarding, unwritten, waiting }
     }
 
     /// Serves streams until one side has enough. `ahead` is what was read before it was known to be HTTP/2. Boxed here, so
@@ -72,7 +80,8 @@ impl Connection {
 
     async fn run<H: Handler>(self, io: impl AsyncRead + AsyncWrite + Unpin, ahead: Bytes, handler: &H) {
         let limits = &self.worker.limits;
-        let socket = Socket::new(io, ahead, Meter::new(&limits.http2, clock::now()));
+        let meter = Meter::new(&limits.http2, clock::now());
+        let socket = Socket::new(io, ahead, meter, limits.send_rate);
         let timer = Timer::new();
         let handshake = timer.limit(limits.head_timeout, builder(limits).handshake(socket.clone()));
         if let Ok(Ok(h2)) = handshake.await {
@@ -87,6 +96,8 @@ impl Connection {
                 phase: Phase::Open,
                 idle: None,
                 deadline: NEVER,
+                written: 0,
+                backlog: Backlog::default(),
             };
             poll_fn(|cx| driver.poll(cx, &serve)).await;
         }
@@ -127,6 +138,32 @@ impl Connection {
         }
     }
 
+    /// Ready while not too much of all streams waits to be written: a window that a client opens is a promise to read,
+    /// which not all of them keep.
+    pub(super) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.unwritten.get() < UNWRITTEN_MAX {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// A stream has handed over so many bytes.
+    pub(super) fn hands_over(&self, bytes: usize) {
+        self.unwritten.set(self.unwritten.get() + bytes);
+    }
+
+    /// The socket has taken so many bytes more, and is `blocked` or has taken all.
+    fn wrote(&self, bytes: usize, blocked: bool) {
+        self.unwritten.set(if blocked { self.unwritten.get().saturating_sub(bytes) } else { 0 });
+        if self.unwritten.get() < UNWRITTEN_MAX {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
     /// What is said of this client to upstream servers.
     pub(crate) fn forwarding(&self) -> &Forwarding {
         self.forwarding.get_or_init(|| self.worker.forwarding(self.binding, &self.peer))
@@ -159,6 +196,10 @@ struct Driver<'c, IO, F> {
     /// Since when there has been no stream.
     idle: Option<Tick>,
     deadline: Tick,
+    /// Bytes that the socket had taken when it was last looked.
+    written: u64,
+    /// What is held for a client that takes nothing.
+    backlog: Backlog,
 }
 
 impl<IO, F> Driver<'_, IO, F>
@@ -186,6 +227,9 @@ where
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
+            if self.poll_backlog(cx).is_ready() {
+                return Poll::Ready(());
+            }
             let progress = self.poll_streams(cx);
             let changed = self.change_phase();
             if self.timer.poll_due(cx).is_ready() {
@@ -196,6 +240,19 @@ where
             }
             // What they have written is sent now and not after another round through the scheduler.
         }
+    }
+
+    /// Ready when the client is to be cut off, because too much is held for clients that take nothing.
+    fn poll_backlog(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let (written, blocked) = (self.socket.written(), self.socket.is_blocked());
+        let more = usize::try_from(written - self.written).unwrap_or(usize::MAX);
+        self.written = written;
+        self.connection.wrote(more, blocked);
+        if !blocked {
+            self.backlog.leave();
+            return Poll::Pending;
+        }
+        self.backlog.poll_cut_off(self.connection.unwritten.get(), cx).map(drop)
     }
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
@@ -238,8 +295,7 @@ where
     fn arm(&mut self, idle_max: Duration) {
         let send_idle = self.connection.worker.limits.send_idle_timeout;
         let idle = self.idle.map_or(NEVER, |since| timer::due(since, idle_max));
-        let blocked = self.socket.blocked_since().map_or(NEVER, |since| timer::due(since, send_idle));
-        let deadline = idle.min(blocked);
+        let deadline = idle.min(self.socket.deadline(send_idle));
         if std::mem::replace(&mut self.deadline, deadline) != deadline {
             self.timer.arm_at(deadline);
         }

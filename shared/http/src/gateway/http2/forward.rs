@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 
@@ -16,7 +17,9 @@ use crate::gateway::passage::{Passage, chunk_size};
 use crate::gateway::pool::lease;
 use crate::gateway::relaying::{INTERIM_MAX, Relayed};
 use crate::gateway::sending::{SendError, compose, is_one_of};
-use crate::gateway::watch::{Phase, Watch};
+use crate::gateway::stay::{Stay, is_grpc};
+use crate::gateway::unsent::{Backlog, CutOff};
+use crate::gateway::watch::{Client, Phase, Watch};
 use crate::gateway::{Abort, ForwardError, ForwardFailure, ForwardOptions, Origin, Outcome};
 use crate::wire::{Framing, Parsed, RequestHead, ResponseHead, Version};
 
@@ -24,13 +27,19 @@ use crate::wire::{Framing, Parsed, RequestHead, ResponseHead, Version};
 pub(crate) async fn forward(
     http2: &Http2<'_>,
     head: &RequestHead<'_>,
+    stay: &Stay,
     origin: &Origin,
     mut options: ForwardOptions<'_>,
 ) -> Result<Outcome, ForwardError> {
     let began = clock::now();
     let timeouts = options.timeouts;
     let worker = &http2.connection.worker;
-    let watch = Watch::new(http2.timer(), &timeouts, &worker.limits).ends_with(&worker.draining);
+    let watch = Watch::new(http2.timer(), &timeouts, &worker.limits)
+        .ends_with(&worker.draining)
+        .of(Client::Http2(http2), stay);
+    if head.get("content-type").is_some_and(is_grpc) {
+        Client::Http2(http2).waive_body();
+    }
     let mut request = Scratch::new();
     compose(head, http2.connection.forwarding(), &options, &mut request);
     let mut fresh = false;
@@ -67,7 +76,7 @@ async fn attempt(
         let relay =
             Relay { http2, request: head, upstream: &lease.io, watch, request_sent: &progress.request_sent };
         let (sending, relaying) = (pin!(sending), pin!(relay.run(options)));
-        over_lease(sending, relaying, &lease, progress).await
+        over_lease(sending, relaying, &lease, progress, watch).await
     }?;
     if relayed.reusable && progress.request_sent.get() {
         lease.give_back();
@@ -189,7 +198,7 @@ impl Relay<'_, '_> {
         if head.status() == 101 {
             return Err(ForwardFailure::Protocol("an upgrade that was not asked for"));
         }
-        self.watch.has_begun(head);
+        self.watch.has_begun(head)?;
         let framing = head.framing(self.request.method());
         let mut lines = Scratch::new();
         head.end_to_end_lines(&mut lines, |name| is_one_of(name, options.drop_response));
@@ -244,9 +253,14 @@ impl Relay<'_, '_> {
     }
 
     async fn deliver(&self, mut part: Bytes, end: bool) -> Result<(), ForwardFailure> {
+        let (held, whole) = (Backlog::default(), part.len());
         while !part.is_empty() {
             self.watch.waits_for(Phase::ClientTakes);
-            let room = poll_fn(|cx| self.http2.poll_room(cx, part.len())).await.map_err(client_side)?;
+            let room = poll_fn(|cx| match self.http2.poll_room(cx, part.len()) {
+                Poll::Ready(room) => Poll::Ready(Some(room)),
+                Poll::Pending => held.poll_cut_off(whole, cx).map(|CutOff| None),
+            });
+            let room = room.await.ok_or(ForwardFailure::ClientStalled)?.map_err(client_side)?;
             let now = part.split_to(room);
             self.http2.send(now, end && part.is_empty()).map_err(client_side)?;
         }

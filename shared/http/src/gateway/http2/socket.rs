@@ -6,13 +6,15 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::meter::Meter;
+use crate::gateway::pace::{LeastRate, Pace};
 use crate::gateway::timer;
-use crate::gateway::wheel::Tick;
+use crate::gateway::wheel::{NEVER, Tick};
 
 /// How much is read of what is still coming when a connection is closed.
 const LINGER_BYTES: usize = 1 << 20;
@@ -27,11 +29,16 @@ struct Inner<IO> {
     meter: Meter,
     /// Since when the client has taken nothing of what there is to write.
     blocked: Option<Tick>,
+    /// How slowly the client takes what there is.
+    taking: Pace,
+    written: u64,
 }
 
 impl<IO> Socket<IO> {
-    pub(super) fn new(io: IO, ahead: Bytes, meter: Meter) -> Self {
-        Self(Rc::new(RefCell::new(Inner { io, ahead, meter, blocked: None })))
+    pub(super) fn new(io: IO, ahead: Bytes, meter: Meter, rate: LeastRate) -> Self {
+        // The connection as a whole may last; what waits in it may not.
+        let taking = Pace::new(LeastRate { total: None, ..rate });
+        Self(Rc::new(RefCell::new(Inner { io, ahead, meter, blocked: None, taking, written: 0 })))
     }
 
     /// Whether the client asks for too much beside content. Nothing more is read then.
@@ -39,9 +46,21 @@ impl<IO> Socket<IO> {
         self.0.borrow().meter.is_flooded()
     }
 
-    /// Since when the client has taken nothing, if there is something to write.
-    pub(super) fn blocked_since(&self) -> Option<Tick> {
-        self.0.borrow().blocked
+    /// Whether there is something to write that the client does not take.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.borrow().blocked.is_some()
+    }
+
+    /// Until when the client has to take something of what there is to write.
+    pub(super) fn deadline(&self, idle: Duration) -> Tick {
+        let inner = self.0.borrow();
+        let deadline = |since| timer::due(since, idle).min(inner.taking.deadline(inner.written));
+        inner.blocked.map_or(NEVER, deadline)
+    }
+
+    /// Bytes written so far, frames' heads included.
+    pub(super) fn written(&self) -> u64 {
+        self.0.borrow().written
     }
 }
 
@@ -73,9 +92,17 @@ impl<IO> Clone for Socket<IO> {
 impl<IO: Unpin> Inner<IO> {
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
-            Poll::Pending => self.blocked = Some(self.blocked.unwrap_or_else(timer::now)),
+            Poll::Pending => {
+                if self.blocked.is_none() {
+                    self.blocked = Some(timer::now());
+                    self.taking.waits();
+                }
+            }
             Poll::Ready(Ok(written)) => {
-                self.blocked = None;
+                if self.blocked.take().is_some() {
+                    self.taking.pauses();
+                }
+                self.written += written as u64;
                 self.meter.sent(written);
             }
             Poll::Ready(Err(_)) => self.blocked = None,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use super::fields::{read_lines, read_shared_lines, write_lines};
 use crate::Error;
 use crate::gateway::buffers::Scratch;
 use crate::gateway::exchange::{Prepared, Sent};
+use crate::gateway::pace::Pace;
 use crate::gateway::timer::{self, Timer};
-use crate::gateway::{Abort, BodyError};
+use crate::gateway::{Abort, BodyError, unsent};
 use crate::wire::RequestHead;
 
 /// A response is handed over in parts of at most this many bytes, so that one window's worth does not keep the thread.
@@ -30,6 +31,10 @@ const PART_BYTES: usize = 64 << 10;
 /// An exchange's side of a stream. Both directions can be driven at the same time: nothing is borrowed over an await.
 pub(crate) struct Http2<'c> {
     pub(crate) connection: &'c Connection,
+    /// How slowly the request's body comes.
+    pub(crate) receiving: Pace,
+    /// How slowly its response is taken.
+    pub(crate) taking: Pace,
     body: RefCell<Body>,
     answer: RefCell<Answer>,
     reading: OnceCell<Timer>,
@@ -73,9 +78,12 @@ impl<'c> Http2<'c> {
         respond: SendResponse<Bytes>,
     ) -> Self {
         let ended = body.is_end_stream();
-        let max = connection.worker.limits.request_body_bytes_max;
+        let limits = &connection.worker.limits;
+        let max = limits.request_body_bytes_max;
         Self {
             connection,
+            receiving: Pace::new(limits.body_rate),
+            taking: Pace::new(limits.send_rate),
             body: RefCell::new(Body {
                 stream: body,
                 held: 0,
@@ -116,6 +124,11 @@ impl<'c> Http2<'c> {
     /// Whether the whole response is on its way.
     pub(crate) fn is_ended(&self) -> bool {
         matches!(self.answer.borrow().state, State::Ended)
+    }
+
+    /// Bytes of the request's body so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.body.borrow().received
     }
 
     /// Whether nothing of the request's body has been read.
@@ -172,7 +185,9 @@ impl<'c> Http2<'c> {
     /// The next part of the content.
     pub(crate) async fn read_body(&self) -> Result<Option<Bytes>, BodyError> {
         let idle = self.connection.worker.limits.body_idle_timeout;
-        within(&self.reading, idle, |cx| self.poll_body(cx)).await.unwrap_or(Err(BodyError::TimedOut))
+        let pace = || (&self.receiving, self.received());
+        let read = within(&self.reading, idle, pace, |cx| self.poll_body(cx));
+        read.await.unwrap_or(Err(BodyError::TimedOut))
     }
 
     /// [`read_body`](Self::read_body), its time not bounded.
@@ -266,7 +281,7 @@ impl<'c> Http2<'c> {
         read_shared_lines(&prepared.lines, &mut fields).map_err(|_| NOT_A_LINE)?;
         read_lines(extra_lines, &mut fields).map_err(|_| NOT_A_LINE)?;
         if self.head(prepared.status, fields, Some(prepared.body.len() as u64))? {
-            self.write_shared(prepared.body.clone(), true).await?;
+            self.write_shared(prepared.body.clone(), true, 0).await?; // the store counts it
         }
         Ok(())
     }
@@ -286,7 +301,7 @@ impl<'c> Http2<'c> {
         }
         let mut at = range.start;
         while at < range.end {
-            let room = self.room(usize::try_from(range.end - at).unwrap_or(PART_BYTES)).await?;
+            let room = self.room(usize::try_from(range.end - at).unwrap_or(PART_BYTES), 0).await?;
             let mut part = vec![0; room];
             let read = file.read_at(&mut part, at).map_err(|_| Abort::CutShort)?;
             if read == 0 {
@@ -350,7 +365,7 @@ impl<'c> Http2<'c> {
 
     async fn write_part(&self, mut data: &[u8], end: bool) -> Result<(), Abort> {
         while !data.is_empty() {
-            let (part, rest) = data.split_at(self.room(data.len()).await?);
+            let (part, rest) = data.split_at(self.room(data.len(), data.len()).await?);
             self.send(Bytes::copy_from_slice(part), end && rest.is_empty())?;
             data = rest;
         }
@@ -358,19 +373,24 @@ impl<'c> Http2<'c> {
     }
 
     /// A part of the body, the last one if `end`, without a copy.
-    pub(super) async fn write_shared(&self, mut data: Bytes, end: bool) -> Result<(), Abort> {
+    /// `held` bytes of it are nobody else's.
+    pub(super) async fn write_shared(&self, mut data: Bytes, end: bool, held: usize) -> Result<(), Abort> {
         while !data.is_empty() {
-            let part = data.split_to(self.room(data.len()).await?);
+            let part = data.split_to(self.room(data.len(), held).await?);
             self.send(part, end && data.is_empty())?;
         }
         Ok(())
     }
 
-    async fn room(&self, wanted: usize) -> Result<usize, Abort> {
+    /// Waits until the client has room; `held` bytes of memory wait with it.
+    async fn room(&self, wanted: usize, held: usize) -> Result<usize, Abort> {
         let idle = self.connection.worker.limits.send_idle_timeout;
-        within(&self.writing, idle, |cx| self.poll_room(cx, wanted))
-            .await
-            .unwrap_or(Err(Abort::ClientStalled))
+        let pace = || (&self.taking, self.sent().body_bytes);
+        let room = pin!(within(&self.writing, idle, pace, |cx| self.poll_room(cx, wanted)));
+        match unsent::while_held(held, room).await {
+            Ok(Some(room)) => room,
+            Ok(None) | Err(unsent::CutOff) => Err(Abort::ClientStalled),
+        }
     }
 
     /// How many of `wanted` bytes the client has room for; at least one. To HEAD, all.
@@ -382,6 +402,7 @@ impl<'c> Http2<'c> {
             State::Ended => return Poll::Ready(Err(Abort::Misused("a body where there is none"))),
             State::Awaited(_) => return Poll::Ready(Err(Abort::Misused("a body before its response"))),
         };
+        ready!(self.connection.poll_writable(cx));
         send.reserve_capacity(wanted.min(PART_BYTES));
         while send.capacity() == 0 {
             match ready!(send.poll_capacity(cx)) {
@@ -401,6 +422,7 @@ impl<'c> Http2<'c> {
         }
         if let State::Streaming(send) = &mut answer.state {
             send.send_data(part, end).map_err(|_| Abort::ClientGone)?;
+            self.connection.hands_over(usize::try_from(len).unwrap_or(usize::MAX));
             answer.sent.body_bytes += len;
             if end {
                 answer.state = State::Ended;
@@ -431,20 +453,26 @@ impl<'c> Http2<'c> {
 
 const NOT_A_LINE: Abort = Abort::Misused("a field line that is none");
 
-/// Polls until `idle` from when it first had to wait; needs no timer unless it has to.
-async fn within<T>(
+/// Polls until `idle` from when it first had to wait, or until its pace is too slow; needs no timer unless it has to.
+async fn within<'p, T>(
     timer: &OnceCell<Timer>,
     idle: Duration,
+    pace: impl Fn() -> (&'p Pace, u64),
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
-    let mut armed = false;
+    let mut waits = false;
     poll_fn(|cx| {
         if let Poll::Ready(done) = poll(cx) {
+            if std::mem::take(&mut waits) {
+                pace().0.pauses();
+            }
             return Poll::Ready(Some(done));
         }
         let timer = timer.get_or_init(Timer::new);
-        if !std::mem::replace(&mut armed, true) {
-            timer.arm(idle);
+        if !std::mem::replace(&mut waits, true) {
+            let (pace, moved) = pace();
+            pace.waits();
+            timer.arm_at(timer::due(timer::now(), idle).min(pace.deadline(moved)));
         }
         timer.poll_due(cx).map(|()| None)
     })
