@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 
 use crate::agreement::{self, NONE};
 use crate::entry::Op;
@@ -22,13 +23,13 @@ const SHARE: u32 = 20;
 /// How often the role is looked at while there is nothing to do.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// At most one comparison at a time; those who come meanwhile wait for the next one.
-pub struct Verified(Semaphore);
-
-impl Default for Verified {
-    fn default() -> Self {
-        Self(Semaphore::new(1))
-    }
+/// At most one comparison at a time; all who come meanwhile share the next one.
+#[derive(Default)]
+pub struct Verified {
+    /// How many had asked when the latest one began, and what it found. Who holds it compares, or takes that.
+    latest: Mutex<Option<(u64, Report)>>,
+    /// Counts those who ask; a comparison that began after one asked is good for that one.
+    asked: AtomicU64,
 }
 
 /// What a comparison found.
@@ -56,7 +57,18 @@ pub struct Said {
 /// # Errors
 /// There is no primary here, or the log takes no entry.
 pub async fn verify(shared: &Arc<Shared>) -> Result<Report, WriteError> {
-    let _place = shared.verified.0.acquire().await.expect("the semaphore is never closed");
+    let number = shared.verified.asked.fetch_add(1, Relaxed);
+    let mut latest = shared.verified.latest.lock().await;
+    if let Some((_, report)) = latest.as_ref().filter(|(began, _)| number < *began) {
+        return Ok(report.clone());
+    }
+    let began = shared.verified.asked.load(Relaxed);
+    let report = compare(shared).await?;
+    *latest = Some((began, report.clone()));
+    Ok(report)
+}
+
+async fn compare(shared: &Arc<Shared>) -> Result<Report, WriteError> {
     let at = commit(shared, Op::Compare).await?;
     let until = clock::now() + Duration::from_millis(shared.config.verify_time_ms);
     let (mut own, mut news) = (shared.status(), shared.registry.version());

@@ -110,6 +110,33 @@ fn a_restore_replaces_the_content_of_all_replicas_and_nothing_older_comes_back()
     });
 }
 
+/// An index for search is kept in tables that every replica must have as the others do, also on connections that were
+/// open before.
+#[test]
+fn a_search_index_is_restored_and_goes_on() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = three(dir.path()).await;
+        let words = "CREATE VIRTUAL TABLE s USING fts5(body)";
+        cluster.exec(words).await;
+        cluster.exec("INSERT INTO s VALUES ('of before')").await;
+        let found = "SELECT count(*) FROM s WHERE s MATCH 'words'";
+        assert_eq!(cluster.ask(found, Level::Strong).await, json!(0));
+        let content =
+            file(dir.path(), &format!("{words}; INSERT INTO s VALUES ('some words'), ('other words')"));
+        restored(&cluster, 0, "", content).await;
+        assert_eq!(cluster.ask(found, Level::Strong).await, json!(2));
+        cluster.exec("INSERT INTO s VALUES ('more words')").await;
+        cluster.converged().await;
+        for i in 0..3 {
+            let url = format!("{}/db/query?level=eventual", cluster.urls[i]);
+            let (_, answer, _) = cluster.post(&url, &json!([found]).to_string()).await;
+            assert_eq!(answer["results"][0]["values"][0][0], json!(3), "{i}: {answer}");
+        }
+        cluster.stop().await;
+    });
+}
+
 /// Whoever starts later, or was away, reads the same log: it must end with what the others have.
 #[test]
 fn a_replica_that_was_away_or_is_new_ends_with_what_was_restored() {

@@ -158,7 +158,7 @@ fn refusal(writer: &Writer, sql: String) -> Result<Option<String>, Unusable> {
 /// What is stored can be read, replaced and deleted: that holds for what is restored too.
 fn judge_rows(conn: &Connection, config: &Config) -> Result<(), Unusable> {
     let mut tables = conn.prepare(
-        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
     )?;
     let tables = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     for table in tables {

@@ -54,6 +54,18 @@ fn a_file_of_anybodys_gets_the_form_of_our_own() {
 }
 
 #[test]
+fn a_search_index_comes_along_with_the_tables_that_keep_it() {
+    let given = given(
+        "CREATE VIRTUAL TABLE s USING fts5(body); INSERT INTO s VALUES ('some words'), ('other words');
+         CREATE TABLE kept (body); CREATE VIRTUAL TABLE x USING fts5(body, content='kept');",
+    );
+    given.prepare().unwrap();
+    assert_eq!(given.ask::<i64>("SELECT count(*) FROM s WHERE s MATCH 'words'"), 2);
+    let check = "INSERT INTO s (s) VALUES ('integrity-check')";
+    Connection::open(&given.ready).unwrap().execute_batch(check).unwrap();
+}
+
+#[test]
 fn tables_of_the_system_do_not_come_in_and_nothing_that_stands_on_them() {
     let given = given(
         "CREATE TABLE _standfast_position (id INTEGER PRIMARY KEY, seq INTEGER);
