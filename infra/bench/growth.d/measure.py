@@ -1,7 +1,11 @@
-"""Measures one part of infra/bench/growth against a running stack: python3 measure.py PART FRONT DATABASE [--full] OUT."""
+"""Measures one part of infra/bench/growth against a running stack: python3 measure.py PART FRONT OTHER --top N OUT.
+
+OTHER is the database's address, or the console's for `prune`."""
 
 import http.client
 import json
+import os
+import re
 import statistics
 import sys
 import threading
@@ -43,8 +47,9 @@ def micros(work):
     return statistics.median(took)
 
 
-def sizes(full, top=10_000_000):
-    return [n for n in (10_000, 100_000, 1_000_000, 10_000_000) if n <= (top if full else 1_000_000)]
+def sizes(top):
+    """By tens from ten thousand."""
+    return [n for n in (10_000, 100_000, 1_000_000, 10_000_000) if n <= top]
 
 
 def bulk(front, count, **job):
@@ -61,19 +66,18 @@ def drained(front):
     """Waits until no job waits or runs."""
     client = Client(front)
     while True:
-        queues = json.loads(client.ask("GET", "/v1/queues"))
-        rows = queues.get("queues", queues)
-        if not any(row.get(state) for row in rows for state in ("available", "running", "scheduled", "retryable")):
+        queues = json.loads(client.ask("GET", "/v1/queues"))["queues"]
+        if not any(queue["jobs"][state] for queue in queues for state in ("available", "running", "scheduled", "retryable")):
             return
         time.sleep(0.5)
 
 
-def jobs(front, _database, full):
+def jobs(front, _database, top):
     """Cost of each operation by how many jobs are finished."""
     kept = 0
     client = Client(front)
     series = {name: Series(name) for name in ("submit", "submit, run, answered", "a page", "state=running", "counts")}
-    for size in sizes(full):
+    for size in sizes(top):
         bulk(front, size - kept)
         kept = size
         drained(front)
@@ -90,7 +94,44 @@ def jobs(front, _database, full):
     return "finished jobs", list(series.values())
 
 
-def queues(front, _database, _full):
+def prune(front, console, top):
+    """Cost of a job that is pruned, and of one that is submitted meanwhile, by how many are finished and old."""
+    series = {name: Series(name) for name in ("a job pruned", "a job submitted meanwhile, 1,000 a request")}
+    gone = 0
+    for size in sizes(top):
+        with open(os.environ["HOURS"], "w", encoding="utf-8") as hours:
+            hours.write("-2h")
+        time.sleep(3)  # the clock is looked at once a second
+        bulk(front, size)
+        drained(front)
+        with open(os.environ["HOURS"], "w", encoding="utf-8") as hours:
+            hours.write("+0h")
+        submitted, began, first = 0, None, time.perf_counter()
+        while (now := pruned(console)) < gone + size:
+            if began is None and now > gone:
+                began, first, submitted = now, time.perf_counter(), 0
+            if began is not None:
+                bulk(front, 1_000)
+                submitted += 1_000
+            else:
+                time.sleep(0.05)
+            if time.perf_counter() - first > 1800:
+                raise SystemExit(f"only {now - gone} of {size} jobs were pruned in half an hour")
+        took = time.perf_counter() - first
+        gone = pruned(console)
+        drained(front)
+        series["a job pruned"].add(size, took * 1e6 / (gone - began or 1))
+        series["a job submitted meanwhile, 1,000 a request"].add(size, took * 1e6 / max(submitted, 1))
+    return "finished jobs that are old", list(series.values())
+
+
+def pruned(console):
+    """Jobs that the runner has pruned since it started."""
+    text = Client(console).ask("GET", "/metrics", headers={}).decode()
+    return int(sum(float(n) for n in re.findall(r"^standfast_jobs_pruned_total\{[^}]*\} (\S+)", text, re.M)))
+
+
+def queues(front, _database, _top):
     """Cost by how many queues have jobs that wait."""
     client = Client(front)
     series = {name: Series(name) for name in ("submit, run, answered", "a page of queues")}
@@ -106,7 +147,7 @@ def queues(front, _database, _full):
     return "queues with waiting jobs", list(series.values())
 
 
-def clients(front, _database, _full):
+def clients(front, _database, _top):
     """Cost by how many clients are connected, of whom eight work."""
     series = Series("submit, run, answered")
     idle = []
@@ -135,7 +176,7 @@ def clients(front, _database, _full):
     return "clients connected", [series]
 
 
-def rows(_front, database, full):
+def rows(_front, database, top):
     """Cost of an insert by how many rows a table has."""
     client = Client(database)
     tables = {
@@ -147,7 +188,7 @@ def rows(_front, database, full):
         execute(client, sql)
     series = [Series(name) for name in tables]
     have, fresh = 0, [0]
-    for size in sizes(full):
+    for size in sizes(top):
         for n in range(len(tables)):
             fill(client, n, have, size)
         have = size
@@ -174,7 +215,7 @@ def execute(client, sql):
 
 
 if __name__ == "__main__":
-    full = "--full" in sys.argv
-    part, front, database, out = [word for word in sys.argv[1:] if word != "--full"]
-    axis, measured = {"jobs": jobs, "queues": queues, "clients": clients, "rows": rows}[part](front, database, full)
+    part, front, other, _, top, out = sys.argv[1:]
+    parts = {"jobs": jobs, "prune": prune, "queues": queues, "clients": clients, "rows": rows}
+    axis, measured = parts[part](front, other, int(top))
     write(out, part, axis, measured)

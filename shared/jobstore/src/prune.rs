@@ -157,7 +157,7 @@ impl<D: Sql> Store<D> {
                     what.ended()
                 );
                 let params = vec![before.0.into(), place.ended.unwrap_or(-1).into()];
-                let out = self.db.query(Statement::new(sql, params), Level::Strong, None).await?;
+                let out = self.db.query(Statement::new(sql, params), Level::Weak, None).await?;
                 let found = out.values.first().and_then(|row| row.first()).and_then(Value::as_i64);
                 place.ended = found.or(place.ended);
             }
@@ -232,7 +232,7 @@ impl<D: Sql> Store<D> {
             what.ended()
         );
         let params = vec![before.0.into(), after.unwrap_or(-1).into(), limit.into(), BYTES_MAX.into()];
-        let out = self.db.query(Statement::new(sql, params), Level::Strong, None).await?;
+        let out = self.db.query(Statement::new(sql, params), Level::Weak, None).await?;
         let mut r = rows::Row::new(out.values.first().ok_or_else(|| Error::Row("no old rows".to_owned()))?);
         let (ids, seen, oldest) = (r.text()?.to_owned(), r.number()?, r.maybe_int()?);
         let found: u64 = r.number()?;
