@@ -5,6 +5,8 @@ mod body;
 mod door;
 pub(crate) mod forward;
 mod info;
+mod load;
+mod pace;
 mod problem;
 mod read;
 mod restore;
@@ -47,6 +49,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/db/query", web::get().to(read::query_get))
         .route("/db/backup", web::post().to(backup::backup))
         .route("/db/backup", web::get().to(backup::backup))
+        .route("/db/load", web::post().to(load::load))
         .route("/db/restore", web::post().to(restore::restore))
         .route("/db/staged/{file}", web::post().to(restore::stage))
         .route("/db/staged/{file}", web::get().to(restore::staged))
@@ -68,6 +71,7 @@ pub(crate) struct Params {
     pub pretty: Option<String>,
     pub level: Option<String>,
     pub q: Option<String>,
+    pub fmt: Option<String>,
     pub until_changed_ms: Option<u64>,
     pub async_commit: Option<String>,
     pub until: Option<String>,

@@ -110,8 +110,13 @@ fn the_results_of_a_request_and_of_all_requests_are_bounded_and_whole() {
         let all = join_all((0..12).map(|_| cluster.post(&url, &body))).await;
         for (status, answer, _) in &all {
             match status {
-                200 => assert_eq!(answer["results"].as_array().unwrap().len(), 4),
-                503 => assert!(answer["detail"].as_str().unwrap().contains("4194304 bytes"), "{answer}"),
+                200 => assert_eq!(answer["results"].as_array().map(Vec::len), Some(4), "{answer}"),
+                // On a slow machine they are long reads first.
+                503 => {
+                    let detail = answer["detail"].as_str().unwrap();
+                    let busy = detail.contains("reads that take long");
+                    assert!(busy || detail.contains("4194304 bytes"), "{answer}");
+                }
                 other => panic!("{other}: {answer}"),
             }
         }

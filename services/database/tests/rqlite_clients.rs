@@ -168,3 +168,76 @@ fn a_migration_may_begin_and_commit_and_number_itself() {
         cluster.stop().await;
     });
 }
+
+/// What `sqlite3`'s `.dump` writes goes in as a whole or not at all; a file goes where files go.
+#[test]
+fn a_dump_is_loaded_as_one_transaction_and_a_file_is_restored() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(dir.path(), 2).await;
+        let primary = cluster.primary().await;
+        let url = |i: usize| format!("{}/db/load", cluster.urls[i]);
+        let load = async |i: usize, kind: &str, body: Vec<u8>| {
+            let answer =
+                cluster.http.post(url(i)).header("content-type", kind).body(body).send().await.unwrap();
+            let status = answer.status().as_u16();
+            (status, serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap())
+        };
+        let rows: String = (1..=500).map(|i| format!("INSERT INTO t VALUES({i},'it''s; {i}');\n")).collect();
+        let dump = format!(
+            "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE t (k INTEGER PRIMARY KEY AUTOINCREMENT, v);\n{rows}
+            ANALYZE sqlite_schema;\nINSERT INTO sqlite_stat1 VALUES('t',NULL,'500');\nDELETE FROM sqlite_sequence;\n
+            INSERT INTO sqlite_sequence VALUES('t',900);\nCREATE TABLE log(x);\n
+            CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES(new.k); SELECT CASE 1 WHEN 1 THEN 2 END; END;\nCOMMIT;\n"
+        );
+        let (status, answer) = load(1 - primary, "text/plain", dump.clone().into_bytes()).await;
+        assert_eq!((status, &answer["results"][0]["error"]), (200, &Value::Null), "{answer}");
+        assert_eq!(
+            post(&cluster, "/db/execute", json!(["INSERT INTO t(v) VALUES('next')"])).await[0]["last_insert_id"],
+            json!(901)
+        );
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(501));
+        let (status, answer) = load(primary, "text/plain", dump.into_bytes()).await;
+        assert_eq!(
+            (status, &answer["results"][0]["error"]),
+            (200, &json!("statement 3 (CREATE): table t already exists; nothing was loaded"))
+        );
+        let (status, answer) =
+            load(primary, "text/plain; charset=utf-8", b"DELETE FROM t; SELEC 1".to_vec()).await;
+        assert_eq!(status, 200);
+        assert!(
+            answer["results"][0]["error"].as_str().unwrap().starts_with("statement 2 (SELEC)"),
+            "{answer}"
+        );
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(501), "all or nothing");
+        let page = cluster
+            .http
+            .post(url(primary))
+            .header("content-type", "text/plain")
+            .header("origin", "http://evil.example");
+        assert_eq!(page.body("DROP TABLE t").send().await.unwrap().status(), 403);
+        for (kind, body, wanted) in [
+            ("text/plain", b"SQLite format 3\0....".to_vec(), 415),
+            ("text/plain", b"-- nothing".to_vec(), 400),
+            ("text/plain", b"SELECT '\xff'".to_vec(), 400),
+            ("text/html", b"SELECT 1".to_vec(), 415),
+            ("text/plain", vec![b';'; 33 << 20], 413),
+        ] {
+            assert_eq!(
+                load(primary, kind, body.clone()).await.0,
+                wanted,
+                "{kind} {:?}",
+                &body[..body.len().min(20)]
+            );
+        }
+        let backup = cluster.http.get(format!("{}/db/backup", cluster.urls[primary])).send().await.unwrap();
+        let file = backup.bytes().await.unwrap();
+        post(&cluster, "/db/execute", json!(["DELETE FROM t"])).await;
+        let (status, answer) = load(primary, "application/octet-stream", file.to_vec()).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(cluster.ask("SELECT count(*) FROM t", Level::Strong).await, json!(501));
+        let (status, answer) = get(&cluster, primary, "/db/backup?fmt=sql").await;
+        assert_eq!(status, 400, "{answer}");
+        cluster.stop().await;
+    });
+}

@@ -1,6 +1,6 @@
 //! Bodies of requests and answers: each counts in what all may hold together, from its first byte to its last.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use http_support::{BodyReader, Error, read_body, require_json};
 
+use super::pace::Paced;
 use super::problem;
 use crate::budget::Charge;
 use crate::sqlite::run::USED_UP;
@@ -33,6 +34,15 @@ pub(super) async fn body(
     payload: web::Payload,
 ) -> Result<(Bytes, Charge), Error> {
     require_json(request.headers())?;
+    read(shared, request, payload).await
+}
+
+/// The same, whatever it is.
+pub(super) async fn read(
+    shared: &Shared,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Bytes, Charge), Error> {
     let most = shared.config.body_bytes_max;
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -105,24 +115,27 @@ pub(super) fn json(body: Vec<u8>, offset: Option<String>, charges: Vec<Charge>) 
     if body.len() <= PIECE {
         response.body(body)
     } else {
-        response.body(Held { left: body.into(), _charges: charges })
+        response.body(Held { length: body.len() as u64, left: Paced::new((body.into(), charges)) })
     }
 }
 
 struct Held {
-    left: Bytes,
-    _charges: Vec<Charge>,
+    length: u64,
+    left: Paced<(Bytes, Vec<Charge>)>,
 }
 
 impl MessageBody for Held {
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn size(&self) -> BodySize {
-        BodySize::Sized(self.left.len() as u64)
+        BodySize::Sized(self.length)
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let n = self.left.len().min(PIECE);
-        Poll::Ready((n > 0).then(|| Ok(self.left.split_to(n))))
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let next = self.left.with(|(left, _)| left.split_to(left.len().min(PIECE)));
+        if let Ok(piece) = &next {
+            self.left.moved(piece.len());
+        }
+        Poll::Ready(Some(next).filter(|next| !next.as_ref().is_ok_and(Bytes::is_empty)))
     }
 }

@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
+use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use futures_util::stream::unfold;
+use futures_util::stream::{Stream, try_unfold, unfold};
 use http_support::{BodyReader, Error};
 use messages::service::Announcement;
 use messages::sql::OFFSET_HEADER;
@@ -19,6 +20,9 @@ use crate::state::{Shared, WriteError};
 
 /// Marks a request that was forwarded: it is not forwarded again.
 pub(super) const FORWARDED: &str = "standfast-forwarded";
+
+/// An answer of so many bytes is read whole, so that one that breaks off is told as what it is.
+const SMALL: u64 = 256 << 10;
 
 /// Pieces of a body on their way to the primary.
 const AHEAD: usize = 4;
@@ -45,8 +49,8 @@ pub(super) async fn stream_to_primary(
     });
     let body = unfold(take, |mut take| async move { take.recv().await.map(|piece| (piece, take)) });
     let within = Duration::from_millis(shared.config.backup_time_ms) + shared.config.schema_wait() * 2;
-    let onward = peers::post(shared, &primary, target).timeout(within);
-    send(shared, request, onward.body(reqwest::Body::wrap_stream(body))).await
+    let onward = peers::post(shared, &primary, target).body(reqwest::Body::wrap_stream(body));
+    send(shared, request, onward, within).await
 }
 
 fn primary(shared: &Shared, request: &HttpRequest) -> Result<Announcement, Error> {
@@ -65,7 +69,8 @@ pub(super) async fn to_primary(
     let primary = primary(shared, request)?;
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let onward = peers::post(shared, &primary, target);
-    send(shared, request, onward.timeout(within(shared, request, &body)).body(body)).await
+    let within = within(shared, request, &body);
+    send(shared, request, onward.body(body), within).await
 }
 
 /// How long the primary may take.
@@ -84,18 +89,23 @@ async fn send(
     shared: &Shared,
     request: &HttpRequest,
     mut onward: reqwest::RequestBuilder,
+    within: Duration,
 ) -> Result<HttpResponse, Error> {
     onward = onward.header(FORWARDED, shared.config.instance.as_str());
     for name in [CONTENT_TYPE.as_str(), OFFSET_HEADER, "traceparent", "x-request-id"] {
         if let Some(value) = request.headers().get(name) {
             onward = onward.header(name, value.as_bytes());
+        } else if name == CONTENT_TYPE.as_str() {
+            // What came by GET goes on as a body of ours.
+            onward = onward.header(name, "application/json");
         }
     }
-    let answer = match onward.send().await {
-        Ok(answer) => answer,
+    // The time is for the head: how fast the body goes on is its reader's doing.
+    let answer = match tokio::time::timeout(within, onward.send()).await {
+        Ok(Ok(answer)) => answer,
         // Only a connection that was never made is known not to have carried the request.
-        Err(error) if error.is_connect() => return Err(problem::no_primary()),
-        Err(_) => return Err(WriteError::Unknown.into()),
+        Ok(Err(error)) if error.is_connect() => return Err(problem::no_primary()),
+        _ => return Err(WriteError::Unknown.into()),
     };
     let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::build(status);
@@ -104,8 +114,23 @@ async fn send(
             response.insert_header((name, value.as_bytes()));
         }
     }
-    let body = answer.bytes().await.map_err(|_| Error::from(WriteError::Unknown))?;
-    Ok(response.body(body))
+    match answer.content_length() {
+        Some(bytes) if bytes <= SMALL => {
+            let body = tokio::time::timeout(within, answer.bytes()).await;
+            Ok(response.body(body.ok().and_then(Result::ok).ok_or(WriteError::Unknown)?))
+        }
+        Some(bytes) => Ok(response.body(SizedStream::new(bytes, pieces(answer)))),
+        None => Ok(response.streaming(pieces(answer))),
+    }
+}
+
+/// A larger answer goes on to the client as it comes. Nothing of it is held here; the primary gives it up if its reader is
+/// too slow.
+fn pieces(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> {
+    try_unfold(answer, |mut answer| async move {
+        let piece = answer.chunk().await.map_err(io::Error::other)?;
+        Ok(piece.map(|piece| (piece, answer)))
+    })
 }
 
 /// Whether the primary may need as long for it as for a schema change: it has one of the words.

@@ -27,7 +27,8 @@ use crate::staging::NoRoom;
 use crate::state::{Role, Shared, WriteError};
 
 /// Media types of a SQLite file; a form that a web page sends without asking has another.
-const TYPES: &[&str] = &["application/vnd.sqlite3", "application/x-sqlite3", "application/octet-stream"];
+pub(super) const TYPES: &[&str] =
+    &["application/vnd.sqlite3", "application/x-sqlite3", "application/octet-stream"];
 /// Bytes a second that an upload must bring on average, once [`PATIENCE`] is over: it keeps others from restoring.
 const RATE_MIN: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);

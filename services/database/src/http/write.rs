@@ -130,7 +130,7 @@ fn patience(shared: &Shared, params: &Params) -> Result<Option<Duration>, Error>
     Err(problem::invalid(format!("until_changed_ms is {ms}: allowed is 1 to {most}")))
 }
 
-async fn write(
+pub(super) async fn write(
     shared: &Shared,
     transactions: Vec<Transaction>,
     patience: Option<Duration>,

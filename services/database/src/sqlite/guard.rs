@@ -75,7 +75,7 @@ fn sets_version(sql: &str) -> bool {
     sql.contains(['=', '(']) && VERSIONS.iter().any(|name| sql.contains(name))
 }
 
-fn is_empty(sql: &str) -> bool {
+pub(super) fn is_empty(sql: &str) -> bool {
     after_comments(sql).is_empty()
 }
 

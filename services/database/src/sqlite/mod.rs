@@ -3,6 +3,7 @@
 pub mod cause;
 pub mod control;
 pub mod damage;
+pub mod dump;
 mod expansion;
 mod functions;
 pub mod group;

@@ -55,13 +55,23 @@ impl Generator {
 
     /// The first schema of a world.
     pub fn set_up(&mut self) -> Vec<Request> {
-        (0..5).map(|_| Request { transaction: false, statements: vec![self.create_table()] }).collect()
+        let mut all = vec!["CREATE VIRTUAL TABLE ft USING fts5(x, y)".to_owned()];
+        all.extend((0..5).map(|_| self.create_table()));
+        all.into_iter().map(|sql| Request { transaction: false, statements: vec![sql] }).collect()
     }
 
     pub fn request(&mut self) -> Request {
         let transaction = self.chance(50);
         let count = if transaction { 1 + self.below(5) } else { 1 + self.below(2) };
-        Request { transaction, statements: (0..count).map(|_| self.statement()).collect() }
+        let mut statements: Vec<_> = (0..count).map(|_| self.statement()).collect();
+        if transaction && self.chance(20) {
+            let from = self.below(count) as usize;
+            statements.insert(from, "SAVEPOINT \"s p\"".to_owned());
+            let to = from + 1 + self.below(count + 1 - from as u32) as usize;
+            let ends = self.one(&["RELEASE 's p'", "ROLLBACK TO \"S P\"", "ROLLBACK TO SAVEPOINT [s p]"]);
+            statements.insert(to.min(statements.len()), ends.to_owned());
+        }
+        Request { transaction, statements }
     }
 
     fn statement(&mut self) -> String {
@@ -79,7 +89,59 @@ impl Generator {
             89..93 => self.drop(),
             93..95 => self.sequence(),
             95..97 => self.one(&["REINDEX", "ANALYZE", "PRAGMA foreign_key_check"]).to_owned(),
+            97..99 => self.search(),
             _ => self.nonsense(),
+        }
+    }
+
+    /// Full-text search: rows, questions, and what can be ordered of an index.
+    fn search(&mut self) -> String {
+        let words = |me: &mut Self| {
+            let n = 1 + me.below(4);
+            (0..n)
+                .map(|_| me.one(&["ant", "bee", "cat", "dog's", "é", "the"]))
+                .collect::<Vec<_>>()
+                .join(" ")
+                .replace('\'', "''")
+        };
+        let rowid = 1 + self.below(12);
+        match self.below(12) {
+            0..4 => format!(
+                "INSERT INTO ft (x, y) VALUES ('{}', '{}'), ('{}', NULL)",
+                words(self),
+                words(self),
+                words(self)
+            ),
+            4 => format!("REPLACE INTO ft (rowid, x) VALUES ({rowid}, '{}')", words(self)),
+            5 => format!("UPDATE ft SET y = '{}' WHERE rowid < {rowid}", words(self)),
+            6 => format!("DELETE FROM ft WHERE rowid = {rowid}"),
+            7 | 8 => format!(
+                "SELECT rowid, quote(x) FROM ft WHERE ft MATCH '{}' ORDER BY rowid",
+                self.one(&["ant", "b*", "cat NOT the", "\"the ant\"", "NEAR(ant bee)", "y: cat"])
+            ),
+            9 => format!(
+                "INSERT INTO ft(ft) VALUES ('{}')",
+                self.one(&["optimize", "rebuild", "integrity-check", "flush", "delete-all"])
+            ),
+            10 => format!(
+                "INSERT INTO ft(ft, rank) VALUES ({})",
+                self.one(&[
+                    "'pgsz', 64",
+                    "'automerge', 2",
+                    "'crisismerge', 3",
+                    "'merge', 4",
+                    "'usermerge', 2",
+                    "'rank', 'bm25(9.0)'"
+                ])
+            ),
+            _ => self
+                .one(&[
+                    "DROP TABLE ft",
+                    "CREATE VIRTUAL TABLE IF NOT EXISTS ft USING fts5(x, y, detail=column)",
+                    "CREATE VIRTUAL TABLE ft USING fts5(x, y, tokenize=trigram)",
+                    "ALTER TABLE ft RENAME TO ft",
+                ])
+                .to_owned(),
         }
     }
 
@@ -307,7 +369,8 @@ impl Generator {
         let when = self.one(&["BEFORE", "AFTER", "AFTER"]);
         let event = self.one(&["INSERT", "UPDATE", "DELETE", "UPDATE OF b"]);
         let row = if event == "DELETE" { "old" } else { "new" };
-        let body = match self.below(6) {
+        let body = match self.below(7) {
+            6 => format!("INSERT INTO ft (x, y) VALUES ({row}.b, 'ant ' || {row}.c);"),
             0 => {
                 format!("SELECT RAISE({}, 'no') WHERE {row}.c = 4;", self.one(&["ABORT", "FAIL", "ROLLBACK"]))
             }
