@@ -41,6 +41,17 @@ pub fn no_origin() -> Answer {
     Answer::unavailable("no-origin", "no origin server is known yet", 1)
 }
 
+/// The origin was asked to do something, and nobody knows whether it did.
+pub fn no_answer() -> Answer {
+    Problem::new(
+        502,
+        "no-answer",
+        "Bad gateway",
+        "the origin's answer was lost; it may have done what it was asked",
+    )
+    .into()
+}
+
 /// Whoever purges or publishes has to show a token.
 pub fn unauthorized() -> Answer {
     let detail = "this needs `Authorization: Bearer` with a token of the configuration (edge.tokens)";

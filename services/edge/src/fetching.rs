@@ -18,6 +18,8 @@ use crate::fill::{End, Head, Outcome, Writer};
 use crate::rules::directives::RequestDirectives;
 use crate::rules::fields::{Fields, Lines, push_line, without};
 use crate::rules::freshness::{Exchanged, Freshness};
+use crate::rules::invalidation::{invalidated, is_content_of};
+use crate::rules::key::uri_of;
 use crate::rules::reuse::{Failed, may_stand_in};
 use crate::rules::sharing::FIELD;
 use crate::rules::storing::{Asked, NotStored};
@@ -46,6 +48,8 @@ pub struct Plan {
     pub range: Option<Vec<u8>>,
     /// When it began, in the row of purges.
     pub moment: Moment,
+    /// The body of a POST, if it is one.
+    pub post: Option<Bytes>,
 }
 
 /// How long a response that is to be stored may still take when nobody waits for it any more.
@@ -61,6 +65,9 @@ struct Answer {
 
 /// Fetches.
 pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
+    if plan.post.is_some() {
+        return run_post(&edge, plan, &writer).await;
+    }
     let mut conditional = Vec::new();
     if let Some(stale) = &plan.stale {
         conditions(&stale.fields(), &mut conditional);
@@ -95,6 +102,27 @@ pub async fn run(edge: Arc<Edge>, plan: Plan, writer: Writer) {
     }
 }
 
+/// A write: what it makes untrue is forgotten before the client has its answer (RFC 9111 section 4.4); then its answer is
+/// stored, if it is the content of this very URI and says how long it holds (RFC 9110 section 9.3.3).
+async fn run_post(edge: &Edge, mut plan: Plan, writer: &Writer) {
+    let answer = match ask(edge, &plan, writer, &[]).await {
+        Ok(answer) => answer,
+        Err(problem) => return writer.outcome(Outcome::Failed(problem), false),
+    };
+    let uri = uri_of(&plan.key).to_owned();
+    // Another write while this one was under way: which of them came last at the origin nobody knows.
+    let is_last = edge.store.is_untouched(&plan.key, &[], plan.moment);
+    let head = answer.fetched.head().borrow();
+    for uri in invalidated(&uri, head.status(), &head) {
+        edge.fills.detach(&uri);
+        edge.store.forget(&uri);
+    }
+    let is_content = is_last && head.status() == 200 && is_content_of(&uri, &head);
+    plan.asked.get = is_content;
+    plan.moment = edge.store.moment();
+    stream(edge, &plan, writer, answer).await;
+}
+
 /// Asks one origin after another.
 async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<Answer, Error> {
     let lines = [&plan.lines, plan.range.as_deref().unwrap_or_default(), more].concat();
@@ -105,11 +133,11 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<A
         let requested_at = WallMs::now();
         let mut interim = |status: u16, lines: &[u8]| writer.interim(status, lines);
         let request = FetchRequest {
-            method: "GET",
+            method: if plan.post.is_some() { "POST" } else { "GET" },
             target: &plan.target,
             host: &plan.host,
             lines: &lines,
-            body: None,
+            body: plan.post.clone(),
             on_informational: Some(&mut interim),
         };
         match fetch(&server.origin, request, &timeouts).await {
@@ -118,7 +146,8 @@ async fn ask(edge: &Edge, plan: &Plan, writer: &Writer, more: &[u8]) -> Result<A
                 let by_gateway = server.is_ours && fetched.head().borrow().first(GATEWAY_ERROR).is_some();
                 let status = fetched.head().status();
                 // A gateway of ours that has nobody to ask has not begun; all else may have.
-                let repeats = by_gateway && status == 503 || edge.config.retry_on_error && status >= 502;
+                let may_repeat = edge.config.retry_on_error && plan.post.is_none();
+                let repeats = by_gateway && status == 503 || may_repeat && status >= 502;
                 if n < last && repeats && status <= 504 {
                     continue;
                 }

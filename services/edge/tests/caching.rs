@@ -374,3 +374,49 @@ async fn the_access_log_says_what_the_cache_did() {
     assert_eq!((&lines[1]["target"], &lines[1]["client"]), (&"/a".into(), &"127.0.0.1".into()));
     assert!(!text.contains(['\x1b', '\u{9b}']), "{text:?}");
 }
+
+/// RFC 9110 section 9.3.3: the answer to a POST is the content of its URI if it says so, and only with `cache = "rfc"`.
+#[actix::test]
+async fn a_posts_stored_answer_serves_a_get() {
+    let origin = Origin::start().await;
+    let stack = Stack::with(&origin, 1, |_, config| config.cache = edge::Sharing::Rfc).await;
+    let mut client = stack.client().await;
+    let own = format!("{FRESH}Content-Location: /p\r\n");
+    origin.answer("/p", Reply::new(&own, "made"));
+    client.request("POST", "/p", "", b"in").await.expect(200).expect_body("made").expect_cache("stored");
+    assert_eq!(origin.seen("/p")[0].body, b"in");
+    client.get("/p").await.expect_body("made").expect_cache("hit");
+    client.request("HEAD", "/p", "", b"").await.expect(200).expect_cache("hit");
+    assert_eq!(origin.count("/p"), 1);
+    // A write makes it untrue; an answer about something else is not stored, nor one that says nothing of its time.
+    for lines in [
+        FRESH.to_owned(),
+        format!("{FRESH}Content-Location: /other\r\n"),
+        "Content-Location: /p\r\n".to_owned(),
+        format!("{own}Cache-Control: private\r\n"),
+    ] {
+        origin.answer("/p", Reply::new(&lines, "done"));
+        client.request("POST", "/p", "", b"in").await.expect(200).expect_body("done");
+        origin.answer("/p", Reply::new(FRESH, "page"));
+        client.get("/p").await.expect_body("page").expect_cache("fwd=uri-miss");
+    }
+    // Another method, a condition, a long body: forwarded as ever.
+    origin.answer("/p", Reply::new(&own, "made"));
+    client.request("PUT", "/p", "", b"in").await.expect(200);
+    client.get("/p").await.expect_cache("fwd=uri-miss");
+    client.request("POST", "/p", "If-Match: \"1\"\r\n", b"in").await.expect(200);
+    assert_eq!(origin.seen("/p").last().unwrap().get("if-match"), Some("\"1\""));
+    client.get("/p").await.expect_cache("fwd=uri-miss");
+    client.request("POST", "/p", "", &[b'x'; 70_000]).await.expect(200);
+    client.get("/p").await.expect_cache("fwd=uri-miss");
+    // What may have been done is not done twice.
+    origin.go_down();
+    client.request("POST", "/p", "", b"in").await.expect(502);
+    origin.come_back();
+    stack.stop().await;
+    let stack = Stack::before(&origin).await;
+    let mut client = stack.client().await;
+    client.request("POST", "/p", "", b"in").await.expect(200);
+    client.get("/p").await.expect_cache("fwd=uri-miss");
+    stack.stop().await;
+}

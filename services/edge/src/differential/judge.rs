@@ -16,6 +16,15 @@ pub struct Seen {
     pub unchanged: usize,
 }
 
+impl Seen {
+    pub fn add(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.validated += other.validated;
+        self.parts += other.parts;
+        self.unchanged += other.unchanged;
+    }
+}
+
 #[derive(Default)]
 pub struct Judge {
     pub seen: Seen,

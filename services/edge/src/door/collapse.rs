@@ -77,7 +77,7 @@ impl Door {
         }
     }
 
-    fn plan(
+    pub(super) fn plan(
         &self,
         exchange: &Exchange<'_>,
         asked: &Asked<'_>,
@@ -99,6 +99,7 @@ impl Door {
             stale,
             range: range.then(|| range_lines(asked)),
             moment: self.edge.store.moment(),
+            post: None,
         }
     }
 
@@ -119,7 +120,7 @@ impl Door {
     }
 
     /// Reads a fetch: interim responses, what became of it, the body.
-    async fn read(
+    pub(super) async fn read(
         &self,
         exchange: &mut Exchange<'_>,
         asked: &Asked<'_>,
@@ -147,7 +148,9 @@ impl Door {
                 self.validated(exchange, asked, &object, what, &own).await
             }
             Outcome::Stream(head) if !what.collapsed || head.answers(exchange.head(), &asked.wants) => {
-                self.note(asked, &head, now);
+                if what.fwd != Fwd::Method {
+                    self.note(asked, &head, now);
+                }
                 self.edge.telemetry.forwarded(what.fwd);
                 asked.said.set(what.fwd.as_str());
                 let what = Forwarded { stored: head.stored_ttl.is_some(), ttl: head.stored_ttl, ..what };
@@ -160,6 +163,9 @@ impl Door {
             }
             Outcome::Stored { .. } | Outcome::Stream(_) | Outcome::Gone => {
                 drop(reader);
+                if what.fwd == Fwd::Method {
+                    return Box::pin(self.unanswered(exchange, asked)).await;
+                }
                 self.pass(exchange, asked, what.fwd).await
             }
         }

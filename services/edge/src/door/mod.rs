@@ -3,12 +3,14 @@
 //! - [`lookup`]: a GET or HEAD is answered from the store if the rules allow it;
 //! - [`answer`]: how a stored response is sent: whole, in part, or as 304;
 //! - [`collapse`]: else it causes a fetch or joins one;
+//! - [`post`]: a POST whose answer may serve later GETs;
 //! - [`pass`]: everything else is forwarded as it is, on the fast path.
 
 mod answer;
 mod collapse;
 mod lookup;
 mod pass;
+mod post;
 
 #[cfg(test)]
 pub use lookup::{Found, found};
@@ -155,6 +157,12 @@ impl Door {
             "GET" => self.get(exchange, asked).await,
             "HEAD" => Box::pin(self.head(exchange, asked)).await,
             _ if head.is_safe() => Box::pin(self.pass(exchange, asked, Fwd::Method)).await,
+            _ if self.keeps_answer(exchange, asked) => {
+                if !Box::pin(self.post(exchange, asked)).await? {
+                    Box::pin(self.write(exchange, asked)).await?;
+                }
+                Ok(())
+            }
             _ => Box::pin(self.write(exchange, asked)).await,
         }
     }

@@ -12,11 +12,13 @@ pub fn suits(request: &impl Fields, asked: &Wants<'_>, response: &impl Fields) -
 }
 
 /// Whether content in these codings, one after the other as in `Content-Encoding`, may be sent to the client. What it
-/// does not name it does not take, unless it takes `*`. A client that says nothing is not known to decode anything.
+/// does not name it does not take, unless it takes `*`. A client that says nothing is not known to decode anything. A name
+/// that nobody has registered is a matter between the two: it is in the way only if the client refuses it.
 fn takes(request: &impl Fields, mut codings: impl Iterator<Item = impl AsRef<[u8]>>) -> bool {
     codings.all(|coding| {
         let coding = coding.as_ref();
-        weight(request, coding).or_else(|| weight(request, b"*")).is_some_and(|weight| weight > 0)
+        let said = weight(request, coding).or_else(|| weight(request, b"*"));
+        said.map_or(!is_registered(coding), |weight| weight > 0)
     })
 }
 
@@ -35,6 +37,12 @@ fn weight(request: &impl Fields, wanted: &[u8]) -> Option<u16> {
         same(name, wanted).then(|| weight.map_or(1000, thousandths))
     };
     request.list("accept-encoding").filter_map(named).last()
+}
+
+/// The codings that a client can be expected to name (RFC 9110 section 16.6.1).
+fn is_registered(coding: &[u8]) -> bool {
+    const NAMES: [&[u8]; 7] = [b"gzip", b"br", b"zstd", b"deflate", b"compress", b"dcb", b"dcz"];
+    NAMES.iter().any(|name| same(coding, name))
 }
 
 /// RFC 9110 section 8.4.1: names have no case, and two have an older name.
@@ -85,6 +93,9 @@ mod tests {
             ("gzip, br", "gzip, br", true),
             ("gzip", "gzip, br", false),
             ("br;q=high", "br", false),
+            ("gzip", "rot13", true),
+            ("rot13;q=0", "rot13", false),
+            ("*;q=0", "rot13", false),
         ] {
             let lines = asked(accept);
             let codings = coding.split(", ").map(str::as_bytes);

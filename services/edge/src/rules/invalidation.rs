@@ -24,6 +24,18 @@ pub fn invalidated(target: &str, status: u16, response: &impl Fields) -> Vec<Str
     keys
 }
 
+/// Whether the answer to a POST is the content of the URI that it was sent to, and says how long it holds (RFC 9110
+/// section 9.3.3).
+pub fn is_content_of(target: &str, response: &impl Fields) -> bool {
+    let named = response.first("content-location").and_then(|value| std::str::from_utf8(value).ok());
+    let is_explicit = response.first("expires").is_some()
+        || response.list("cache-control").any(|it| {
+            let name = it.split(|&byte| byte == b'=').next().unwrap_or_default();
+            [&b"max-age"[..], b"s-maxage"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        });
+    is_explicit && named.and_then(|reference| resolved(target, reference)).as_deref() == Some(target)
+}
+
 /// A reference resolved against the target (RFC 3986 section 5.2), as a key.
 fn resolved(base: &str, reference: &str) -> Option<String> {
     let reference = reference.split('#').next().unwrap_or_default();
@@ -98,6 +110,21 @@ mod tests {
         for status in [400, 404, 500, 503] {
             assert!(after(status, "Location: /x\r\n").is_empty());
         }
+    }
+
+    /// RFC 9110 section 9.3.3.
+    #[test]
+    fn the_answer_to_a_post_is_content_only_if_it_says_so() {
+        let is = |block: &str| is_content_of(TARGET, &Lines(block.as_bytes()));
+        for own in ["", "/b/c?d", "c?d", "http://A.example:80/b/c?d", "//a.example/b/c?d"] {
+            assert!(is(&format!("Content-Location: {own}\r\nCache-Control: max-age=9\r\n")), "{own}");
+            assert!(!is(&format!("Content-Location: {own}\r\n")), "nothing says how long");
+        }
+        assert!(is("Content-Location: /b/c?d\r\nExpires: Fri, 01 Jan 2100 00:00:00 GMT\r\n"));
+        for other in ["/b/c", "/b/c?e", "http://b.example/b/c?d", "https://a.example/b/c?d"] {
+            assert!(!is(&format!("Content-Location: {other}\r\nCache-Control: max-age=9\r\n")), "{other}");
+        }
+        assert!(!is("Cache-Control: max-age=9\r\n"));
     }
 
     /// RFC 9111 section 4.4: also what the answer names, on the same origin only.

@@ -274,6 +274,11 @@ impl Store {
         });
     }
 
+    /// Whether a URI was neither purged nor written to since then.
+    pub fn is_untouched(&self, key: &str, tags: &[Arc<str>], since: Moment) -> bool {
+        !self.purges.since(since, key, tags)
+    }
+
     /// Forgets a URI, also what is on its way.
     pub fn forget(&self, uri: &str) {
         self.purges.note(Target::Key(uri.into()));
