@@ -83,6 +83,7 @@ async fn the_next_origin_is_asked_when_one_fails() {
         config.origins.clone_from(&both);
         config.origin_rest_ms = 60_000;
         config.pass_ms = 0;
+        config.retry_on_error = true;
     })
     .await;
     first.go_down();
@@ -91,7 +92,8 @@ async fn the_next_origin_is_asked_when_one_fails() {
     }
     assert!(first.count("/a") <= 2, "it is left alone for a while");
     assert_eq!(second.count("/a"), 5);
-    // An error of one origin is not passed on while another can answer; the method has to be safe to repeat.
+    // An error of one origin is not passed on while another can answer, where the operator says so; the method has to be
+    // safe to repeat.
     second.answer("/a", Reply::new("", "broken").status(503));
     first.come_back();
     stack.get("/a").await.expect(200).expect_body("ok");
