@@ -33,6 +33,9 @@ pub enum Hint {
     Lost,
 }
 
+/// Rows that are read again without a hint, by all who wait.
+const REREADS_PER_S: u32 = 200;
+
 /// Everyone in this instance who waits for a job.
 #[derive(Debug)]
 pub struct Changes {
@@ -64,6 +67,14 @@ impl Changes {
             waiters.entry(id).or_insert_with(|| Entry { hint: watch::Sender::new(Hint::None), waiters: 0 });
         entry.waiters += 1;
         Some(Watch { hint: entry.hint.subscribe(), id, changes: Arc::clone(self) })
+    }
+
+    /// After how long without a hint one of those who wait reads its row again: after `reread`, or later if there are many, so
+    /// that all of them together read no more than [`REREADS_PER_S`] rows a second. A hint is lost seldom, and ten
+    /// thousand who look each three seconds whether one was are a load that never ends.
+    pub fn pace(&self, reread: Duration) -> Duration {
+        let waiters = u32::try_from(self.count.load(Relaxed)).unwrap_or(u32::MAX);
+        reread.max(Duration::from_secs(1) / REREADS_PER_S * waiters)
     }
 
     /// Whether anyone waits: if not, a hint need not even be parsed.
@@ -184,6 +195,18 @@ mod tests {
         assert_eq!(watch.changed().await, Hint::Version(3, State::Running));
         changes.lost();
         assert_eq!(watch.changed().await, Hint::Lost);
+    }
+
+    #[test]
+    fn many_who_wait_read_no_more_rows_than_some() {
+        let changes = Changes::new(10_000);
+        let three = Duration::from_secs(3);
+        let watches: Vec<_> = (0..600).map(|_| changes.watch(Uuid::now_v7())).collect();
+        assert_eq!(changes.pace(three), three, "200 rows a second");
+        let more: Vec<_> = (0..9_400).map(|_| changes.watch(Uuid::now_v7())).collect();
+        assert_eq!(changes.pace(three), Duration::from_secs(50));
+        drop((watches, more));
+        assert_eq!(changes.pace(three), three);
     }
 
     #[test]

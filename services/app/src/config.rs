@@ -28,7 +28,8 @@ pub struct Config {
     /// Requests that may wait for a job at once (`Prefer: wait`, events), 1 to 1,000,000, and at most half of the connections
     /// of all workers, so that the other half is there for short ones. Beyond: answered at once, or 503.
     pub waiters_max: usize,
-    /// Who waits reads the row again after so long without a hint, milliseconds; 100 to 60,000.
+    /// Who waits reads the row again after so long without a hint, milliseconds; 100 to 60,000. Later if many wait: all
+    /// together read 200 rows a second.
     pub reread_ms: u64,
     /// Lines of a bulk request that are stored in one transaction, 1 to 10,000.
     pub bulk_rows_max: usize,

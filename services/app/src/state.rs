@@ -47,7 +47,12 @@ pub struct App {
     pub in_flight: InFlight,
     pub health: StoreHealth,
     pub bulk_slots: Arc<Semaphore>,
+    /// Reads of those who wait for a job, at the same time.
+    pub waiter_reads: Semaphore,
 }
+
+/// Half of what the client of the database has on its way at once.
+const WAITER_READS_MAX: usize = 16;
 
 impl App {
     pub fn new(config: Config, listener: Listener, database: Database, bus: Bus, registry: Registry) -> Self {
@@ -71,6 +76,7 @@ impl App {
             kinds: Kinds::default(),
             in_flight: InFlight::default(),
             health: StoreHealth::default(),
+            waiter_reads: Semaphore::new(WAITER_READS_MAX),
             bulk_slots: Arc::new(Semaphore::new(config.bulk_streams_max)),
             config,
         }

@@ -160,7 +160,10 @@ fn start_time(
             (
                 "run_at",
                 at.map_err(|_| {
-                    invalid("run_at", "is not an RFC 3339 time: 2026-01-31T12:00:00Z".to_owned())
+                    invalid(
+                        "run_at",
+                        "is no RFC 3339 time (2026-01-31T12:00:00Z), or out of range".to_owned(),
+                    )
                 })?,
             )
         }

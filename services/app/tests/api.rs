@@ -254,9 +254,16 @@ async fn queues_are_set_changed_paused_and_forgotten() {
         (&json!(3), &json!(null), &json!(true))
     );
     assert_eq!(stack.act("/v1/queues/mail:resume").await.expect(200).json()["paused"], false);
-    for bad in
-        [json!({"concurrency": 0}), json!({"concurrency": -1}), json!({"color": 1}), json!({"paused": "yes"})]
-    {
+    for bad in [
+        json!({"concurrency": 0}),
+        json!({"concurrency": -1}),
+        json!({"concurrency": 4_294_967_296_u64}),
+        json!({"backlog_max": u64::MAX}),
+        json!({"backlog_max": 1_u64 << 53}),
+        json!({"backlog_max": 0}),
+        json!({"color": 1}),
+        json!({"paused": "yes"}),
+    ] {
         change("PATCH", bad).await.expect_problem(422, "invalid-request");
     }
     stack.submit().await;

@@ -167,3 +167,29 @@ async fn a_database_that_goes_away_in_the_middle_ends_the_stream_with_what_to_se
     );
     stack.stop().await;
 }
+
+/// 200,000 lines that are none were checked and told in one go: the worker's thread did nothing else for seconds, was taken
+/// for hung, and everybody whom it served lost their connection.
+#[actix_web::test]
+async fn many_lines_that_cannot_be_stored_keep_nobody_else_waiting() {
+    let stack = Stack::with(|config| config.http_workers = 1).await;
+    let bad = ["x\n".repeat(100_000), "{}\n".repeat(30_000), "\n".repeat(300_000) + "x"];
+    for body in bad {
+        let lines = body.lines().filter(|line| !line.is_empty()).count();
+        let asked = async {
+            loop {
+                stack.get("/healthz").await.expect(200);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let told = tokio::select! {
+            answer = stack.bulk(body) => answer.expect(200),
+            never = asked => never,
+        };
+        assert_eq!(outcomes(&told.text).len(), lines);
+        assert!(outcomes(&told.text).iter().all(|outcome| outcome["status"] != 202));
+    }
+    let tree = format!("{:?}", stack.root.snapshot());
+    assert!(!tree.contains("Hung"), "{tree}");
+    stack.stop().await;
+}

@@ -132,6 +132,8 @@ struct Bulk {
     lines: Lines,
     waiting: VecDeque<Checked>,
     waiting_bytes: usize,
+    /// The body has come to its end, so what is left without a line's end is a line.
+    whole: bool,
     told: bool,
 }
 
@@ -139,7 +141,17 @@ impl Bulk {
     fn new(app: Arc<App>, client: IpAddr, traceparent: Option<String>, outcomes: Outcomes) -> Self {
         let lines = Lines::new(app.config.job_bytes_max);
         let waiting = VecDeque::new();
-        Self { app, client, traceparent, outcomes, lines, waiting, waiting_bytes: 0, told: false }
+        Self {
+            app,
+            client,
+            traceparent,
+            outcomes,
+            lines,
+            waiting,
+            waiting_bytes: 0,
+            whole: false,
+            told: false,
+        }
     }
 
     async fn run(mut self, mut reader: BodyReader) {
@@ -147,32 +159,34 @@ impl Bulk {
         let (mut ended, mut broken) = (false, None);
         let outcomes = self.outcomes.clone();
         loop {
+            self.fill();
             while in_flight.len() < IN_FLIGHT_MAX
                 && let Some(batch) = self.take_batch()
             {
                 in_flight.push_back(store(Arc::clone(&self.app), batch));
+                self.fill();
             }
             if ended && in_flight.is_empty() {
                 break;
             }
-            let is_full =
-                self.waiting.len() >= self.app.config.bulk_rows_max || self.waiting_bytes >= BATCH_BYTES_MAX;
-            let reads = !ended && !is_full;
+            let reads = !ended && !self.is_full();
             tokio::select! {
                 biased;
                 Some(stored) = in_flight.next(), if !in_flight.is_empty() => {
                     if !self.tell(stored).await {
                         return;
                     }
+                    // Lines that cannot be stored need no waiting, and a million of them are a long time for whoever
+                    // else is served by this thread.
+                    tokio::task::yield_now().await;
                 }
                 piece = reader.next(), if reads && outcomes.has_room() => match piece {
-                    Some(Ok(piece)) => self.feed(&piece),
+                    Some(Ok(piece)) => self.lines.feed(&piece),
                     end => {
                         ended = true;
                         broken = end.and_then(Result::err);
                         // Of a body that broke off the last line may be half a line.
-                        let last = if broken.is_none() { self.lines.last_line() } else { None };
-                        self.check(last, self.app.jobs.now());
+                        self.whole = broken.is_none();
                     }
                 },
                 () = outcomes.held.read.notified(), if reads && !outcomes.has_room() => {}
@@ -184,21 +198,27 @@ impl Bulk {
         }
     }
 
-    fn feed(&mut self, piece: &[u8]) {
-        self.lines.feed(piece);
+    /// As much as is stored at once waits; further lines stay text until there is room, however many a piece brings.
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= self.app.config.bulk_rows_max || self.waiting_bytes >= BATCH_BYTES_MAX
+    }
+
+    /// Checks lines that have arrived, until enough of them wait.
+    fn fill(&mut self) {
         let now = self.app.jobs.now();
-        while let Some(line) = self.lines.next_line() {
-            self.check(Some(line), now);
+        while !self.is_full() {
+            let last = if self.whole { Lines::last_line } else { |_: &mut Lines| None };
+            let Some(line) = self.lines.next_line().or_else(|| last(&mut self.lines)) else { return };
+            self.check(line, now);
         }
     }
 
-    fn check(&mut self, line: Option<Line>, now: WallMs) {
+    fn check(&mut self, line: Line, now: WallMs) {
         let checked = match line {
-            None => return,
-            Some(Line::TooLong(line)) => {
+            Line::TooLong(line) => {
                 Checked { line, job: Err(Error::too_large("a line", self.app.config.job_bytes_max)) }
             }
-            Some(Line::Text(line, text)) => {
+            Line::Text(line, text) => {
                 self.waiting_bytes += text.len();
                 let job = submission::read(&text, &self.app.rules, now).and_then(|mut job| {
                     submit::admit(&self.app, &job, self.client)?;

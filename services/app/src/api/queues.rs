@@ -18,6 +18,9 @@ use crate::store::insistently;
 const PAGE_DEFAULT: usize = 500;
 const PAGE_MAX: usize = 500;
 
+/// The largest whole number that every reader of JSON gets as it was written (RFC 8259 section 6).
+const BACKLOG_MAX: u64 = (1 << 53) - 1;
+
 #[derive(Debug, Deserialize)]
 struct ListQuery {
     limit: Option<usize>,
@@ -118,6 +121,11 @@ impl Patch {
                 let detail = format!("`{field}`: 0 is not in 1 to {}; to stop a queue, pause it", u32::MAX);
                 return Err(Error::unprocessable("invalid-request", detail).with("field", field));
             }
+        }
+        if self.backlog_max.flatten().is_some_and(|max| max > BACKLOG_MAX) {
+            let detail =
+                format!("`backlog_max`: is not in 1 to {BACKLOG_MAX}; `null` is without a limit of its own");
+            return Err(Error::unprocessable("invalid-request", detail).with("field", "backlog_max"));
         }
         Ok(Queue {
             paused: self.paused.unwrap_or(queue.paused),

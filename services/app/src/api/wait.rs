@@ -74,7 +74,9 @@ pub async fn wait(
 /// The row as soon as it is as wanted.
 pub async fn next(app: &App, watch: &mut Watch, until: Until, known: u64) -> Job {
     loop {
-        let hint = hinted(watch, until, app.config.reread()).await;
+        let hint = hinted(watch, until, app.changes.pace(app.config.reread())).await;
+        // One hint may wake thousands. They take turns, so that what others ask of the database does not wait behind them all.
+        let _turn = app.waiter_reads.acquire().await;
         match read_newer(app, watch.id(), known, hint).await {
             Ok(job) if job.version > known && until.is_met(job.version, job.state) => return job,
             _ => {}
