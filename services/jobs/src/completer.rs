@@ -42,9 +42,7 @@ async fn migrate(runner: &Runner, life: &Life) -> Result<(), Error> {
     loop {
         match runner.store.migrate().await {
             Err(error) if !matches!(error, Error::SchemaTooNew { .. }) => {
-                life.waiting("database");
-                runner.telemetry.trouble("migrate", &error);
-                patience.wait(runner).await;
+                patience.after(&error, "migrate", runner, life).await;
             }
             done => return done,
         }
@@ -59,9 +57,7 @@ async fn settle(runner: &Runner, life: &Life, reports: Vec<Arc<Report>>) {
         match store(runner, &part).await {
             Ok(()) => life.ready(),
             Err(error) if error.retryable() => {
-                runner.telemetry.trouble("complete", &error);
-                life.waiting("database");
-                patience.wait(runner).await;
+                patience.after(&error, "complete", runner, life).await;
                 parts.push(part);
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use clock::WallMs;
 use jobstore::{Error, Old, Place};
 use supervision::{Life, StartError, Started};
 
-use crate::runner::{Patience, Runner};
+use crate::runner::{Patience, Runner, until_stopped};
 
 /// Rows of one step at most; and when it is behind.
 const STEP_MAX: usize = 1_000;
@@ -27,15 +27,7 @@ const EVERY: Duration = Duration::from_secs(5);
 const ANEW_EVERY: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
-    let runner = life.env::<Runner>();
-    Ok(Started::task(async move {
-        life.ready();
-        let stop = life.stopping();
-        tokio::select! {
-            never = keep(&runner, &life) => match never {},
-            () = stop => Ok(()),
-        }
-    }))
+    until_stopped(life, keep)
 }
 
 async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
@@ -49,9 +41,7 @@ async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {
                 runner.jittered(EVERY)
             }
             Err(error) => {
-                runner.telemetry.trouble("prune", &error);
-                life.waiting("database");
-                patience.wait(runner).await;
+                patience.after(&error, "prune", runner, life).await;
                 Duration::ZERO
             }
         };

@@ -7,7 +7,10 @@ use std::{collections::HashSet, time::Duration};
 use jobstore::{Error, Lease};
 use supervision::{Life, StartError, Started};
 
-use crate::{runner::Runner, worker};
+use crate::{
+    runner::{Runner, until_stopped},
+    worker,
+};
 
 /// Leases in one statement.
 const BATCH_MAX: usize = 1_000;
@@ -17,15 +20,7 @@ const OVERDUE: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
-    let runner = life.env::<Runner>();
-    Ok(Started::task(async move {
-        life.ready();
-        let stop = life.stopping();
-        tokio::select! {
-            never = keep(&runner, &life) => match never {},
-            () = stop => Ok(()),
-        }
-    }))
+    until_stopped(life, keep)
 }
 
 async fn keep(runner: &Runner, life: &Life) -> std::convert::Infallible {

@@ -31,9 +31,7 @@ pub(crate) fn start(life: Life) -> Result<Started, StartError> {
 async fn rescue(runner: &Runner, life: &Life) -> std::convert::Infallible {
     let mut patience = Patience::new();
     while let Err(error) = left_behind(runner).await {
-        runner.telemetry.trouble("rescue", &error);
-        life.waiting("database");
-        patience.wait(runner).await;
+        patience.after(&error, "rescue", runner, life).await;
     }
     life.ready();
     loop {

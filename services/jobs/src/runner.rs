@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,9 +11,10 @@ use bus::Bus;
 use clock::WallMs;
 use dbclient::Database;
 use discovery::Announcer;
-use jobstore::{COMMAND, Claimed, Store};
+use jobstore::{COMMAND, Claimed, Error, Store};
 use messages::job::{Changed, State};
 use rand::{SeedableRng, rngs::SmallRng};
+use supervision::{Life, StartError, Started};
 use tokio::sync::Notify;
 
 use crate::{board::Board, config::Config, handler::Handler, telemetry::Telemetry};
@@ -110,6 +112,22 @@ impl Runner {
     }
 }
 
+/// A child that works until it is told to stop. It is ready at once: should what it needs be away, it says so itself.
+pub(crate) fn until_stopped(
+    life: Life,
+    work: impl AsyncFnOnce(&Runner, &Life) -> Infallible + 'static,
+) -> Result<Started, StartError> {
+    let runner = life.env::<Runner>();
+    Ok(Started::task(async move {
+        life.ready();
+        let stop = life.stopping();
+        tokio::select! {
+            never = work(&runner, &life) => match never {},
+            () = stop => Ok(()),
+        }
+    }))
+}
+
 /// Delays between tries while the database is away: 50 ms, doubling to two seconds, with jitter.
 pub(crate) struct Patience {
     next: Duration,
@@ -118,6 +136,13 @@ pub(crate) struct Patience {
 impl Patience {
     pub(crate) const fn new() -> Self {
         Self { next: Duration::from_millis(50) }
+    }
+
+    /// Says that `call` went wrong and that this child waits for the database; then waits.
+    pub(crate) async fn after(&mut self, error: &Error, call: &'static str, runner: &Runner, life: &Life) {
+        runner.telemetry.trouble(call, error);
+        life.waiting("database");
+        self.wait(runner).await;
     }
 
     pub(crate) async fn wait(&mut self, runner: &Runner) {

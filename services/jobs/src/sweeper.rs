@@ -14,7 +14,7 @@ use supervision::{Life, StartError, Started};
 
 use crate::{
     endings,
-    runner::{Patience, Runner},
+    runner::{Patience, Runner, until_stopped},
 };
 
 /// Rows in one statement.
@@ -24,15 +24,7 @@ const PAGE: usize = 1_000;
 const RUNNING_MAX: usize = 65_536;
 
 pub(crate) fn start(life: Life) -> Result<Started, StartError> {
-    let runner = life.env::<Runner>();
-    Ok(Started::task(async move {
-        life.ready();
-        let stop = life.stopping();
-        tokio::select! {
-            never = sweep(&runner, &life) => match never {},
-            () = stop => Ok(()),
-        }
-    }))
+    until_stopped(life, sweep)
 }
 
 async fn sweep(runner: &Runner, life: &Life) -> std::convert::Infallible {
@@ -48,10 +40,8 @@ async fn sweep(runner: &Runner, life: &Life) -> std::convert::Infallible {
             Err(error) => {
                 // While the database was away nobody could renew: what was seen before says nothing.
                 watch = Watch::default();
-                runner.telemetry.trouble("sweep", &error);
-                life.waiting("database");
                 // Nobody's hint makes it come back sooner.
-                patience.wait(runner).await;
+                patience.after(&error, "sweep", runner, life).await;
                 continue;
             }
         };
