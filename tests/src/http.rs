@@ -123,6 +123,21 @@ impl Http {
         answer.unwrap_or(Err(HttpError::Deadline(limit)))
     }
 
+    /// A request with these fields and no others, not even `Host`, and without a body.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn raw(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Response, HttpError> {
+        let limit = self.limit;
+        let answer = tokio::time::timeout(limit, self.exchange_raw(method, path, fields)).await;
+        answer.unwrap_or(Err(HttpError::Deadline(limit)))
+    }
+
     /// A request whose body is read as it comes: server-sent events.
     ///
     /// # Errors
@@ -146,6 +161,25 @@ impl Http {
         let socket = TcpStream::connect(&self.address).await.map_err(fail)?;
         socket.set_nodelay(true)?;
         Ok(Connection { socket, buffer: Vec::with_capacity(8192) })
+    }
+
+    async fn exchange_raw(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Response, HttpError> {
+        let mut connection = self.connect().await?;
+        let fields = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n{}\r\n", fields.collect::<String>());
+        connection.socket.write_all(head.as_bytes()).await?;
+        let mut response = connection.head().await?;
+        let mut body = Body { framing: Framing::of(&response)?, connection };
+        while let Some(chunk) = body.next().await? {
+            response.body.extend_from_slice(&chunk);
+        }
+        Ok(response)
     }
 
     async fn exchange(

@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Address of the jobs API. Loopback unless told otherwise; port 0, the default, takes a free one that discovery tells.
     pub listen: SocketAddr,
+    /// Host names that clients ask for it by, as `example.org` or `*.example.org`, besides IP addresses, `localhost`, names
+    /// without a dot, and those that the stack knows of itself (the hosts of `[[web.sites]]`, `discovery.host`). A request for
+    /// another host is answered 421: it may come from a page of somebody else's whose name was made to resolve to here.
+    pub hosts: Vec<String>,
+    /// Origins, as `https://app.example.org`, whose pages may ask although they are not of the host that they ask. For pages
+    /// behind a proxy that changes `Host`.
+    pub page_origins: Vec<String>,
     /// HTTP workers, each a thread of its own; 1 to 64. More than cores only adds switching.
     pub http_workers: usize,
     /// Connections per worker, 16 to 65,536; further ones wait in the listen backlog.
@@ -60,6 +67,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            hosts: Vec::new(),
+            page_origins: Vec::new(),
             http_workers: 2,
             connections_max: 4096,
             job_bytes_max: 1 << 20,
@@ -127,6 +136,14 @@ impl Config {
                 Err(ConfigError { key, value, range: format!("{} to {}", range.start(), range.end()) })
             }
         }
+    }
+
+    /// Refuses names that cannot be meant.
+    ///
+    /// # Errors
+    /// Names the key and the value.
+    pub fn validate_names(&self) -> Result<(), String> {
+        http_support::check_names("app", &self.hosts, &self.page_origins)
     }
 
     pub(crate) fn submit_deadline(&self) -> Duration {

@@ -19,6 +19,9 @@ pub enum EnvError {
     /// The address is taken, forbidden or not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A name that is none.
+    #[error("{0}")]
+    Names(String),
 }
 
 /// Checks the configuration, binds the socket and builds the environment of [`crate::TREE`], and says on which
@@ -33,9 +36,11 @@ pub fn env(
     registry: Registry,
 ) -> Result<(Env, Listener), EnvError> {
     config.validate()?;
+    config.validate_names().map_err(EnvError::Names)?;
     let listener = Listener::bind(config.listen)?;
     let workers = PoolSize("http", config.http_workers);
     let database = database.with_deadline(attempt_deadline(&config));
     let app = App::new(config, listener.clone(), database, bus, registry);
-    Ok((Env::new().with(app).with(workers), listener))
+    let gate = app.gate.clone();
+    Ok((Env::new().with(app).with(gate).with(workers), listener))
 }

@@ -12,8 +12,9 @@ use crate::state::App;
 pub fn start(life: Life) -> Result<Started, StartError> {
     let app = life.env::<App>();
     let (listener, limits, of_routes) = (app.listener.clone(), app.limits.clone(), life.clone());
+    let gate = app.gate.clone();
     let web_app = move || {
         WebApp::new().configure(|config: &mut web::ServiceConfig| routes::mount(config, &app, &of_routes))
     };
-    Ok(Started::task(serve(listener, web_app, life, limits)))
+    Ok(Started::task(serve(listener, gate, web_app, life, limits)))
 }

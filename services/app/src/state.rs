@@ -11,8 +11,8 @@ use actix_web::http::header::HeaderValue;
 use bus::Bus;
 use dbclient::Database;
 use discovery::Registry;
-use http_support::wire::client_of_list;
-use http_support::{Limits, Listener};
+use http_support::wire::{client_of_list, covers};
+use http_support::{Gate, Limits, Listener};
 use supervision::Life;
 use tokio::sync::Semaphore;
 
@@ -35,6 +35,7 @@ pub struct App {
     pub limits: Limits,
     pub rules: Rules,
     pub listener: Listener,
+    pub gate: Gate,
     pub jobs: Jobs,
     /// The same database, to be asked how it is.
     pub database: Database,
@@ -66,6 +67,7 @@ impl App {
             limits,
             rules: Rules::new(&config),
             listener,
+            gate: Gate::new("app", &config.hosts, &config.page_origins),
             jobs: Jobs::new(database.clone()),
             database,
             bus,
@@ -88,8 +90,7 @@ impl App {
             request.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
         let lines: Vec<&[u8]> =
             request.headers().get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect();
-        let trusted = |address: IpAddr| self.config.trusted_proxies.iter().any(|net| net.contains(&address));
-        client_of_list(lines, peer, trusted)
+        client_of_list(lines, peer, |address| covers(&self.config.trusted_proxies, address)).address
     }
 
     /// How long a request may wait for a job, given what it asked for.

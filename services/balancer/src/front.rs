@@ -10,7 +10,7 @@ use http_support::gateway::{
     self, Abort, Binding, Decision, Exchange, ForwardError, ForwardFailure, ForwardOptions, GATEWAY_ERROR,
     Handler, Outcome, ProxyProtocol, in_place_of_server,
 };
-use http_support::wire::{Framing, ResponseHead, client_address};
+use http_support::wire::{self, Framing, ResponseHead, Scheme, covers, told_scheme};
 use http_support::{Error, Listener};
 use ipnet::IpNet;
 use supervision::{Life, StartError, Started};
@@ -79,7 +79,7 @@ impl Handler for Front {
         let head = exchange.head();
         let index = *view.table.routes.find(head.authority(), head.path());
         let trusted = &view.table.config.trusted;
-        let client = || client_address(head, exchange.peer().ip(), |address| is_trusted(trusted, address));
+        let client = || wire::client(head, exchange.peer().ip(), |it| is_trusted(trusted, it)).address;
         let attempts = view.budgets.attempts(index, &self.dice, head, client);
         serve(exchange, attempts, trusted).await
     }
@@ -98,14 +98,12 @@ impl Front {
 }
 
 fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
-    trusted.iter().any(|net| net.contains(&address.to_canonical()))
+    covers(trusted, address)
 }
 
 fn is_secure(exchange: &Exchange<'_>, trusted: &[IpNet]) -> bool {
-    let told = || {
-        is_trusted(trusted, exchange.peer().ip())
-            && exchange.head().get("x-forwarded-proto") == Some(b"https")
-    };
+    let told =
+        || is_trusted(trusted, exchange.peer().ip()) && told_scheme(exchange.head()) == Some(Scheme::Https);
     exchange.peer().tls.is_some() || told()
 }
 
@@ -164,6 +162,7 @@ async fn try_at(
     let options = ForwardOptions {
         request_lines: attempts.request_lines(),
         drop_request: &attempts.drop_request(&[]),
+        drop_underscores: attempts.pool.config.drops_underscores(),
         response_lines: &lines,
         drop_response: if member.is_ours { &[] } else { &[GATEWAY_ERROR] },
         timeouts: attempts.pool.timeouts,

@@ -1,6 +1,6 @@
 //! The handlers of the operating API. They hold nothing: what they show is asked for, what they change is told on.
 
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use faults::{Fault, Injected, Request};
@@ -16,7 +16,6 @@ use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
 use crate::feed::{Follower, Start};
-use crate::origin::{Foreign, From};
 use crate::page::{self, Panels};
 use crate::ring::{Entry, What};
 use crate::{Console, routes};
@@ -98,7 +97,6 @@ pub async fn inject(
     payload: actix_web::web::Payload,
     console: Data<Console>,
 ) -> Answer {
-    ours(&request, &console)?;
     require_json(request.headers())?;
     let limits = Limits::default();
     let body = read_body(&request, payload.into_inner(), &limits, BODY_MAX).await?;
@@ -143,8 +141,7 @@ pub async fn get_fault(id: Path<String>, console: Data<Console>) -> Answer {
 }
 
 /// `DELETE /v1/faults/{id}`.
-pub async fn clear(request: HttpRequest, id: Path<String>, console: Data<Console>) -> Answer {
-    ours(&request, &console)?;
+pub async fn clear(id: Path<String>, console: Data<Console>) -> Answer {
     let id = fault_id(&id)?;
     if console.fleet.clear(Some(id)).await.is_empty() {
         return Err(not_in_force(id));
@@ -153,8 +150,7 @@ pub async fn clear(request: HttpRequest, id: Path<String>, console: Data<Console
 }
 
 /// `DELETE /v1/faults`.
-pub async fn clear_all(request: HttpRequest, console: Data<Console>) -> Answer {
-    ours(&request, &console)?;
+pub async fn clear_all(console: Data<Console>) -> Answer {
     Ok(json_of(&json!({ "cleared": console.fleet.clear(None).await })))
 }
 
@@ -251,20 +247,6 @@ async fn panels(console: &Console) -> Panels {
             "The database does not answer; the jobs are shown again when it does.".to_owned()
         }),
     }
-}
-
-/// Refuses what another site makes the user's browser send.
-fn ours(request: &HttpRequest, console: &Console) -> Result<(), Error> {
-    let field = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok());
-    let from = From {
-        host: field(header::HOST),
-        origin: field(header::ORIGIN),
-        fetch_site: field(HeaderName::from_static("sec-fetch-site")),
-    };
-    from.check(&console.config.hosts).map_err(|foreign| {
-        let slug = if foreign == Foreign::Origin { "cross-site" } else { "unknown-host" };
-        Error::new(actix_web::http::StatusCode::FORBIDDEN, slug, "Refused", foreign.to_string())
-    })
 }
 
 fn fault_id(text: &str) -> Result<Uuid, Error> {

@@ -13,9 +13,13 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Base URL that other nodes reach it at, if that differs from what it listens on (`http://console:7070`).
     pub advertise: Option<String>,
-    /// Host names it is known by besides IP addresses, `localhost` and names without a dot. A request that changes
-    /// something and names another host is refused: it may come from another site by DNS rebinding.
+    /// Host names that clients ask for it by, as `example.org` or `*.example.org`, besides IP addresses, `localhost`, names
+    /// without a dot, and those that the stack knows of itself (the hosts of `[[web.sites]]`, `discovery.host`). A request for
+    /// another host is answered 421: it may come from a page of somebody else's whose name was made to resolve to here.
     pub hosts: Vec<String>,
+    /// Origins, as `https://app.example.org`, whose pages may ask although they are not of the host that they ask. For pages
+    /// behind a proxy that changes `Host`.
+    pub page_origins: Vec<String>,
     /// HTTP workers, 1 to 64. Each has a thread.
     pub workers: usize,
     /// Clients that may follow the event stream at once, 1 to 10,000; more get 503.
@@ -36,6 +40,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             advertise: None,
             hosts: Vec::new(),
+            page_origins: Vec::new(),
             workers: 1,
             followers_max: 64,
             ring: 2048,
@@ -52,6 +57,7 @@ impl Config {
     /// # Errors
     /// Names the key, its value and its range.
     pub fn validate(&self) -> Result<(), String> {
+        http_support::check_names("console", &self.hosts, &self.page_origins)?;
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         #[rustfmt::skip]
         let ranges = [

@@ -4,7 +4,7 @@
 //! - `GET /v1/tree` is the supervision tree of all nodes that answer, and names those that do not; as an event
 //!   stream it is every transition, and says so (by a new snapshot) when some may be missing.
 //! - A fault that was injected here ends on time also when the console is gone (see [`faults`]).
-//! - Nothing is changed by a request that another site made the user's browser send.
+//! - No request that another site made the user's browser send reaches a route ([`http_support::Gate`]).
 //! - The page works without its script, loads nothing from elsewhere, and shows no text as markup.
 //!
 //! Not promised: a password (it listens on loopback unless told otherwise), history beyond the last
@@ -17,7 +17,6 @@ mod config;
 mod feed;
 mod fleet;
 mod incidents;
-mod origin;
 mod page;
 mod ring;
 mod routes;
@@ -28,7 +27,7 @@ use actix_web::{App, web};
 use bus::Bus;
 use discovery::{Announcer, Identity, Registry};
 use faults::Agent;
-use http_support::{BindError, Error, Limits, Listener};
+use http_support::{BindError, Error, Gate, Limits, Listener};
 use jobstore::Store;
 use supervision::Restart::Permanent;
 use supervision::Shutdown::Within;
@@ -36,6 +35,7 @@ use supervision::Strategy::OneForOne;
 use supervision::{Env, Intensity, Life, PoolSize, StartError, Started, Tree, pool, secs, worker};
 
 pub use config::Config;
+pub use routes::{Entry, Operation, ROUTES};
 
 /// Supervision tree of the console.
 /// one_for_one: the stream outlives its reader, and pages are rendered from what each request asks for.
@@ -53,6 +53,7 @@ pub static TREE: Tree = Tree {
 pub struct Console {
     config: Config,
     listener: Listener,
+    gate: Gate,
     agent: Agent,
     bus: Bus,
     registry: Registry,
@@ -90,9 +91,11 @@ pub fn env(config: Config, instance: &str, deps: Deps) -> Result<Env, BindError>
     let followers =
         telemetry::metrics().gauges("console_followers", "Clients that follow the event stream", []);
     let jobs = Store::new(database);
+    let gate = Gate::new("console", &config.hosts, &config.page_origins);
     let console = Console {
         config,
         listener,
+        gate: gate.clone(),
         agent,
         bus,
         registry,
@@ -102,7 +105,7 @@ pub fn env(config: Config, instance: &str, deps: Deps) -> Result<Env, BindError>
         jobs,
         followers,
     };
-    Ok(Env::new().with(console).with(PoolSize("http", workers)))
+    Ok(Env::new().with(console).with(gate).with(PoolSize("http", workers)))
 }
 
 impl Config {
@@ -121,7 +124,7 @@ pub fn url(env: &Env) -> Option<String> {
 
 fn serve(life: Life) -> Result<Started, StartError> {
     let console = life.env::<Console>();
-    let listener = console.listener.clone();
+    let (listener, gate) = (console.listener.clone(), console.gate.clone());
     let app = move || {
         let mut app = App::new().app_data(web::Data::from(Arc::clone(&console)));
         for entry in routes::ROUTES {
@@ -131,5 +134,5 @@ fn serve(life: Life) -> Result<Started, StartError> {
             Err::<actix_web::HttpResponse, _>(Error::not_found("see /v1/openapi.json"))
         }))
     };
-    Ok(Started::task(async move { http_support::serve(listener, app, life, Limits::default()).await }))
+    Ok(Started::task(http_support::serve(listener, gate, app, life, Limits::default())))
 }

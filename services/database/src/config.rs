@@ -18,6 +18,13 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Address of the HTTP API; port 0 takes a free one. Default `127.0.0.1:4001`.
     pub listen: String,
+    /// Host names that clients ask for it by, as `example.org` or `*.example.org`, besides IP addresses, `localhost`, names
+    /// without a dot, and those that the stack knows of itself (the hosts of `[[web.sites]]`, `discovery.host`). A request for
+    /// another host is answered 421: it may come from a page of somebody else's whose name was made to resolve to here.
+    pub hosts: Vec<String>,
+    /// Origins, as `https://app.example.org`, whose pages may ask although they are not of the host that they ask. For pages
+    /// behind a proxy that changes `Host`.
+    pub page_origins: Vec<String>,
     /// Whether this replica may become primary. Default true. False makes a replica that only reads.
     pub electable: bool,
     /// HTTP workers, each with a thread of its own. Default 1, 1 to 64. One serves some 30,000 requests/s; the writer
@@ -108,6 +115,8 @@ impl Default for Config {
             instance: "database-1".to_owned(),
             data_dir: PathBuf::from("standfast-data/database-1"),
             listen: "127.0.0.1:4001".to_owned(),
+            hosts: Vec::new(),
+            page_origins: Vec::new(),
             electable: true,
             http_workers: 1,
             readers: 4,
@@ -181,6 +190,7 @@ impl Config {
         within("verify_time_ms", self.verify_time_ms, 1000, 86_400_000)?;
         self.fits()?;
         within("log_margin", self.log_margin, 0, 100_000_000)?;
+        http_support::check_names("database", &self.hosts, &self.page_origins)?;
         let name = &self.instance;
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if plain && (1..=72).contains(&name.len()) {
@@ -211,6 +221,7 @@ impl Config {
             instance: format!("{}{JOBS_SUFFIX}", self.instance),
             data_dir: PathBuf::new(),
             listen: format!("{host}:0"),
+            hosts: self.hosts.clone(),
             electable: self.electable,
             log_margin: self.log_margin,
             ..Self::default()

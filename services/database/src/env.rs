@@ -50,7 +50,8 @@ pub fn env_of(
     let directory = Directory::open(&config.data_dir)?;
     let workers = PoolSize("http", config.http_workers);
     let shared = Shared::new(group, config, bus, registry, listener.clone(), directory);
-    Ok((Env::new().with(shared).with(workers), listener))
+    let gate = shared.gate.clone();
+    Ok((Env::new().with(shared).with(gate).with(workers), listener))
 }
 
 fn resolve(listen: &str) -> Result<SocketAddr, EnvError> {

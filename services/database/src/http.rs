@@ -33,31 +33,56 @@ use crate::wire::Shape;
 pub fn start(life: Life) -> Result<Started, StartError> {
     let shared = life.env::<Shared>();
     let (listener, limits) = (shared.listener.clone(), shared.limits.clone());
+    let gate = shared.gate.clone();
     let closed = shared.group.system;
     let door = move || Condition::new(closed, from_fn(door::only_with_key));
     let app = move || App::new().app_data(Data::from(shared)).wrap(door()).configure(routes);
-    Ok(Started::task(serve(listener, app, life, limits)))
+    Ok(Started::task(serve(listener, gate, app, life, limits)))
 }
 
+/// One method of one path.
+pub struct Route {
+    /// The method.
+    pub method: &'static str,
+    /// The path.
+    pub path: &'static str,
+    handler: fn() -> actix_web::Route,
+}
+
+const fn get(path: &'static str, handler: fn() -> actix_web::Route) -> Route {
+    Route { method: "GET", path, handler }
+}
+
+const fn post(path: &'static str, handler: fn() -> actix_web::Route) -> Route {
+    Route { method: "POST", path, handler }
+}
+
+/// Every route of this API. Methods and paths that are not in it are answered 404.
+#[rustfmt::skip]
+pub static ROUTES: &[Route] = &[
+    post("/db/execute", || web::post().to(write::execute)),
+    // Reads among writes: the writer runs them in order, and answers what it has read as of its own barrier.
+    post("/db/request", || web::post().to(write::execute)),
+    post("/db/batch",   || web::post().to(write::batch)),
+    post("/db/query",   || web::post().to(read::query)),
+    get( "/db/query",   || web::get().to(read::query_get)),
+    post("/db/backup",  || web::post().to(backup::backup)),
+    get( "/db/backup",  || web::get().to(backup::backup)),
+    post("/db/load",    || web::post().to(load::load)),
+    post("/db/restore", || web::post().to(restore::restore)),
+    post("/db/staged/{file}", || web::post().to(restore::stage)),
+    get( "/db/staged/{file}", || web::get().to(restore::staged)),
+    post("/db/verify",  || web::post().to(verify::verify)),
+    get( "/db/verify",  || web::get().to(verify::verify)),
+    get( "/status",     || web::get().to(info::status)),
+    get( "/nodes",      || web::get().to(info::nodes)),
+    get( "/readyz",     || web::get().to(info::ready)),
+];
+
 fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/db/execute", web::post().to(write::execute))
-        // Reads among writes: the writer runs them in order, and answers what it has read as of its own barrier.
-        .route("/db/request", web::post().to(write::execute))
-        .route("/db/batch", web::post().to(write::batch))
-        .route("/db/query", web::post().to(read::query))
-        .route("/db/query", web::get().to(read::query_get))
-        .route("/db/backup", web::post().to(backup::backup))
-        .route("/db/backup", web::get().to(backup::backup))
-        .route("/db/load", web::post().to(load::load))
-        .route("/db/restore", web::post().to(restore::restore))
-        .route("/db/staged/{file}", web::post().to(restore::stage))
-        .route("/db/staged/{file}", web::get().to(restore::staged))
-        .route("/db/verify", web::post().to(verify::verify))
-        .route("/db/verify", web::get().to(verify::verify))
-        .route("/status", web::get().to(info::status))
-        .route("/nodes", web::get().to(info::nodes))
-        .route("/readyz", web::get().to(info::ready));
+    for route in ROUTES {
+        config.route(route.path, (route.handler)());
+    }
 }
 
 /// Query parameters. Those of text that are not `level` or `q` are flags: there or not, whatever their value. Others that

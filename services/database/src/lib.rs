@@ -60,6 +60,7 @@ pub mod wire;
 pub use config::{Config, JOBS_SUFFIX};
 pub use env::{EnvError, env, env_of};
 pub use group::{CLIENTS, Group, JOBS};
+pub use http::{ROUTES, Route};
 pub use state::Role;
 
 const fn secs(n: u64) -> Shutdown {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender};
 use bus::Bus;
 use discovery::{Key, Registry};
-use http_support::{Limits, Listener};
+use http_support::{Gate, Limits, Listener};
 use tokio::sync::{oneshot, watch};
 
 use crate::budget::Budget;
@@ -243,6 +243,9 @@ impl<T> Queue<T> {
 /// What a replica that steps down needs to answer all who wait.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// Where a database is loaded from the text of a dump, which rqlite's clients send as `text/plain`.
+const TEXT_AT: &[&str] = &["/db/load"];
+
 /// See the module.
 pub struct Shared {
     /// The database whose replica this is.
@@ -258,6 +261,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Where the API listens.
     pub listener: Listener,
+    /// Whose requests its routes take.
+    pub gate: Gate,
     /// Bounds of the API.
     pub limits: Limits,
     /// The replica's files.
@@ -303,6 +308,7 @@ impl Shared {
     ) -> Self {
         let limits =
             Limits { body_bytes_max: config.body_bytes_max, json_depth_max: 16, ..Limits::default() };
+        let gate = Gate::new("database", &config.hosts, &config.page_origins).with_text_at(TEXT_AT);
         let status = Status {
             role: Role::Starting,
             token: Token { generation: 1, seq: 0 },
@@ -338,6 +344,7 @@ impl Shared {
             bus,
             registry,
             listener,
+            gate,
             limits,
             directory,
         }

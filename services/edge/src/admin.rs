@@ -4,11 +4,12 @@
 //! - `PUT objects` with the URL in `Standfast-Url`: stores the content at every point.
 //! - `GET status`: what this point holds.
 //!
+//! None is reached but through the gate ([`http_support::Gate`]).
 //! With a token of the configuration from anywhere; without one from this machine only, and never through a proxy. A
 //! publisher always needs a token.
 
-use http_support::Error as Answer;
 use http_support::gateway::{Abort, Exchange};
+use http_support::{Asked, Error as Answer};
 use messages::problem::Problem;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -25,17 +26,15 @@ pub const PREFIX: &str = "/.standfast/edge/";
 /// Largest body of a purge.
 const PURGE_BYTES_MAX: u64 = 4 << 20;
 
+/// Every route, method and what follows [`PREFIX`].
+pub static ROUTES: &[(&str, &str)] = &[("POST", "purge"), ("PUT", "objects"), ("GET", "status")];
+
 pub async fn handle(edge: &Edge, exchange: &mut Exchange<'_>, route: &str) -> Result<(), Abort> {
-    let answer = match (exchange.head().method(), route) {
-        ("POST", "purge") => purge(edge, exchange).await,
-        ("PUT", "objects") => publish(edge, exchange).await,
-        ("GET", "status") => status(edge, exchange),
-        (_, "purge") => Err(Answer::method_not_allowed("POST").into()),
-        (_, "objects") => Err(Answer::method_not_allowed("PUT").into()),
-        (_, "status") => Err(Answer::method_not_allowed("GET").into()),
-        _ => Err(Answer::not_found("known are purge, objects and status").into()),
-    };
-    match answer {
+    let admitted = edge.gate.admit(&Asked::of_head(exchange.head()));
+    if let Err(problem) = admitted {
+        return exchange.problem(&problem).await;
+    }
+    match answer(edge, exchange, route).await {
         Ok((status, body)) => {
             exchange
                 .respond(status, b"Content-Type: application/json\r\nCache-Control: no-store\r\n", &body)
@@ -43,6 +42,18 @@ pub async fn handle(edge: &Edge, exchange: &mut Exchange<'_>, route: &str) -> Re
         }
         Err(Refused::Answer(problem)) => exchange.problem(&problem).await,
         Err(Refused::Abort(abort)) => Err(abort),
+    }
+}
+
+async fn answer(edge: &Edge, exchange: &mut Exchange<'_>, route: &str) -> Done {
+    match (exchange.head().method(), route) {
+        ("POST", "purge") => purge(edge, exchange).await,
+        ("PUT", "objects") => publish(edge, exchange).await,
+        ("GET", "status") => status(edge, exchange),
+        _ => Err(match ROUTES.iter().find(|(_, known)| *known == route) {
+            Some((method, _)) => Answer::method_not_allowed(method).into(),
+            None => Answer::not_found("known are purge, objects and status").into(),
+        }),
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Config {
     /// discovery knows.
     #[serde(deserialize_with = "config::addresses")]
     pub origins: Vec<SocketAddr>,
+    /// Whether fields of requests with an underscore in their name reach those `origins`. Default false: many applications
+    /// take `X_Real_User` for `X-Real-User`. Balancers that discovery knows get them: the web tier's sites decide.
+    pub underscores: bool,
     /// Another point of presence, by its instance name, that is asked before the origins. It shields them: a response is
     /// fetched once for all points. While it is away the origins are asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +91,10 @@ pub struct Config {
     /// purge, and nobody may publish.
     #[serde(skip_serializing)]
     pub tokens: Vec<String>,
+    /// Host names that its own routes below `/.standfast/edge/` are asked for by, as `example.org` or `*.example.org`, besides IP addresses, `localhost`, names
+    /// without a dot, and those that the stack knows of itself (the hosts of `[[web.sites]]`, `discovery.host`). A request for
+    /// another host is answered 421: it may come from a page of somebody else's whose name was made to resolve to here.
+    pub hosts: Vec<String>,
     /// How long a purge waits for each point of presence, milliseconds, 50 to 60,000.
     pub purge_deadline_ms: u64,
 }
@@ -101,6 +108,7 @@ impl Default for Config {
             limits: ClientLimits::default(),
             workers: 2,
             origins: Vec::new(),
+            underscores: false,
             shield: None,
             trusted: Vec::new(),
             cache: Sharing::Explicit,
@@ -123,6 +131,7 @@ impl Default for Config {
             retry_on_error: false,
             access_log: LogConfig::default(),
             tokens: Vec::new(),
+            hosts: Vec::new(),
             purge_deadline_ms: 1_000,
         }
     }
@@ -141,6 +150,11 @@ fn wrong(key: &str, value: impl std::fmt::Display, allowed: impl std::fmt::Displ
 }
 
 impl Config {
+    /// Whether requests leave the stack here, and without fields that others might take for those of another name.
+    pub(crate) fn drops_underscores(&self) -> bool {
+        !self.underscores && !self.origins.is_empty()
+    }
+
     /// Refuses what cannot work, before anything is started.
     ///
     /// # Errors
@@ -169,6 +183,7 @@ impl Config {
             ("purge_deadline_ms",     self.purge_deadline_ms,        50..=60_000),
             ("object_bytes_max",      self.object_bytes_max,         1..=self.memory_bytes_max),
         ];
+        http_support::check_names("edge", &self.hosts, &[]).map_err(ConfigError)?;
         if let Some((key, value, range)) = ranges.into_iter().find(|(_, value, range)| !range.contains(value))
         {
             return Err(wrong(key, value, format_args!("{} to {}", range.start(), range.end())));

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bus::Bus;
 use discovery::{Announcer, Registry};
+use http_support::Gate;
 use http_support::access_log::AccessLog;
 use http_support::gateway::{Binding, GatewayLimits, Timeouts};
+use http_support::wire::covers;
 
 use crate::certificates::Certificates;
 use crate::config::Config;
@@ -40,6 +42,8 @@ pub struct Edge {
     pub log: AccessLog,
     pub voice: Voice,
     pub bindings: Vec<Binding>,
+    /// Whose requests its own routes take.
+    pub gate: Gate,
     /// The TLS side of its listener.
     pub tls: Option<Arc<Certificates>>,
     /// Its own directory.
@@ -65,7 +69,7 @@ impl Edge {
     /// Whether what this peer says of earlier hops is believed, and passed on.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let trusted = &self.config.trusted;
-        !trusted.is_empty() && trusted.iter().any(|network| network.contains(&peer.to_canonical()))
+        !trusted.is_empty() && covers(trusted, peer)
     }
 
     /// What is shared where a response says nothing about it.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bus::Bus;
 use clock::WallMs;
 use discovery::{Identity, Registry};
-use http_support::Listener;
 use http_support::access_log::AccessLog;
 use http_support::gateway::Binding;
+use http_support::{Gate, Listener};
 use supervision::{Env, PoolSize};
 
 use crate::certificates::Certificates;
@@ -61,7 +61,9 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
         announcer.set_fact("tls", tls.url.clone());
     }
     let telemetry = Telemetry::new();
+    let gate = Gate::new("edge", &config.hosts, &[]);
     let edge = Edge {
+        gate: gate.clone(),
         announcer,
         origins: Origins::new(&config),
         store: Arc::new(store),
@@ -79,7 +81,7 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
         data_dir: on.data_dir,
         config,
     };
-    Ok(Env::new().with(edge).with(workers))
+    Ok(Env::new().with(edge).with(gate).with(workers))
 }
 
 fn binding(listener: Listener, config: &Config, instance: &str) -> Binding {

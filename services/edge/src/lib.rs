@@ -49,6 +49,7 @@ use supervision::Shutdown::Within;
 use supervision::Strategy::OneForOne;
 use supervision::{Intensity, Tree, pool, secs, worker};
 
+pub use admin::{PREFIX as ADMIN_PREFIX, ROUTES as ADMIN_ROUTES};
 pub use config::{Config, ConfigError};
 pub use env::{Dependencies, env, reload, tls_url};
 pub use error::Error;

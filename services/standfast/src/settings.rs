@@ -239,6 +239,7 @@ impl Settings {
         self.discovery.validate()?;
         self.database.validate()?;
         self.app.validate().map_err(|error| error.to_string())?;
+        self.app.validate_names()?;
         self.jobs.validate().map_err(|error| error.to_string())?;
         self.console.validate().map_err(|text| in_section("console", text))?;
         self.web.validate().map_err(|error| in_section("web", error.to_string()))?;

@@ -14,6 +14,7 @@ use crate::html::LISTING;
 use crate::listing;
 use crate::page::Body;
 use crate::path::PlainPath;
+use crate::pattern::on_this_host;
 use crate::refusal::{self, Refusal};
 use crate::site::{Place, Site};
 use crate::telemetry::Outcome;
@@ -64,8 +65,7 @@ impl Front {
             }
             Found::Moved => {
                 let head = exchange.head();
-                let path = PlainPath::read(head.path()).ok()?;
-                let location = format!("{}/{}", path.encoded(), query_of(head.query()));
+                let location = on_this_host(format!("{}/{}", head.path(), query_of(head.query())));
                 Some(Box::pin(redirect(exchange, request, 308, &location)).await)
             }
             Found::Directory => {

@@ -43,6 +43,10 @@ pub struct Config {
     /// Port that `https_only` sends clients to, 1 to 65,535. Default: 443 for those who came to port 80, else that of
     /// `tls_listen`, else that of the first edge's.
     pub https_port: Option<u16>,
+    /// Host names that its own pages (`welcome`) are asked for by, as `example.org` or `*.example.org`, besides IP addresses,
+    /// `localhost`, names without a dot, and the hosts of the sites. What a site serves or passes on is for every host that
+    /// the site is for.
+    pub hosts: Vec<String>,
     /// Proxies in front whose `Forwarded` and `X-Forwarded-For` are believed: the client's address, which limits,
     /// lists and log use, is then what they say.
     #[serde(alias = "trusted", deserialize_with = "config::networks")]
@@ -79,6 +83,7 @@ impl Default for Config {
             workers: 2,
             advertise: None,
             https_port: None,
+            hosts: Vec::new(),
             trusted_proxies: vec![
                 "127.0.0.0/8".parse().expect("a network"),
                 "::1/128".parse().expect("a network"),
@@ -126,6 +131,8 @@ impl Config {
                 ("rate_clients_max", self.rate_clients_max as u64, 64..=1 << 24),
             ],
         )?;
+        http_support::check_names("web", &self.hosts, &[])
+            .map_err(|text| ConfigError(text.trim_start_matches("web.").to_owned()))?;
         self.tls.validate("tls").map_err(ConfigError)?;
         if let Some(acme) = &self.acme {
             acme.validate().map_err(|text| ConfigError(text.trim_start_matches("web.").to_owned()))?;
@@ -145,6 +152,12 @@ impl Config {
             pool.validate(&format!("pools.{name}")).map_err(ConfigError)?;
         }
         crate::site::Sites::new(self, clock::now()).map(drop)
+    }
+
+    /// Every host name that requests for its sites may have.
+    #[must_use]
+    pub fn own_names(&self) -> Vec<String> {
+        self.hosts.iter().chain(self.sites.iter().flat_map(|site| &site.hosts)).cloned().collect()
     }
 
     /// The sites as they are served: one for everything if none are configured.

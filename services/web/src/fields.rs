@@ -112,8 +112,6 @@ pub struct Asked<'b> {
     pub authorization: Option<&'b [u8]>,
     /// `Accept`
     pub accept: Option<&'b [u8]>,
-    /// `X-Forwarded-Proto`; to be believed only of a trusted proxy.
-    pub forwarded_proto: Option<&'b [u8]>,
     /// `User-Agent`
     pub user_agent: Option<&'b [u8]>,
     /// `Referer`
@@ -137,7 +135,6 @@ impl<'b> Asked<'b> {
                 13 if is(name, b"if-none-match") => asked.preconditions.if_none_match.push(value),
                 13 if is(name, b"authorization") => asked.authorization = Some(value),
                 15 if is(name, b"accept-encoding") => asked.accept_encoding.push(value),
-                17 if is(name, b"x-forwarded-proto") => asked.forwarded_proto = Some(value),
                 17 if is(name, b"if-modified-since") => asked.preconditions.if_modified_since = Some(value),
                 19 if is(name, b"if-unmodified-since") => {
                     asked.preconditions.if_unmodified_since = Some(value)

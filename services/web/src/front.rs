@@ -1,6 +1,5 @@
 //! The worker: what is done with a request, in order.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -10,7 +9,7 @@ use std::time::Instant;
 use clock::WallMs;
 use http_support::access_log::{self, Line, Lines};
 use http_support::gateway::{Abort, Exchange, Handler, serve};
-use http_support::wire::client_address;
+use http_support::wire::{self, Client, Scheme, covers, told_scheme};
 use supervision::{Life, StartError, Started};
 
 use crate::answers;
@@ -115,7 +114,7 @@ impl Handler for Front {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Abort> {
         let (head, peer) = (exchange.head(), exchange.peer());
         let asked = Asked::read(head);
-        let tls_in_front = asked.forwarded_proto.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+        let tls_in_front = told_scheme(head) == Some(Scheme::Https);
         let current = self.current();
         let site = current.sites.of_host(head.authority());
         let mut request = Request {
@@ -135,7 +134,7 @@ impl Handler for Front {
         };
         if let Err(Halt::Refuse(refusal)) = done {
             let name = site.map_or("-", |site| site.name());
-            self.web.meters.refused(&refusal, name, self.client(exchange), exchange.head());
+            self.web.meters.refused(&refusal, name, self.client(exchange).address, exchange.head());
             done = match Box::pin(self.refuse(exchange, &request, &refusal)).await {
                 Ok(()) => Ok(Outcome::Refused),
                 Err(abort) => Err(abort.into()),
@@ -167,12 +166,12 @@ impl Front {
     }
 
     /// Who asks, by address: the proxies in front do not count.
-    fn client(&self, exchange: &Exchange<'_>) -> IpAddr {
-        client_address(exchange.head(), exchange.peer().ip(), |address| self.trusts(address))
+    fn client(&self, exchange: &Exchange<'_>) -> Client {
+        wire::client(exchange.head(), exchange.peer().ip(), |address| self.trusts(address))
     }
 
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
-        self.web.config.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()))
+        covers(&self.web.config.trusted_proxies, address)
     }
 
     /// Where TLS is, for a client that came to `authority` without it: `:8443`, or nothing for the usual port.
@@ -209,36 +208,42 @@ impl Front {
         if head.path() == "*" && head.method() == "OPTIONS" {
             return Box::pin(answers::options(exchange, request)).await;
         }
+        // Matched is what the path means; redirects, rewrites and pools get it as it came.
         let mut path = PlainPath::read(head.path()).map_err(Refusal::Path)?;
-        let spelled = spelled(head.path(), &path);
         if site.https_only && !request.over_tls {
             let location = format!(
                 "https://{}{}{}{}",
                 host_of(head.authority()),
                 self.https_port(head.authority()),
-                spelled,
+                head.path(),
                 answers::query_of(head.query())
             );
             return Box::pin(answers::redirect(exchange, request, 308, &location)).await;
         }
-        if let Some((status, location)) = site.redirect(&spelled, head.query(), head.authority()) {
+        if let Some((status, location)) = site.redirect(head.path(), head.query(), head.authority()) {
             return Box::pin(answers::redirect(exchange, request, status, &location)).await;
         }
-        let rewritten = site.rewrite(&spelled, head.query());
+        let rewritten = site.rewrite(head.path(), head.query());
         let kept;
         if let Some(target) = &rewritten {
             kept = target.split_once('?').map_or(target.as_str(), |(path, _)| path).to_owned();
             path = PlainPath::read(&kept).map_err(Refusal::Path)?;
         }
         let place = site.place(&path);
-        let private = site.policy.is_private() || place.policy.is_private();
+        let also = site.also_guarded(&path, place).map_err(Refusal::Path)?;
+        let policies = [Some(&site.policy), Some(&place.policy), also.map(|other| &other.policy)];
+        let private = policies.into_iter().flatten().any(Policy::is_private);
         if let Some(line) = private::line(private, place.cache) {
             request.extra.extend_from_slice(line.as_bytes());
         }
-        self.admit(exchange, &site.policy, request).await?;
-        self.admit(exchange, &place.policy, request).await?;
+        for policy in policies.into_iter().flatten() {
+            self.admit(exchange, policy, request).await?;
+        }
         let reads = matches!(head.method(), "GET" | "HEAD");
         if site.welcome && path.as_bytes() == b"/" && reads {
+            let current = self.current();
+            let admitted = current.sites.gate.admit(&http_support::Asked::of_head(head));
+            admitted.map_err(|error| Refusal::Gate(Box::new(error.problem().clone())))?;
             return Box::pin(self.welcome(exchange, request)).await;
         }
         if reads
@@ -249,8 +254,8 @@ impl Front {
         }
         match (&place.pool, &place.fallback_file) {
             (Some(pool), _) => {
-                let attempts = budgets.attempts(*pool, &self.dice, head, || self.client(exchange));
-                let target = proxy::target(place, &path, rewritten.as_deref(), head.query());
+                let attempts = budgets.attempts(*pool, &self.dice, head, || self.client(exchange).address);
+                let target = proxy::target(place, head.path(), rewritten.as_deref(), head.query());
                 let (user, extra) = (request.user.as_deref(), &request.extra[..]);
                 let content = transform::content_for(head, site, &request.asked);
                 let errand =
@@ -284,7 +289,7 @@ impl Front {
         }
         if let Some(rate) = &policy.rate {
             let (quota, window) = rate.policy();
-            let left = match rate.ask(client, request.now) {
+            let left = match rate.ask(client.address, request.now) {
                 Admission::Granted { left } => left,
                 Admission::TooEarly(after) => return Err(Refusal::TooMany(after).into()),
             };
@@ -294,7 +299,7 @@ impl Front {
             request.extra.extend_from_slice(lines.as_bytes());
         }
         if let Some(guard) = &policy.guard {
-            match Box::pin(guard.identify(request.asked.authorization, client, &self.life)).await {
+            match Box::pin(guard.identify(request.asked.authorization, client.address, &self.life)).await {
                 Identity::Known(user) => request.user = Some(user),
                 Identity::Unknown => return Err(Refusal::Unauthorized(guard.challenges().to_vec()).into()),
                 Identity::Busy => return Err(Refusal::Busy.into()),
@@ -307,7 +312,7 @@ impl Front {
         let (head, sent) = (exchange.head(), exchange.sent());
         let line = Line {
             at: WallMs::now(),
-            client: self.client(exchange),
+            client: self.client(exchange).address,
             user: request.user.as_deref(),
             host: head.authority(),
             method: head.method(),
@@ -328,11 +333,6 @@ impl Front {
 /// As part of an authority; nothing where it is the one of `https`.
 fn port_part(port: u16) -> String {
     if port == 443 { String::new() } else { format!(":{port}") }
-}
-
-/// The path as it is matched and sent on: as received if that is plain, else written anew.
-fn spelled<'p>(raw: &'p str, plain: &PlainPath<'_>) -> Cow<'p, str> {
-    if plain.as_bytes() == raw.as_bytes() { Cow::Borrowed(raw) } else { Cow::Owned(plain.encoded()) }
 }
 
 /// Without its port: that of plain HTTP is not that of TLS.

@@ -29,6 +29,7 @@ mod pattern;
 mod range;
 // Who may ask, and how often.
 mod credentials;
+mod folding;
 mod networks;
 mod rate;
 // What it is answered with.

@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 /// Longest path that is looked at, bytes; Linux takes no longer one.
 const BYTES_MAX: usize = 4096;
 
@@ -99,40 +101,68 @@ impl<'r> PlainPath<'r> {
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
+}
 
-    /// As it is written in a URL.
-    #[must_use]
-    pub fn encoded(&self) -> String {
-        encode(&self.bytes)
-    }
+/// A segment of a path as it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawSegment<'r> {
+    /// What it is called, as it was spelled. Empty at the end of a path that ends with a slash.
+    pub text: &'r str,
+    /// Where it ends in the path.
+    pub end: usize,
+}
 
-    /// What comes after a prefix that it [is below](Self::is_below), as it is written in a URL: a path again.
-    #[must_use]
-    pub fn after(&self, prefix: &str) -> String {
-        let rest = self.bytes.get(prefix.len()..).unwrap_or_default();
-        if rest.is_empty() { "/".to_owned() } else { encode(rest) }
+/// The segments of a path as it was received. They are those of its plain form, one by one: cut at slashes in both
+/// spellings, none of them empty but one at the end. So a rule is matched by meaning, and what is passed on is what came.
+pub fn segments(raw: &str) -> impl Iterator<Item = RawSegment<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at == raw.len() {
+            return None;
+        }
+        let mut start = at;
+        while let Some(length) = slash_at(raw, start) {
+            start += length;
+        }
+        let is_end = |at: &usize| *at == raw.len() || slash_at(raw, *at).is_some();
+        at = (start..=raw.len()).find(is_end).unwrap_or(raw.len());
+        Some(RawSegment { text: raw.get(start..at)?, end: at })
+    })
+}
+
+/// What follows a segment that ends at `end`, without the slash between.
+#[must_use]
+pub fn rest(raw: &str, end: usize) -> &str {
+    let after = end + slash_at(raw, end).unwrap_or_default();
+    raw.get(after..).unwrap_or_default()
+}
+
+/// How long the slash is that begins there, if one does.
+fn slash_at(raw: &str, at: usize) -> Option<usize> {
+    match raw.as_bytes().get(at..)? {
+        [b'/', ..] => Some(1),
+        [b'%', b'2', b'F' | b'f', ..] => Some(3),
+        _ => None,
     }
 }
 
-/// What RFC 3986 section 3.3 does not allow in a path as it is, and what a reader of HTML or a log could trip over.
-const IN_PATH: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'%')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}')
-    .add(b'\'');
+/// What is left of a path below `prefix` when that is cut off, as it was received: a path again.
+#[must_use]
+pub fn without_prefix<'r>(raw: &'r str, prefix: &str) -> Cow<'r, str> {
+    let end = match prefix.split('/').filter(|name| !name.is_empty()).count() {
+        0 => 0,
+        names => segments(raw).nth(names - 1).map_or(raw.len(), |segment| segment.end),
+    };
+    match &raw[end..] {
+        left if left.starts_with('/') => Cow::Borrowed(left),
+        _ => Cow::Owned(format!("/{}", rest(raw, end))),
+    }
+}
 
-fn encode(path: &[u8]) -> String {
-    percent_encoding::percent_encode(path, IN_PATH).to_string()
+/// Whether two spellings of a segment mean the same.
+#[must_use]
+pub fn means_the_same(one: &str, other: &str) -> bool {
+    one == other || percent_decode_str(one).eq(percent_decode_str(other))
 }
 
 /// Nothing to undo, as in nearly every request.
@@ -270,7 +300,48 @@ mod tests {
         assert!(below("/%61pi/x", "/api") && below("//api", "/api") && below("/api%2fx", "/api"));
     }
 
+    fn names(raw: &str) -> Vec<&str> {
+        segments(raw).map(|segment| segment.text).collect()
+    }
+
+    #[test]
+    fn segments_keep_their_spelling() {
+        assert_eq!(names("/"), [""]);
+        assert_eq!(names("//"), [""]);
+        assert_eq!(names("/a"), ["a"]);
+        assert_eq!(names("/a/"), ["a", ""]);
+        assert_eq!(names("//a///%62%2Fc+%2B%2f"), ["a", "%62", "c+%2B", ""]);
+        assert_eq!(rest("/a%2Fb//c", 2), "b//c");
+        assert_eq!(rest("/a", 2), "");
+    }
+
+    #[test]
+    fn a_prefix_is_cut_off_and_the_rest_is_as_it_came() {
+        for (raw, prefix, left) in [
+            ("/api", "/api", "/"),
+            ("/api/", "/api", "/"),
+            ("/api/a%2Fb%2B+%26//c", "/api", "/a%2Fb%2B+%26//c"),
+            ("/%61pi/a%20b", "/api", "/a%20b"),
+            ("//api//x", "/api", "//x"),
+            ("/api%2Fx", "/api", "/x"),
+            ("/api/v1/x", "/api/v1/", "/x"),
+            ("/x", "/", "/x"),
+        ] {
+            assert_eq!(without_prefix(raw, prefix), left, "{raw} without {prefix}");
+        }
+    }
+
     proptest::proptest! {
+        /// A rule that is matched by segments as they came and one that is matched by the plain form see the same.
+        #[test]
+        fn segments_as_they_came_mean_the_plain_ones(raw in "/(%2f|%2F|%25|/|a|%61|%c3%a9|\\+|\\.){0,12}") {
+            if let Ok(path) = PlainPath::read(&raw) {
+                let came: Vec<Vec<u8>> = names(&raw).into_iter().map(|it| percent_decode_str(it).collect()).collect();
+                let plain: Vec<&[u8]> = path.as_bytes()[1..].split(|byte| *byte == b'/').collect();
+                proptest::prop_assert_eq!(came, plain);
+            }
+        }
+
         /// Whatever is sent: what is looked up stays below the directory it is joined to.
         #[test]
         fn no_spelling_climbs(raw in "/(%2e|%2f|%5c|%25|\\.|/|\\\\|a|%61|%c0%ae){0,12}") {

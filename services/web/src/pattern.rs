@@ -5,6 +5,8 @@
 
 use smallvec::SmallVec;
 
+use crate::path::{means_the_same, rest, segments};
+
 /// A pattern or template may have so many pieces.
 const PIECES_MAX: usize = 32;
 
@@ -58,28 +60,24 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// Matches a path, as it stands in the request.
+    /// Matches a path as it was received: by what its segments mean. What the names stand for is as it was spelled.
     #[must_use]
     pub fn matches<'p>(&'p self, path: &'p str) -> Option<Captures<'p>> {
-        let mut left = Some(path.strip_prefix('/')?);
-        let mut captures = Captures::new();
+        let mut left = segments(path);
+        let (mut captures, mut end) = (Captures::new(), 0);
         for segment in &self.segments {
-            let here = left?;
-            let (first, after) = match here.split_once('/') {
-                Some((first, after)) => (first, Some(after)),
-                None => (here, None),
-            };
+            let here = left.next()?;
             match segment {
-                Segment::Literal(literal) if literal == first => {}
-                Segment::Named(name) if !first.is_empty() => captures.push((name, first)),
+                Segment::Literal(literal) if means_the_same(literal, here.text) => {}
+                Segment::Named(name) if !here.text.is_empty() => captures.push((name, here.text)),
                 _ => return None,
             }
-            left = after;
+            end = here.end;
         }
-        match (&self.rest, left) {
-            (Some(name), rest) => captures.push((name, rest.unwrap_or_default())),
-            (None, Some(_)) => return None,
-            (None, None) => {}
+        match &self.rest {
+            Some(name) => captures.push((name, rest(path, end))),
+            None if left.next().is_some() => return None,
+            None => {}
         }
         Some(captures)
     }
@@ -125,8 +123,7 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// Builds it. A result that begins with a path never begins with two slashes, which a browser would take for the
-    /// name of another host: `/{rest*}` → `/{rest}` would send `//evil.example` there.
+    /// Builds it.
     #[must_use]
     pub fn build(&self, captures: &[(&str, &str)]) -> String {
         let mut built = String::with_capacity(64);
@@ -140,11 +137,19 @@ impl Template {
                 }
             }
         }
-        if built.starts_with('/') {
-            let path = built.trim_start_matches(['/', '\\']).len();
-            built.replace_range(..built.len() - path, "/");
-        }
         built
+    }
+}
+
+/// A `Location` that begins with a path never begins with two slashes, which a browser would take for the name of another
+/// host: `/{rest*}` → `/{rest}` would send `//evil.example` there.
+#[must_use]
+pub fn on_this_host(location: String) -> String {
+    match location.strip_prefix('/') {
+        Some(path) if path.starts_with(['/', '\\']) => {
+            format!("/{}", path.trim_start_matches(['/', '\\']))
+        }
+        _ => location,
     }
 }
 
@@ -165,7 +170,7 @@ mod tests {
         let template = Template::read(template, &pattern, &["host"]).unwrap();
         let mut captures = pattern.matches(path)?;
         captures.push(("host", "example.org"));
-        Some(template.build(&captures))
+        Some(on_this_host(template.build(&captures)))
     }
 
     #[test]
@@ -183,6 +188,10 @@ mod tests {
             ("/{rest*}",          "https://{host}/{rest}", "/a?b",       Some("https://example.org/a?b")),
             ("/{rest*}",          "/{rest}",              "//evil.example", Some("/evil.example")),
             ("/{rest*}",          "/{rest}",              "/\\evil.example", Some("/evil.example")),
+            ("/old/{rest*}",      "/new/{rest}",          "/%6Fld/a%2Fb%2B+%26//c%20", Some("/new/a%2Fb%2B+%26//c%20")),
+            ("/old/{rest*}",      "/new/{rest}",          "//old//a",    Some("/new//a")),
+            ("/caf%c3%a9/{rest*}", "/{rest}",             "/caf%C3%A9%2Fx", Some("/x")),
+            ("/u/{id}",           "/x/{id}",              "/u/a%2Bb",    Some("/x/a%2Bb")),
             ("/",                 "/home",                "/",           Some("/home")),
             ("/",                 "/home",                "/a",          None),
         ];

@@ -7,7 +7,7 @@ use http_support::wire::{Framing, ResponseHead};
 use smallvec::SmallVec;
 
 use crate::front::{Answer, Front, Halt};
-use crate::path::PlainPath;
+use crate::path::without_prefix;
 use crate::private;
 use crate::refusal::Refusal;
 use crate::site::{Place, Site};
@@ -63,20 +63,19 @@ impl Errand<'_> {
     }
 }
 
-/// What the pool is asked for; `None`: the target as it was received.
+/// What the pool is asked for; `None`: the target as it was received. `path` is the path as it was received, and
+/// `rewritten` the target that a rewrite made of it.
 #[must_use]
-pub fn target(
-    place: &Place,
-    path: &PlainPath<'_>,
-    rewritten: Option<&str>,
-    query: Option<&str>,
-) -> Option<String> {
+pub fn target(place: &Place, path: &str, rewritten: Option<&str>, query: Option<&str>) -> Option<String> {
     if !place.strip || place.prefix.is_empty() {
         return rewritten.map(str::to_owned);
     }
-    let query = rewritten.map_or(query, |target| target.split_once('?').map(|(_, query)| query));
-    let rest = path.after(&place.prefix);
-    Some(query.map_or(rest.clone(), |query| format!("{rest}?{query}")))
+    let (path, query) = rewritten.map_or((path, query), |target| match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    });
+    let rest = without_prefix(path, &place.prefix);
+    Some(query.map_or_else(|| rest.clone().into_owned(), |query| format!("{rest}?{query}")))
 }
 
 impl Front {
@@ -181,7 +180,8 @@ impl Front {
         let options = ForwardOptions {
             request_lines: &request_lines,
             drop_request: &attempts.drop_request(&errand.replaced()),
-            drop_underscores: !errand.site.underscores,
+            drop_underscores: !(errand.site.underscores || attempts.pool.config.underscores),
+            drop_overrides: !errand.site.overrides,
             response_lines: &response_lines,
             drop_response: errand.left_out(),
             target: errand.target.as_deref(),
@@ -209,8 +209,8 @@ fn failed(error: &ForwardError) -> Halt {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::{Config, RouteConfig, SiteConfig};
+    use crate::path::PlainPath;
     use crate::site::Sites;
 
     #[test]
@@ -226,8 +226,8 @@ mod tests {
         let asked = |target: &str| {
             let (path, query) =
                 target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-            let path = PlainPath::read(path).unwrap();
-            super::target(sites.of_host("x").unwrap().place(&path), &path, None, query)
+            let plain = PlainPath::read(path).unwrap();
+            super::target(sites.of_host("x").unwrap().place(&plain), path, None, query)
         };
         for (received, passed_on) in [
             ("/api", Some("/")),
@@ -235,7 +235,7 @@ mod tests {
             ("/api?a=b", Some("/?a=b")),
             ("/api/jobs?a=b", Some("/jobs?a=b")),
             ("/%61pi/a%20b", Some("/a%20b")),
-            ("/api//evil.example", Some("/evil.example")),
+            ("/api//a%2Fb%2B+%26//c?d=%2F%2B", Some("//a%2Fb%2B+%26//c?d=%2F%2B")),
             ("/other", None),
         ] {
             assert_eq!(asked(received).as_deref(), passed_on, "{received}");

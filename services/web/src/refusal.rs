@@ -14,6 +14,8 @@ pub enum Refusal {
     Path(PathError),
     /// No site has this name.
     UnknownHost,
+    /// A page of our own, asked for by a page of somebody else's.
+    Gate(Box<Problem>),
     /// Not from this address.
     Forbidden,
     /// Too often; come again after this time.
@@ -87,7 +89,7 @@ impl Refusal {
                 let detail = "no server that could answer this is there at this moment";
                 Problem::new(503, "no-upstream", "Temporarily unavailable", detail).retry_after(1)
             }
-            Self::Upstream(problem, _) => (**problem).clone(),
+            Self::Upstream(problem, _) | Self::Gate(problem) => (**problem).clone(),
         }
     }
 
@@ -114,6 +116,7 @@ impl Refusal {
         Some(match self {
             Self::Path(_) => "the path has no one meaning",
             Self::UnknownHost => "no site has this host: web.sites[].hosts",
+            Self::Gate(_) => "the gate of the own pages: web.hosts, Origin",
             Self::Forbidden => "networks",
             Self::TooMany(_) => "rate",
             Self::Unauthorized(_) => "auth",

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use build::Build;
+use http_support::Gate;
 
 use crate::config::{Config, ConfigError, Sharing, SiteConfig};
 use crate::credentials::Guard;
 use crate::fields::Standing;
 use crate::folder::Folder;
+use crate::folding::{self, Reading};
 use crate::networks::Networks;
-use crate::path::PlainPath;
-use crate::pattern::{Captures, Pattern, Template};
+use crate::path::{PathError, PlainPath};
+use crate::pattern::{Captures, Pattern, Template, on_this_host};
 use crate::rate::Rate;
 
 use upstream::{Pool, PoolConfig};
@@ -27,6 +29,8 @@ pub struct Sites {
     wildcard: HashMap<String, usize>,
     default: Option<usize>,
     sites: Vec<Site>,
+    /// Whose requests the pages of our own take.
+    pub gate: Gate,
     /// The pools that the sites name, as they are configured.
     pub wanted: Vec<(String, PoolConfig)>,
     /// The same as they run, once they do.
@@ -43,6 +47,8 @@ pub struct Site {
     rewrites: Vec<Rule>,
     /// Longest path first; the last one is `/`.
     places: Vec<Place>,
+    /// Whether a part has rules of its own about who may ask.
+    guards_parts: bool,
     /// Whether `/` is the welcome page.
     pub welcome: bool,
     /// Whether plain HTTP is sent on to HTTPS.
@@ -55,6 +61,8 @@ pub struct Site {
     pub compress: bool,
     /// Whether fields of requests with an underscore in their name reach the pools.
     pub underscores: bool,
+    /// Whether fields that name another target or method reach the pools.
+    pub overrides: bool,
     /// Of the whole site.
     pub policy: Policy,
 }
@@ -64,6 +72,8 @@ pub struct Site {
 pub struct Place {
     /// `/api`; empty for the whole site.
     pub prefix: String,
+    /// The prefix as the most lenient server reads it.
+    reading: Reading,
     /// Whether the pool is asked for the path after the prefix.
     pub strip: bool,
     /// Files, tried first.
@@ -112,6 +122,7 @@ impl Sites {
             wildcard: HashMap::new(),
             default: None,
             sites: Vec::new(),
+            gate: Gate::new("web", &config.own_names(), &[]),
             wanted: Vec::new(),
             pools: Vec::new(),
         };
@@ -192,10 +203,30 @@ impl Site {
         self.places.iter().find(fits).expect("the last place is the whole site")
     }
 
+    /// Another part whose rules are about who may ask (`networks`, `rate`, `auth`), and that a server behind us may take the
+    /// path for, although by its plain meaning it belongs to `place`. Its rules hold as well.
+    ///
+    /// # Errors
+    /// There are such rules, and no telling which path it is to such a server.
+    pub fn also_guarded(&self, path: &PlainPath<'_>, place: &Place) -> Result<Option<&Place>, PathError> {
+        if !self.guards_parts {
+            return Ok(None);
+        }
+        let deeper = |other: &&Place| other.reading.depth() > place.reading.depth();
+        for reading in folding::readings(path)? {
+            let found = self.places.iter().filter(deeper).find(|other| reading.is_below(&other.reading));
+            if let Some(other) = found.filter(|other| !other.policy.is_open()) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where a path has gone: status and `Location`.
     #[must_use]
     pub fn redirect(&self, path: &str, query: Option<&str>, host: &str) -> Option<(u16, String)> {
-        first(&self.redirects, path, query, &[("host", host)])
+        let (status, location) = first(&self.redirects, path, query, &[("host", host)])?;
+        Some((status, on_this_host(location)))
     }
 
     /// What a path stands for: another target.

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use http_support::gateway::{Abort, Exchange, FetchRequest, Fetched, ForwardError, fetch, response_lasts};
 use http_support::wire::{
-    Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme, is_spelling_of,
+    Forwarding, Framing, OwnedResponseHead, RequestHead, ResponseHead, Scheme, is_override, is_spelling_of,
 };
 use tokio::sync::Notify;
 
@@ -163,14 +163,16 @@ impl Front {
         let head = exchange.head();
         let mut request_lines = Vec::with_capacity(1024);
         let guarded = attempts.drop_request(&errand.replaced());
+        let drops_underscores = !(errand.site.underscores || attempts.pool.config.underscores);
         let left_out = |name: &[u8]| {
-            (!errand.site.underscores && name.contains(&b'_'))
+            (drops_underscores && name.contains(&b'_'))
+                || (!errand.site.overrides && is_override(name))
                 || guarded.iter().any(|known| is_spelling_of(name, known))
                 || (errand.content.refuses_identity && is_of_range(name))
         };
         head.end_to_end_lines(&mut request_lines, left_out);
         request_lines.extend_from_slice(&errand.content.conditions.lines);
-        forwarding.lines(head, &mut request_lines);
+        forwarding.lines_for(head, errand.site.overrides, &mut request_lines);
         request_lines.extend_from_slice(attempts.request_lines());
         if let Some(user) = errand.user {
             request_lines.extend_from_slice(format!("{USER_FIELD}: {user}\r\n").as_bytes());

@@ -18,7 +18,7 @@ use futures_util::future::LocalBoxFuture;
 use messages::problem::Problem;
 use telemetry::{Counters, Histograms, Trace};
 
-use crate::Error;
+use crate::{Asked, Error, Gate};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -131,6 +131,7 @@ fn method_label(method: &Method) -> &'static str {
 /// The app's service with all of the above around it.
 pub(crate) struct Observed<S> {
     pub(crate) inner: S,
+    pub(crate) gate: Gate,
     pub(crate) observer: Rc<Observer>,
 }
 
@@ -152,6 +153,10 @@ where
         let started = clock::now();
         let observer = Rc::clone(&self.observer);
         let request_id = observer.request_id(request.headers());
+        if let Err(error) = self.gate.admit(&Asked::of_request(&request)) {
+            let answer = observer.refused(&request, &error, &request_id);
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
         let answer = self.inner.call(request);
         Box::pin(async move {
             Ok(match answer.await {
@@ -166,6 +171,16 @@ where
 }
 
 impl Observer {
+    /// The gate's answer.
+    fn refused(&self, request: &Request, error: &Error, request_id: &str) -> Response<BoxBody> {
+        let mut answer = error.response(Some(request.path()), Some(request_id));
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            answer.headers_mut().insert(REQUEST_ID, id);
+        }
+        self.count("other", request.method(), answer.status(), Duration::ZERO);
+        answer.into()
+    }
+
     fn finish<B: MessageBody + 'static>(
         &self,
         answer: ServiceResponse<B>,

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::connection::Connection;
 use crate::draining::Draining;
 use crate::observe::{Observed, Observer};
-use crate::{Limits, Listener};
+use crate::{Gate, Limits, Listener};
 
 /// How long a connection that was answered early may take to close, before it is dropped.
 const LINGER: Duration = Duration::from_secs(1);
@@ -30,12 +30,20 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 /// flight and closes idle connections. New connections wait in the listener's backlog for the next incarnation or
 /// for a sibling. To be run as `Started::task(serve(…))` of a child `on_own_arbiter`, usually of a pool.
 ///
+/// No route of the app is reached but through `gate`.
+///
 /// Connections are tasks linked to the life: a panic in a handler is the end of this worker and of its connections,
 /// for the app's state can no longer be trusted; its siblings go on.
 ///
 /// # Errors
 /// When the socket cannot be registered with this thread's reactor, or the app cannot be built.
-pub async fn serve<F, I, S, B>(listener: Listener, app: F, life: Life, limits: Limits) -> Result<(), BoxError>
+pub async fn serve<F, I, S, B>(
+    listener: Listener,
+    gate: Gate,
+    app: F,
+    life: Life,
+    limits: Limits,
+) -> Result<(), BoxError>
 where
     F: FnOnce() -> I,
     I: IntoServiceFactory<S, Request>,
@@ -47,7 +55,7 @@ where
     let app = app().into_factory().new_service(AppConfig::default()).await;
     let app = app.map_err(|_| BoxError::from("the HTTP app could not be built"))?;
     let observer = Rc::new(Observer::new(life.path(), life.incarnation()));
-    let app = Rc::new(Observed { inner: app, observer });
+    let app = Rc::new(Observed { inner: app, gate, observer });
 
     let (stop, draining) = watch::channel(false);
     let on_stop = draining.clone();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use http_support::{
-    Draining, Error, Event, Limits, Listener, RouteLabel, event_stream, parse, read_body, require_json, serve,
+    Draining, Error, Event, Gate, Limits, Listener, RouteLabel, event_stream, parse, read_body, require_json,
+    serve,
 };
 use supervision::Restart::Permanent;
 use supervision::Shutdown::Within;
@@ -27,7 +28,13 @@ static TREE: Tree = Tree {
 
 fn start(life: Life) -> Result<Started, StartError> {
     let (listener, limits) = (life.env::<Listener>(), life.env::<Limits>());
-    Ok(Started::task(serve(Listener::clone(&listener), app, life, Limits::clone(&limits))))
+    Ok(Started::task(serve(
+        Listener::clone(&listener),
+        Gate::new("test", &[], &[]),
+        app,
+        life,
+        Limits::clone(&limits),
+    )))
 }
 
 fn app() -> App<

@@ -12,6 +12,7 @@ mod floods;
 mod private;
 mod smuggling;
 mod storms;
+mod strangers;
 
 // One table and one way to read what came of it, for the gateway alone and for the stack.
 #[path = "../../../shared/http/tests/support/client.rs"]

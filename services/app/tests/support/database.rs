@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, web};
-use http_support::{Error, Limits, Listener, serve};
+use http_support::{Error, Gate, Limits, Listener, serve};
 use messages::job::State;
 use messages::sql::{Batch, BatchResults, Outcome, Results, Statement};
 use rusqlite::Connection;
@@ -144,7 +144,7 @@ fn start(life: Life) -> Result<Started, StartError> {
                 }),
             )
     };
-    Ok(Started::task(serve(listener, app, life, Limits::default())))
+    Ok(Started::task(serve(listener, Gate::new("test", &[], &[]), app, life, Limits::default())))
 }
 
 async fn ready(fake: Arc<Fake>) -> HttpResponse {

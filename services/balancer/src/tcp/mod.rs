@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_support::proxy_header::{self, Ends};
+use http_support::wire::covers;
 use supervision::{Life, StartError, Started};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -109,7 +110,7 @@ impl Front {
         if self.config.proxy_from.is_empty() {
             return Ok(None);
         }
-        if !self.config.proxy_from.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
+        if !covers(&self.config.proxy_from, peer.ip()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "its network may not connect"));
         }
         let header = tokio::time::timeout(HEADER_MAX, proxy_header::read(client)).await;

@@ -106,8 +106,10 @@ impl Door {
     fn lines_to_send(&self, exchange: &Exchange<'_>, head: &RequestHead<'_>) -> Vec<u8> {
         let peer = exchange.peer();
         let mut lines = Vec::with_capacity(512);
+        let drops_underscores = self.edge.config.drops_underscores();
         head.end_to_end_lines(&mut lines, |name| {
-            NOT_FETCHED_WITH.iter().any(|dropped| name.eq_ignore_ascii_case(dropped))
+            (drops_underscores && name.contains(&b'_'))
+                || NOT_FETCHED_WITH.iter().any(|dropped| name.eq_ignore_ascii_case(dropped))
         });
         for earlier in head.get_all("cdn-loop") {
             push_line(&mut lines, b"CDN-Loop", earlier);

@@ -24,7 +24,7 @@ use clock::WallMs;
 use http_support::Error as Problem;
 use http_support::access_log::{self, Line, Lines};
 use http_support::gateway::{Abort, Exchange, Handler, Peer, in_place_of_server, serve};
-use http_support::wire::{Claims, RequestHead, client_address};
+use http_support::wire::{self, Claims, RequestHead};
 use supervision::{Life, StartError, Started};
 
 use crate::admin;
@@ -151,7 +151,10 @@ impl Door {
         }
         let wants = &asked.wants;
         match head.method() {
-            "GET" | "HEAD" if wants.alone || wants.body || wants.conditions.for_origin => {
+            // What overrides the target or method may be answered with anything: it has no key.
+            "GET" | "HEAD"
+                if wants.alone || wants.body || wants.conditions.for_origin || head.overrides() =>
+            {
                 Box::pin(self.pass(exchange, asked, Fwd::Bypass)).await
             }
             "GET" => self.get(exchange, asked).await,
@@ -171,7 +174,7 @@ impl Door {
         let (head, sent, peer) = (exchange.head(), exchange.sent(), exchange.peer().ip());
         let line = Line {
             at: WallMs::now(),
-            client: client_address(head, peer, |address| self.edge.trusts(address)),
+            client: wire::client(head, peer, |address| self.edge.trusts(address)).address,
             user: None,
             host: head.authority(),
             method: head.method(),

@@ -115,6 +115,7 @@ impl Door {
             };
             let options = ForwardOptions {
                 request_lines: &edge.loop_line,
+                drop_underscores: edge.config.drops_underscores(),
                 response_lines: &status_line,
                 drop_response: left_out(asked.wants.from_edge, server.is_ours),
                 timeouts,

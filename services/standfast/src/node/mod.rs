@@ -8,6 +8,7 @@
 //! /<node>/<tier>/<instance>/…                    the tiers
 //! ```
 
+mod names;
 mod operations;
 mod reload;
 mod serve;

@@ -13,7 +13,7 @@ use crate::data_dir::DataDir;
 use crate::failure::{Failure, Outcome, with_causes};
 use crate::settings::{Settings, Stack};
 
-use super::Node;
+use super::{Node, names};
 
 /// What a node starts: tiers in order of start, each with its instances, which start together. A tier uses the tiers
 /// before it.
@@ -101,6 +101,7 @@ impl Node {
     /// A replica of the clients' database, and one of the jobs' database beside it.
     async fn start_database(&self, instance: &str, own_port: bool) -> Outcome {
         let mut config = self.settings.database.clone();
+        config.hosts.extend(names::of_the_stack(&self.settings));
         instance.clone_into(&mut config.instance);
         config.data_dir = self.directory(instance);
         if !own_port {
@@ -117,17 +118,24 @@ impl Node {
         let link = self.link("database", &instance);
         let built = database::env_of(group, config, link, self.registry.clone());
         let (env, _listener) = built.map_err(|error| refused(&instance, &error))?;
+        self.names_on_reload("database", &instance, &env, |settings| {
+            (settings.database.hosts.clone(), settings.database.page_origins.clone())
+        });
         self.add("database", &instance, &database::TREE, env).await
     }
 
     async fn start_app(&self, instance: &str, own_port: bool) -> Outcome {
         let link = self.link("app", instance);
         let mut config = self.settings.app.clone();
+        config.hosts.extend(names::of_the_stack(&self.settings));
         if !own_port {
             config.listen.set_port(0);
         }
         let built = app::env(config, link.clone(), self.database(), self.registry.clone());
         let (env, listener) = built.map_err(|error| refused(instance, &error))?;
+        self.names_on_reload("app", instance, &env, |settings| {
+            (settings.app.hosts.clone(), settings.app.page_origins.clone())
+        });
         let identity = Identity::new("app", instance).at(listener.bound_url()).over(link);
         let _ = self.registry.announce(identity);
         self.add("app", instance, &app::TREE, env).await
@@ -150,8 +158,12 @@ impl Node {
         let bus = self.link("console", instance);
         let (agent, registry, database) = (self.agent.clone(), self.registry.clone(), self.database());
         let deps = console::Deps { agent, bus, registry, database };
-        let env = console::env(self.settings.console.clone(), instance, deps);
-        let env = env.map_err(|error| refused(instance, &error))?;
+        let mut config = self.settings.console.clone();
+        config.hosts.extend(names::of_the_stack(&self.settings));
+        let env = console::env(config, instance, deps).map_err(|error| refused(instance, &error))?;
+        self.names_on_reload("console", instance, &env, |settings| {
+            (settings.console.hosts.clone(), settings.console.page_origins.clone())
+        });
         self.add("console", instance, &console::TREE, env).await
     }
 
@@ -164,6 +176,7 @@ impl Node {
         };
         let config = move |settings: &Settings| {
             let mut config = settings.web.clone();
+            config.hosts.extend(names::of_the_stack(settings));
             own_ports(own_port, &mut config.listen, &mut config.tls_listen);
             config
         };
@@ -205,6 +218,7 @@ impl Node {
         let web_data = self.directory("web-1");
         let config = move |settings: &Settings| {
             let mut config = settings.edge.clone();
+            config.hosts.extend(names::of_the_stack(settings));
             own_ports(own_port, &mut config.listen, &mut config.tls_listen);
             // What is issued to the stack is for its front door too, unless that is told to look elsewhere.
             let issued = || web::tls_config(&settings.web, &web_data).directory;
@@ -212,6 +226,7 @@ impl Node {
             config
         };
         let env = edge::env(config(&self.settings), on).map_err(|error| refused(instance, &error))?;
+        self.names_on_reload("edge", instance, &env, |settings| (settings.edge.hosts.clone(), Vec::new()));
         let of = env.clone();
         self.on_reload("edge", instance, move |settings| {
             edge::reload(&of, &config(settings)).map_err(|error| with_causes(&error))

@@ -62,6 +62,10 @@ pub struct SiteConfig {
     /// Whether fields of requests with an underscore in their name reach the pools. Default false: many applications
     /// take `X_Real_User` for `X-Real-User`. `X-Authenticated-User` reaches them in no spelling but ours.
     pub underscores: bool,
+    /// Whether fields by which frameworks take another target, host or method than the request's reach the pools:
+    /// `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override`; of trusted proxies also `X-Original-URL`,
+    /// `X-Rewrite-URL`, `X-Original-Host`, `X-Host` and their kin. Default false: the rules here are about the request's own.
+    pub overrides: bool,
     /// Who may pass: a name of `[web.auth]`.
     pub auth: Option<String>,
     /// How many requests a client may send.
@@ -95,6 +99,7 @@ impl Default for SiteConfig {
             hsts_s: 31_536_000,
             https_only: false,
             underscores: false,
+            overrides: false,
             auth: None,
             rate: None,
             networks: NetworksConfig::default(),

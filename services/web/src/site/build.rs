@@ -10,6 +10,7 @@ use crate::config::{APP_POOL, Config, ConfigError, RouteConfig, RuleConfig, Site
 use crate::credentials::Guard;
 use crate::fields::Standing;
 use crate::folder::Folder;
+use crate::folding::Reading;
 use crate::networks::{Networks, NetworksConfig};
 use crate::pattern::{Pattern, Template};
 use crate::private;
@@ -85,6 +86,7 @@ impl<'c> Build<'c> {
             }
             places.push(self.place(route, site, &standing, &key)?);
         }
+        let guards_parts = places.iter().any(|place| !place.policy.is_open());
         places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         places.push(self.place(&whole, site, &standing, key)?);
         let policy = self.policy(&access_of(site), key)?;
@@ -93,12 +95,14 @@ impl<'c> Build<'c> {
             redirects: rules(&site.redirects, &["host"], &format!("{key}redirects"))?,
             rewrites: rules(&site.rewrites, &[], &format!("{key}rewrites"))?,
             places,
+            guards_parts,
             welcome: site.welcome,
             https_only: site.https_only,
             error_pages: error_pages(site, key)?,
             standing,
             compress: site.compress,
             underscores: site.underscores,
+            overrides: site.overrides,
             policy,
         })
     }
@@ -140,6 +144,7 @@ impl<'c> Build<'c> {
         Ok(Place {
             programs: fastcgi.and_then(|it| it.index.rfind('.').map(|dot| it.index[dot..].to_owned())),
             prefix: route.path.trim_end_matches('/').to_owned(),
+            reading: Reading::of_rule(&route.path),
             strip: route.strip,
             folder,
             pool,

@@ -22,7 +22,7 @@ use super::{Abort, GatewayLimits, Peer, Tls, http2, timer, unsent};
 use crate::listener::Share;
 use crate::proxy_header;
 use crate::serve::{LET_OTHERS, next_connection};
-use crate::wire::{Forwarding, RequestHead, Scheme, client_address};
+use crate::wire::{self, Forwarding, RequestHead, Scheme, covers};
 use crate::{Error, Listener};
 
 /// What a tier does with a request. One value per worker thread, `Rc` inside: all of it is single-threaded.
@@ -168,7 +168,7 @@ impl Worker {
         handler: &H,
     ) {
         let binding = &self.bindings[at];
-        let mut peer = Peer { address, local: local(&stream, binding), tls: None };
+        let mut peer = Peer::new(address, local(&stream, binding));
         let mut stream = stream;
         if let ProxyProtocol::Required(from) = &binding.proxy_protocol
             && !self.read_proxy_header(&mut stream, &mut peer, from).await
@@ -205,14 +205,13 @@ impl Worker {
     /// Corrects `peer` by what the header says that its connection must begin with. False: there is none, or it is not
     /// from one of these networks.
     async fn read_proxy_header(&self, stream: &mut TcpStream, peer: &mut Peer, from: &[IpNet]) -> bool {
-        let ip = peer.address.ip().to_canonical();
-        if !from.iter().any(|net| net.contains(&ip)) {
+        if !covers(from, peer.ip()) {
             return false;
         }
         match tokio::time::timeout(self.limits.head_timeout, proxy_header::read(stream)).await {
             Ok(Ok(ends)) => {
                 if let Some(ends) = ends {
-                    (peer.address, peer.local) = (ends.client, ends.server);
+                    *peer = Peer::new(ends.client, ends.server);
                 }
                 true
             }
@@ -230,15 +229,14 @@ impl Worker {
     }
 
     fn trusts(&self, binding: usize, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.bindings[binding].trusted.iter().any(|net| net.contains(&address))
+        covers(&self.bindings[binding].trusted, address)
     }
 
     /// Whose request this is, as far as trusted proxies tell.
     pub(crate) fn client(&self, binding: usize, peer: &Peer, head: &RequestHead<'_>) -> ClientKey {
         match peer.ip() {
             proxy if self.trusts(binding, proxy) => {
-                ClientKey::of(client_address(head, proxy, |address| self.trusts(binding, address)))
+                ClientKey::of(wire::client(head, proxy, |address| self.trusts(binding, address)).address)
             }
             client => ClientKey::of(client),
         }

@@ -27,6 +27,8 @@ pub struct ForwardOptions<'a> {
     /// Whether fields with an underscore in their name are left out of the request: to many applications they are the
     /// same as those with hyphens.
     pub drop_underscores: bool,
+    /// Whether fields by which frameworks take another target, host or method ([`wire::is_override`]) are left out.
+    pub drop_overrides: bool,
     /// Field lines added to the response.
     pub response_lines: &'a [u8],
     /// Fields left out of the response, names in lower case.
@@ -43,9 +45,20 @@ pub struct ForwardOptions<'a> {
 
 impl ForwardOptions<'_> {
     /// Whether a field of the request is not passed on.
-    pub(super) fn leaves_out(&self, name: &[u8]) -> bool {
+    fn leaves_out(&self, name: &[u8]) -> bool {
         (self.drop_underscores && name.contains(&b'_'))
             || self.drop_request.iter().any(|known| wire::is_spelling_of(name, known))
+    }
+
+    /// Appends the fields of the request that are passed on as they came.
+    pub(super) fn kept_lines(&self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+        if self.drop_overrides && head.overrides() {
+            head.end_to_end_lines(out, |name| wire::is_override(name) || self.leaves_out(name));
+        } else if self.drop_request.is_empty() && !self.drop_underscores {
+            head.end_to_end_lines(out, |_| false);
+        } else {
+            head.end_to_end_lines(out, |name| self.leaves_out(name));
+        }
     }
 }
 

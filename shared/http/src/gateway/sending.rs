@@ -16,14 +16,10 @@ pub(crate) fn compose(
 ) {
     let target = options.target.unwrap_or(head.target());
     wire::write_request_line(head.method(), target, options.host.unwrap_or(head.authority()), out);
-    if options.drop_request.is_empty() && !options.drop_underscores {
-        head.end_to_end_lines(out, |_| false);
-    } else {
-        head.end_to_end_lines(out, |name| options.leaves_out(name));
-    }
+    options.kept_lines(head, out);
     head.framing_line(out);
     wire::hop_lines(head, out);
-    forwarding.lines(head, out);
+    forwarding.lines_for(head, !options.drop_overrides, out);
     out.extend_from_slice(options.request_lines);
     out.extend_from_slice(b"\r\n");
 }

@@ -1,18 +1,20 @@
 //! What a trusted peer says of a request beyond whom it is from, as the server behind us is told it: an answer may depend
 //! on that as much as on the target, so whoever keeps answers has to keep it with them.
 
+use super::client::told_scheme;
 use super::field::Kind;
-use super::{RequestHead, target};
+use super::{RequestHead, Scheme, target};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims<'b> {
-    /// `X-Forwarded-Proto`, if it is `http` or `https`.
+    /// As [`told_scheme`] reads it.
     pub scheme: Option<&'static str>,
     /// `X-Forwarded-Host`, if it is the only one and an authority.
     pub host: Option<&'b str>,
     /// All other claims as lines `name: value`, names in lower case, in their order. Of `Forwarded` (RFC 7239) what its
-    /// elements say beyond `for` and `by`.
+    /// elements say beyond `for` and `by`. Not the addresses of one client: an answer that depends on them is for the
+    /// application to keep to itself, as one that depends on `X-Forwarded-For`.
     pub others: Vec<u8>,
 }
 
@@ -25,17 +27,13 @@ impl<'b> Claims<'b> {
             let mut values = fields.of(kind);
             values.next().filter(|_| values.next().is_none())
         };
-        let scheme = match single(Kind::XForwardedProto) {
-            Some(b"http") => Some("http"),
-            Some(b"https") => Some("https"),
-            _ => None,
-        };
+        let scheme = told_scheme(head).map(Scheme::as_str);
         let host = single(Kind::XForwardedHost).filter(|value| target::is_authority(value));
         let host = host.and_then(|value| std::str::from_utf8(value).ok());
         let mut others = Vec::new();
         for field in &fields.table.list {
             match field.kind {
-                Kind::ClientClaim if !is_about_client(fields.name(field)) => {
+                Kind::ClientClaim => {
                     others.extend(fields.name(field).iter().map(u8::to_ascii_lowercase));
                     others.extend_from_slice(b": ");
                     others.extend_from_slice(fields.value(field));
@@ -47,12 +45,6 @@ impl<'b> Claims<'b> {
         }
         Self { scheme, host, others }
     }
-}
-
-/// Addresses of one client: an answer that depends on them is for the application to keep to itself, as one that depends
-/// on `X-Forwarded-For`.
-fn is_about_client(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"x-real-ip")
 }
 
 fn beyond_client(value: &[u8], out: &mut Vec<u8>) {
@@ -88,6 +80,10 @@ mod tests {
     fn whom_a_request_is_from_is_no_part_of_it() {
         let lines = "X-Forwarded-For: 192.0.2.1\r\nX-Real-IP: 192.0.2.1\r\nForwarded: for=192.0.2.1;by=_x, For=\"[::1]\"\r\n";
         assert_eq!(claims(lines), (None, None, String::new()));
+        assert_eq!(
+            claims("True-Client-IP: 192.0.2.1\r\nX-Cluster-Client-IP: ::1\r\n"),
+            (None, None, String::new())
+        );
         assert_eq!(claims("Cookie: a=b\r\nAccept: x\r\n"), (None, None, String::new()));
     }
 

@@ -1,6 +1,6 @@
 //! What is written to the next hop: the kept field lines, and framing, connection and start lines made anew.
 
-use super::field::Kind;
+use super::field::{Kind, is_known};
 use super::{ChunkError, Framing, RequestHead, ResponseHead, Version, line};
 
 impl RequestHead<'_> {
@@ -11,7 +11,7 @@ impl RequestHead<'_> {
     #[inline]
     pub fn end_to_end_lines(&self, out: &mut Vec<u8>, drop: impl Fn(&[u8]) -> bool) {
         self.view().copy_lines(out, |field, name| match field.kind {
-            Kind::Other | Kind::Expect => !drop(name),
+            Kind::Other | Kind::Expect | Kind::MethodOverride => !drop(name),
             Kind::MaxForwards => self.max_forwards().is_none() && !drop(name),
             _ => false,
         });
@@ -130,22 +130,20 @@ pub fn write_status_line(status: u16, out: &mut Vec<u8>) {
 }
 
 /// RFC 9110 section 6.5.1: what a recipient acts on before the body has come must not be in a trailer: framing,
-/// routing, request modifiers, authentication, response control, and how to read the content.
+/// routing, request modifiers, authentication, response control, and how to read the content. So too what an intermediary
+/// recognises ([`is_known`]), and the field by which the web tier names who asks.
 #[rustfmt::skip]
 const NOT_IN_TRAILERS: &[&str] = &[
-    "content-length", "transfer-encoding", "host", "connection", "keep-alive", "proxy-connection",
-    "upgrade", "te", "trailer", "cache-control", "expect", "max-forwards", "pragma", "range", "if-match",
-    "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "authorization",
-    "proxy-authorization", "proxy-authenticate", "www-authenticate", "cookie", "set-cookie", "age", "date",
-    "expires", "location", "retry-after", "vary", "warning", "content-encoding", "content-type",
-    "content-range", "via", "forwarded", "x-real-ip", "x-http-method-override",
+    "trailer", "cache-control", "pragma", "range", "if-match", "if-none-match", "if-modified-since",
+    "if-unmodified-since", "if-range", "authorization", "proxy-authorization", "proxy-authenticate",
+    "www-authenticate", "cookie", "set-cookie", "age", "date", "expires", "location", "retry-after", "vary", "warning",
+    "content-encoding", "content-type", "content-range", "cdn-loop", "origin", "x-authenticated-user",
 ];
 
 fn may_be_trailer(name: &[u8]) -> bool {
-    let forwarded = name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-");
-    !forwarded
-        && memchr::memchr(b'_', name).is_none() // look-alikes again
-        && !NOT_IN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden.as_bytes()))
+    memchr::memchr(b'_', name).is_none() // to CGI and its kin another name
+        && !is_known(name)
+        && !NOT_IN_TRAILERS.iter().any(|forbidden| is_spelling_of(name, forbidden))
 }
 
 /// Checks one trailer line (with its CRLF) and appends it if it may be one.

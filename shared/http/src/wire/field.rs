@@ -25,11 +25,18 @@ pub(super) enum Kind {
     XForwardedFor,
     XForwardedProto,
     XForwardedHost,
-    /// Any other `X-Forwarded-*`, and `X-Real-IP`: claims about the client that only a trusted peer may make.
+    /// Any other `X-Forwarded-*` and their kin: claims about the request that only a trusted peer may make.
     ClientClaim,
+    /// `X-Real-IP` and its kin. As a [`Kind::ClientClaim`].
+    ClientAddress,
+    /// `X-Original-URL`, `X-Host` and their kin: frameworks answer for another target or host than the request's. As a
+    /// [`Kind::ClientClaim`].
+    TargetOverride,
+    /// `X-HTTP-Method-Override` and its kin: frameworks take another method. Programs of clients send it.
+    MethodOverride,
     /// RFC 9110 section 7.6.1, and whatever `Connection` names.
     HopByHop,
-    /// `X_Forwarded_For`, `Content_Length`…: to a CGI-like origin the same name as the one with hyphens.
+    /// `X_Forwarded_For`, `Content.Length`…: to a CGI-like origin the same name as the one with hyphens.
     LookAlike,
 }
 
@@ -153,7 +160,6 @@ fn kind(name: &[u8]) -> Kind {
         (6,  b'e') => ("expect", Kind::Expect),
         (7,  b'u') => ("upgrade", Kind::Upgrade),
         (9,  b'f') => ("forwarded", Kind::Forwarded),
-        (9,  b'x') => ("x-real-ip", Kind::ClientClaim),
         (10, b'c') => ("connection", Kind::Connection),
         (10, b'k') => ("keep-alive", Kind::HopByHop),
         (12, b'm') => ("max-forwards", Kind::MaxForwards),
@@ -164,17 +170,69 @@ fn kind(name: &[u8]) -> Kind {
         (18, b'p') => ("proxy-authenticate", Kind::HopByHop),
         (19, b'p') => ("proxy-authorization", Kind::HopByHop),
         (25, b'p') => ("proxy-authentication-info", Kind::HopByHop),
-        (13.., b'x') => ("x-forwarded-", Kind::ClientClaim),
+        (9, b'c') => ("client-ip", Kind::ClientAddress),
+        (14, b't') => ("true-client-ip", Kind::ClientAddress),
+        (15, b'f') => ("front-end-https", Kind::ClientClaim),
+        (16, b'c') => ("cf-connecting-ip", Kind::ClientAddress),
+        (6..=22, b'x') if !name[1].is_ascii_alphanumeric() => return kind_of_x(name),
+        (23.., b'x') => ("x-forwarded-", Kind::ClientClaim),
         _ => return Kind::Other,
     };
     if !same_name(&name[..known.len()], known) {
         return Kind::Other;
     }
     match kind {
-        _ if memchr::memchr(b'_', name).is_some() => Kind::LookAlike,
-        Kind::ClientClaim => claim(&name[name.len().min(12)..]),
+        _ if is_folded(name) => Kind::LookAlike,
+        Kind::ClientClaim if known.ends_with('-') => claim(&name[known.len()..]),
         kind => kind,
     }
+}
+
+/// What proxies of different makers say of a client, and by what frameworks are told another target or method.
+#[rustfmt::skip]
+const X_FIELDS: [(&str, Kind); 18] = [
+    ("x-real-ip",              Kind::ClientAddress),
+    ("x-client-ip",            Kind::ClientAddress),
+    ("x-remote-ip",            Kind::ClientAddress),
+    ("x-remote-addr",          Kind::ClientAddress),
+    ("x-originating-ip",       Kind::ClientAddress),
+    ("x-cluster-client-ip",    Kind::ClientAddress),
+    ("x-scheme",               Kind::ClientClaim),
+    ("x-url-scheme",           Kind::ClientClaim),
+    ("x-original-url",         Kind::TargetOverride),
+    ("x-original-uri",         Kind::TargetOverride),
+    ("x-rewrite-url",          Kind::TargetOverride),
+    ("x-original-host",        Kind::TargetOverride),
+    ("x-host",                 Kind::TargetOverride),
+    ("x-http-host-override",   Kind::TargetOverride),
+    ("x-http-method-override", Kind::MethodOverride),
+    ("x-http-method",          Kind::MethodOverride),
+    ("x-method-override",      Kind::MethodOverride),
+    ("x-original-method",      Kind::MethodOverride),
+];
+
+fn kind_of_x(name: &[u8]) -> Kind {
+    const FORWARDED: &str = "x-forwarded-";
+    if name.len() > FORWARDED.len() && same_name(&name[..FORWARDED.len()], FORWARDED) {
+        return if is_folded(name) { Kind::LookAlike } else { claim(&name[FORWARDED.len()..]) };
+    }
+    let known = X_FIELDS.iter().find(|(known, _)| known.len() == name.len() && same_name(name, known));
+    match known {
+        Some(_) if is_folded(name) => Kind::LookAlike,
+        Some((_, kind)) => *kind,
+        None => Kind::Other,
+    }
+}
+
+/// Whether a field makes frameworks take another target, host or method than the request's.
+#[must_use]
+pub fn is_override(name: &[u8]) -> bool {
+    !name.is_empty() && matches!(kind(name), Kind::TargetOverride | Kind::MethodOverride)
+}
+
+/// Whether a field may be acted on before the content has come: nothing for a trailer section.
+pub(super) fn is_known(name: &[u8]) -> bool {
+    kind(name) != Kind::Other
 }
 
 /// Which of the claims about a client, by what follows `X-Forwarded-`.
@@ -191,12 +249,18 @@ fn claim(rest: &[u8]) -> Kind {
     }
 }
 
-/// Equal but for case, and for underscores in place of hyphens.
+/// Equal but for case, and for what CGI and its kin (RFC 3875 section 4.1.18) make of a hyphen: `X_Y`, some of them also
+/// `X.Y`.
 #[inline]
 fn same_name(name: &[u8], known: &str) -> bool {
-    name.iter()
-        .zip(known.as_bytes())
-        .all(|(&byte, &known)| byte.to_ascii_lowercase() == known || (byte == b'_' && known == b'-'))
+    name.iter().zip(known.as_bytes()).all(|(&byte, &known)| {
+        byte.to_ascii_lowercase() == known || (known == b'-' && !byte.is_ascii_alphanumeric())
+    })
+}
+
+/// Whether such a gateway would take the name for another one.
+fn is_folded(name: &[u8]) -> bool {
+    !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
 }
 
 /// The fields of a head, to look into. Cheap to copy.

@@ -5,8 +5,9 @@
 
 use std::net::IpAddr;
 
+use super::client::{hops, is_said, told_scheme};
 use super::field::{Fields, Kind};
-use super::{RequestHead, Version, line, target};
+use super::{RequestHead, Version, target};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,7 @@ impl Forwarding {
     #[must_use]
     pub fn new(pseudonym: &str, peer: IpAddr, scheme: Scheme, trusted: bool) -> Self {
         let peer = peer.to_canonical(); // ::ffff:192.0.2.1 is 192.0.2.1
-        let node = match peer {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("\"[{address}]\""), // RFC 7239 section 6
-        };
+        let node = node_of(peer);
         let protocol = scheme.as_str();
         Self {
             trusted,
@@ -67,12 +65,19 @@ impl Forwarding {
     /// Appends the lines for one request. [`RequestHead::end_to_end_lines`] has left out what these replace.
     #[inline]
     pub fn lines(&self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+        self.lines_for(head, true, out);
+    }
+
+    /// The same. `overrides`: whether another target that a trusted peer names ([`is_override`](super::is_override)) is
+    /// passed on.
+    #[inline]
+    pub fn lines_for(&self, head: &RequestHead<'_>, overrides: bool, out: &mut Vec<u8>) {
         let fields = head.view();
         start_list(b"Via: ", fields, Kind::Via, out);
         out.extend_from_slice(head.version().number().as_bytes());
         out.extend_from_slice(&self.via);
         if self.trusted {
-            return self.add_to_claims(head, out);
+            return self.add_to_claims(head, overrides, out);
         }
         out.extend_from_slice(b"Forwarded: ");
         self.own_element(head.authority(), out);
@@ -100,16 +105,28 @@ impl Forwarding {
         out.extend_from_slice(b"\"\r\n");
     }
 
-    fn add_to_claims(&self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    fn add_to_claims(&self, head: &RequestHead<'_>, overrides: bool, out: &mut Vec<u8>) {
         let fields = head.view();
-        start_list(b"Forwarded: ", fields, Kind::Forwarded, out);
+        let (listed, told) = (is_said(fields, Kind::XForwardedFor), is_said(fields, Kind::Forwarded));
+        out.extend_from_slice(b"Forwarded: ");
+        match (listed, told) {
+            (true, false) => add_hops(fields, Kind::XForwardedFor, push_element, out),
+            // The list that counts is the other one: a peer that writes only that one passes on what a client says here.
+            (true, true) if hops(fields, Kind::Forwarded) != hops(fields, Kind::XForwardedFor) => {
+                add_hops(fields, Kind::XForwardedFor, push_element, out);
+            }
+            _ => add_values(fields, Kind::Forwarded, out),
+        }
         self.own_element(head.authority(), out);
-        start_list(b"X-Forwarded-For: ", fields, Kind::XForwardedFor, out);
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        if !listed && told {
+            add_hops(fields, Kind::Forwarded, push_address, out);
+        } else {
+            add_values(fields, Kind::XForwardedFor, out);
+        }
         out.extend_from_slice(self.address.as_bytes());
         out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-        let claimed =
-            single(fields, Kind::XForwardedProto).filter(|value| matches!(*value, b"http" | b"https"));
-        out.extend_from_slice(claimed.unwrap_or(self.scheme.as_str().as_bytes()));
+        out.extend_from_slice(told_scheme(head).unwrap_or(self.scheme).as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
         let claimed = single(fields, Kind::XForwardedHost).filter(|value| target::is_authority(value));
         let host = claimed.unwrap_or(head.authority().as_bytes());
@@ -118,49 +135,56 @@ impl Forwarding {
             out.extend_from_slice(host);
             out.extend_from_slice(b"\r\n");
         }
-        fields.copy_lines(out, |field, _| field.kind == Kind::ClientClaim);
+        fields.copy_lines(out, |field, _| match field.kind {
+            Kind::ClientClaim | Kind::ClientAddress => true,
+            Kind::TargetOverride => overrides,
+            _ => false,
+        });
     }
 }
 
 /// One line, not one more line: many applications read only the first `X-Forwarded-For`.
 fn start_list(name: &[u8], fields: Fields<'_, '_>, kind: Kind, out: &mut Vec<u8>) {
     out.extend_from_slice(name);
+    add_values(fields, kind, out);
+}
+
+fn add_values(fields: Fields<'_, '_>, kind: Kind, out: &mut Vec<u8>) {
     for value in fields.of(kind).filter(|value| !value.is_empty()) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
 }
 
+/// Of a list that is written anew so many hops are kept, the nearest. Others are copied as they are.
+const HOPS_MAX: usize = 32;
+
+/// The hops of one list in the form of the other one, so that both say the same to whoever reads only one of them.
+fn add_hops(fields: Fields<'_, '_>, kind: Kind, push: fn(Option<IpAddr>, &mut Vec<u8>), out: &mut Vec<u8>) {
+    let hops = hops(fields, kind);
+    for hop in &hops[hops.len().saturating_sub(HOPS_MAX)..] {
+        push(*hop, out);
+        out.extend_from_slice(b", ");
+    }
+}
+
+fn push_element(hop: Option<IpAddr>, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("for={}", hop.map_or_else(|| "unknown".to_owned(), node_of)).as_bytes());
+}
+
+fn push_address(hop: Option<IpAddr>, out: &mut Vec<u8>) {
+    out.extend_from_slice(hop.map_or_else(|| "unknown".to_owned(), |address| address.to_string()).as_bytes());
+}
+
+/// RFC 7239 section 6.
+fn node_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    }
+}
+
 fn single<'b>(fields: Fields<'b, '_>, kind: Kind) -> Option<&'b [u8]> {
     let mut values = fields.of(kind);
     values.next().filter(|_| values.next().is_none())
-}
-
-/// The client's address: from the right, the first address in `X-Forwarded-For` that is not a trusted proxy. Only as
-/// much of the list is believed as trusted hops have written; `peer` if it is not trusted itself.
-#[must_use]
-pub fn client_address(head: &RequestHead<'_>, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let lines: smallvec::SmallVec<[&[u8]; 4]> = head.view().of(Kind::XForwardedFor).collect();
-    client_of_list(lines, peer, trusted)
-}
-
-/// The same of the field lines of `X-Forwarded-For`, in their order.
-#[must_use]
-pub fn client_of_list<'v>(
-    lines: impl IntoIterator<Item = &'v [u8], IntoIter: DoubleEndedIterator>,
-    peer: IpAddr,
-    trusted: impl Fn(IpAddr) -> bool,
-) -> IpAddr {
-    let mut client = peer;
-    for value in lines.into_iter().rev() {
-        for member in value.rsplit(|&byte| byte == b',') {
-            let address =
-                std::str::from_utf8(line::trim(member)).ok().and_then(|text| text.parse::<IpAddr>().ok());
-            match address {
-                Some(address) if trusted(client) => client = address.to_canonical(),
-                _ => return client,
-            }
-        }
-    }
-    client
 }

@@ -12,10 +12,11 @@
 //!
 //! RFC 9112 (all of it but `message/http`), RFC 9110 sections 5.5, 6.5, 7.2, 7.6, 10.1.1; RFC 7239; RFC 9113 section 8.2.2.
 //!
-//! Reading order: `line`, `field`, `framing`, `target`, `request_line`, `request`, `response`, `chunked`, `edit`, `forwarding`.
+//! Reading order: `line`, `field`, `framing`, `target`, `request_line`, `request`, `response`, `chunked`, `edit`, `client`, `forwarding`.
 
 mod chunked;
 mod claims;
+mod client;
 mod connection;
 mod edit;
 mod error;
@@ -30,16 +31,18 @@ mod target;
 
 pub use chunked::{ChunkedLimits, ChunkedScanner, Piece, Verbatim};
 pub use claims::Claims;
+pub use client::{Client, canonical_network, client, client_of_list, covers, told_scheme};
 pub use edit::{
     framing_line, hop_lines, is_spelling_of, trailer_lines, write_request_line, write_status_line,
 };
 pub use error::{ChunkError, HeadError};
-pub use field::{Fields, FieldsIter, lines};
-pub use forwarding::{Forwarding, Scheme, client_address, client_of_list};
+pub use field::{Fields, FieldsIter, is_override, lines};
+pub use forwarding::{Forwarding, Scheme};
 pub use framing::Framing;
 pub use line::head_may_end;
 pub use request::{RequestHead, RequestParts};
 pub use response::{OwnedResponseHead, ResponseHead};
+pub(crate) use target::{host as host_of, is_authority};
 
 /// The version a message was received with. A minor version above 1 is read as 1.1 (RFC 9110 section 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

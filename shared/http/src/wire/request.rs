@@ -21,6 +21,7 @@ pub struct RequestHead<'b> {
     keep_alive: bool,
     expects_continue: bool,
     accepts_trailers: bool,
+    overrides: bool,
 }
 
 /// What a request is made of when it did not come as HTTP/1 bytes.
@@ -130,6 +131,7 @@ impl<'b> RequestHead<'b> {
             // RFC 9110 section 10.1.1: of an HTTP/1.0 client it is ignored, and it says nothing without a body.
             expects_continue: found.expects && http11 && framing != Framing::None,
             accepts_trailers: found.te_trailers && http11,
+            overrides: found.overrides,
             // RFC 9110 section 7.6.2: of other methods it may be ignored.
             max_forwards: found.max_forwards.filter(|_| matches!(line.method, "OPTIONS" | "TRACE")),
             buf,
@@ -212,6 +214,13 @@ impl<'b> RequestHead<'b> {
         self.max_forwards
     }
 
+    /// Whether it has fields by which frameworks take another target, host or method ([`super::is_override`]): what is
+    /// stored for its target is no answer to it, nor its answer one to others.
+    #[must_use]
+    pub fn overrides(&self) -> bool {
+        self.overrides
+    }
+
     /// Whether `TE: trailers` was sent (RFC 9110 section 10.1.4).
     #[must_use]
     pub fn accepts_trailers(&self) -> bool {
@@ -285,6 +294,7 @@ struct Found<'b> {
     upgrades: bool,
     expects: bool,
     te_trailers: bool,
+    overrides: bool,
     max_forwards: Option<u32>,
 }
 
@@ -312,6 +322,7 @@ impl<'b> Found<'b> {
                 return Err(HeadError::Expectation);
             }
             Kind::Expect => self.expects = true,
+            Kind::TargetOverride | Kind::MethodOverride => self.overrides = true,
             Kind::MaxForwards => self.max_forwards = count(value).or(self.max_forwards),
             Kind::Te => {
                 self.te_trailers |= line::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))

@@ -51,7 +51,7 @@ fn absolute<'b>(method: &str, text: &'b str) -> Result<Target<'b>, HeadError> {
 
 /// `host [":" port]` with a DNS name, an IPv4 or a bracketed IPv6 address. Narrower than RFC 3986's reg-name on purpose:
 /// commas, `@`, `%` and the like are in no name that is served, but in many that confuse the next hop.
-pub(super) fn is_authority(bytes: &[u8]) -> bool {
+pub(crate) fn is_authority(bytes: &[u8]) -> bool {
     let after = match bytes {
         [b'[', rest @ ..] => {
             let Some(end) = memchr::memchr(b']', rest) else { return false };
@@ -88,7 +88,7 @@ fn port_number(digits: &[u8]) -> u32 {
 }
 
 /// An authority without its port.
-pub(super) fn host(authority: &str) -> &str {
+pub(crate) fn host(authority: &str) -> &str {
     match authority.rfind(':') {
         Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
         _ => authority,

@@ -1,8 +1,6 @@
-use std::net::IpAddr;
-
 use http_support::wire::{
-    Forwarding, Framing, HeadLimits, RequestHead, RequestParts, Scheme, Version, client_address,
-    framing_line, hop_lines, write_request_line, write_status_line,
+    Forwarding, Framing, HeadLimits, RequestHead, RequestParts, Scheme, Version, framing_line, hop_lines,
+    write_request_line, write_status_line,
 };
 
 use super::{request, response, text};
@@ -123,7 +121,7 @@ fn the_claims_of_an_untrusted_client_are_replaced() {
 fn the_claims_of_a_trusted_peer_are_added_to() {
     assert_eq!(
         forwarded(true, CLAIMS),
-        "Via: 1.0 old, 1.1 standfast\r\nForwarded: for=9.9.9.9, for=192.0.2.1;proto=http;host=\"a.example:80\"\r\n\
+        "Via: 1.0 old, 1.1 standfast\r\nForwarded: for=9.9.9.9, for=8.8.8.8, for=192.0.2.1;proto=http;host=\"a.example:80\"\r\n\
          X-Forwarded-For: 9.9.9.9, 8.8.8.8, 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: public.example\r\n\
          X-Forwarded-Port: 443\r\nX-Real-IP: 9.9.9.9\r\n"
     );
@@ -132,6 +130,113 @@ fn the_claims_of_a_trusted_peer_are_added_to() {
             .contains("Proto: http\r\nX-Forwarded-Host: a.example:80\r\n")
     );
     assert_eq!(forwarded(true, ""), forwarded(false, ""));
+}
+
+/// A peer that writes one of the lists passes on what a client says in the other: an application that reads that one would
+/// believe it.
+#[test]
+fn both_lists_say_the_same_to_the_next_hop() {
+    for (claims, list, forwarded_by) in [
+        (
+            "Forwarded: for=9.9.9.9;proto=https, for=\"[2001:db8::1]:47\"",
+            "9.9.9.9, 2001:db8::1",
+            "for=9.9.9.9;proto=https, for=\"[2001:db8::1]:47\"",
+        ),
+        (
+            "X-Forwarded-For: 9.9.9.9:80, 2001:db8::1",
+            "9.9.9.9:80, 2001:db8::1",
+            "for=9.9.9.9, for=\"[2001:db8::1]\"",
+        ),
+        ("X-Forwarded-For: 9.9.9.9\r\nForwarded: for=127.0.0.1", "9.9.9.9", "for=9.9.9.9"),
+        (
+            "X-Forwarded-For: 9.9.9.9\r\nForwarded: for=\"9.9.9.9:80\";by=_x",
+            "9.9.9.9",
+            "for=\"9.9.9.9:80\";by=_x",
+        ),
+        ("Forwarded: for=\"9.9.9.9", "unknown", "for=\"9.9.9.9"),
+        ("X-Forwarded-For: junk\r\nForwarded: for=9.9.9.9", "junk", "for=unknown"),
+    ] {
+        let lines = lines_of(&forwarded(true, &format!("{claims}\r\n")));
+        assert_eq!(lines[2], format!("X-Forwarded-For: {list}, 192.0.2.1"), "{claims}");
+        let own = "for=192.0.2.1;proto=";
+        assert!(lines[1].starts_with(&format!("Forwarded: {forwarded_by}, {own}")), "{claims}: {}", lines[1]);
+    }
+    let many = format!("Forwarded: {}\r\n", ["for=9.9.9.9"; 100].join(","));
+    assert!(
+        forwarded(true, &many).matches("9.9.9.9").count() <= 132,
+        "a list that is written anew is bounded"
+    );
+}
+
+fn lines_of(block: &str) -> Vec<String> {
+    block.split("\r\n").map(str::to_owned).collect()
+}
+
+/// RFC 7239 section 5.4; `X-Forwarded-Proto` where there is one.
+#[test]
+fn the_scheme_is_what_the_trusted_peer_says() {
+    for (claims, scheme) in [
+        ("Forwarded: for=9.9.9.9;proto=https", "https"),
+        ("Forwarded: for=9.9.9.9;proto=https, for=8.8.8.8;proto=HTTP", "http"),
+        ("Forwarded: for=9.9.9.9;proto=https\r\nX-Forwarded-Proto: http", "http"),
+        ("X-Forwarded-Proto: HTTPS", "https"),
+        ("X-Forwarded-Proto: https\r\nX-Forwarded-Proto: https", "http"),
+        ("Forwarded: proto=gopher", "http"),
+    ] {
+        let lines = forwarded(true, &format!("{claims}\r\n"));
+        assert!(lines.contains(&format!("X-Forwarded-Proto: {scheme}\r\n")), "{claims}: {lines}");
+        assert!(forwarded(false, &format!("{claims}\r\n")).contains("Proto: http\r\n"), "{claims}");
+    }
+}
+
+/// Frameworks that obey `X-Original-URL` serve `/admin` to a request for `/`.
+#[test]
+fn another_target_is_named_by_trusted_peers_only() {
+    let targets =
+        "X-Original-URL: /admin\r\nX-Rewrite-Url: /admin\r\nX-Host: evil.example\r\nx-original-host: a\r\n";
+    let claims = "True-Client-IP: 9.9.9.9\r\nX-Client-IP: 9.9.9.9\r\nX-Forwarded-Prefix: /x\r\nFront-End-Https: on\r\n";
+    let method = "X-HTTP-Method-Override: DELETE\r\nX-HTTP-Method: PUT\r\nX-Method-Override: PATCH\r\n";
+    let all = [targets, claims, method].concat();
+    let from_anybody = forwarded(false, &all);
+    assert!(
+        !from_anybody.contains("admin")
+            && !from_anybody.contains("9.9.9.9")
+            && !from_anybody.contains("evil")
+    );
+    assert!(from_anybody.starts_with(method), "a client's own method is decided where the site is known");
+    let trusted = forwarded(true, &all);
+    assert!(trusted.contains(&targets[..40]) && trusted.contains("True-Client-IP: 9.9.9.9\r\n"), "{trusted}");
+    for line in all.split_inclusive("\r\n") {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n");
+        let overrides = request(bytes.as_bytes()).unwrap().overrides();
+        assert_eq!(overrides, !claims.contains(line), "{line}");
+    }
+}
+
+/// To CGI and what descends from it (RFC 3875 section 4.1.18) `X_Forwarded_For` is `X-Forwarded-For`.
+#[test]
+fn no_spelling_of_a_field_that_we_write_is_passed_on() {
+    for name in [
+        "X_Forwarded_For",
+        "X-Forwarded_Proto",
+        "x.forwarded.for",
+        "X+Forwarded-Host",
+        "X_Original_URL",
+        "x_real_ip",
+        "X_HTTP_Method_Override",
+        "X.Http-Method",
+        "True_Client_IP",
+        "Content_Length",
+        "Transfer.Encoding",
+        "X_Forwarded-Anything",
+    ] {
+        for trusted in [false, true] {
+            let lines = forwarded(trusted, &format!("{name}: 7.7.7.7\r\n"));
+            assert!(!lines.contains("7.7.7.7"), "{name}: {lines}");
+        }
+    }
+    let kept = "X-Hostname: a\r\nX-Forwardedness: b\r\nXhost: c\r\nX-Real-IPs: d\r\n";
+    assert!(forwarded(false, kept).starts_with(kept), "other names");
 }
 
 #[test]
@@ -143,21 +248,6 @@ fn an_ipv6_client_is_quoted_as_rfc_7239_wants() {
         text(&out),
         "Via: 1.0 s\r\nForwarded: for=\"[2001:db8::1]\";proto=https;host=\"\"\r\nX-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"
     );
-}
-
-/// Only what trusted hops have written is believed.
-#[test]
-fn the_client_is_the_first_untrusted_address_from_the_right() {
-    let address = |list: &str, peer: &str| {
-        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{list}\r\n");
-        let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
-        client_address(&request(bytes.as_bytes()).unwrap(), peer.parse().unwrap(), trusted).to_string()
-    };
-    assert_eq!(address("X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.2\r\n", "10.0.0.1"), "2.2.2.2");
-    assert_eq!(address("X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 10.0.0.2\r\n", "10.0.0.1"), "1.1.1.1");
-    assert_eq!(address("X-Forwarded-For: 1.1.1.1\r\n", "3.3.3.3"), "3.3.3.3");
-    assert_eq!(address("X-Forwarded-For: junk, 10.0.0.2\r\n", "10.0.0.1"), "10.0.0.2");
-    assert_eq!(address("", "10.0.0.1"), "10.0.0.1");
 }
 
 #[test]

@@ -32,6 +32,10 @@ pub struct PoolConfig {
     /// The programs of `fastcgi` members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fastcgi: Option<FastCgiConfig>,
+    /// Whether fields of requests with an underscore in their name reach `members`. Default false: many applications take
+    /// `X_Real_User` for `X-Real-User`. A pool of `tiers` alone passes them on: the web tier's sites decide, which have a key
+    /// of this name too.
+    pub underscores: bool,
     /// `round-robin`, `weighted`, `least-connections`, `ip-hash`, `two-choices`, `ewma` or `consistent-hash`.
     pub algorithm: Algorithm,
     /// What `consistent-hash` recognises a request by: `client`, `host`, `path`, `header:<name>` or `cookie:<name>`.
@@ -68,6 +72,7 @@ impl Default for PoolConfig {
             members: Vec::new(),
             tls: TlsConfig::default(),
             fastcgi: None,
+            underscores: false,
             algorithm: Algorithm::TwoChoices,
             hash_by: HashBy::Client,
             hash_bound_percent: 125,
@@ -85,6 +90,12 @@ impl Default for PoolConfig {
 }
 
 impl PoolConfig {
+    /// Whether requests leave the stack here, and without fields that others might take for those of another name.
+    #[must_use]
+    pub fn drops_underscores(&self) -> bool {
+        !self.underscores && !self.members.is_empty()
+    }
+
     /// Whether a choice depends on who the client is.
     pub(crate) fn asks_for_client(&self) -> bool {
         let by_client = self.canary.as_ref().is_some_and(|canary| canary.by == CanaryBy::Client);

@@ -110,11 +110,11 @@ fn compose(
     options: &ForwardOptions<'_>,
 ) -> Option<Request<()>> {
     let mut lines = Scratch::new();
-    head.end_to_end_lines(&mut lines, |name| options.leaves_out(name));
+    options.kept_lines(head, &mut lines);
     if let Framing::Length(_) = head.framing() {
         head.framing_line(&mut lines);
     }
-    forwarding.lines(head, &mut lines);
+    forwarding.lines_for(head, !options.drop_overrides, &mut lines);
     lines.extend_from_slice(options.request_lines);
     let mut fields = HeaderMap::new();
     read_lines(&lines, &mut fields).ok()?;
