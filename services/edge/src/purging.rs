@@ -10,24 +10,28 @@ use std::time::Instant;
 use bus::{LinkState, Message};
 use clock::WallMs;
 use futures_util::future::join_all;
-pub use messages::edge::{Forgot, KIND, KIND_PURGE, Purge, address};
+pub use messages::edge::{Forgot, KIND, KIND_PURGE, Purge, address, web_address};
 use serde::Serialize;
 use supervision::{Life, StartError, Started};
 
 use crate::edge::Edge;
 use crate::publishing;
-use crate::rules::key::of_url;
+use crate::rules::key::{as_sent, of_url};
 use crate::store::Target;
 
 /// Requests from other points that may wait.
 const WAITING_MAX: usize = 1024;
+/// URIs near those that were not there, that are told.
+const NEAR_MAX: usize = 8;
+/// Targets without a match for which it is looked: each look goes through the store.
+const NEAR_LOOKS: usize = 4;
 /// Targets of one purge.
 pub const TARGETS_MAX: usize = 10_000;
 
 /// What all say.
 #[derive(Debug, Serialize)]
 pub struct Receipt {
-    /// Points that have forgotten.
+    /// Points that have forgotten, and web servers that will look at their files again.
     pub points: Vec<Forgot>,
     /// Points that did not answer in time: they may still have it.
     pub silent: Vec<String>,
@@ -43,20 +47,32 @@ pub fn targets(purge: &Purge) -> Result<Vec<Target>, String> {
     if purge.all {
         return Ok(["http://", "https://"].map(|scheme| Target::Prefix(scheme.into())).into());
     }
-    let count = purge.urls.len() + purge.prefixes.len() + purge.hosts.len() + purge.tags.len();
+    let Purge { urls, prefixes, paths, hosts, tags, .. } = purge;
+    let count = urls.len() + prefixes.len() + paths.len() + hosts.len() + tags.len();
     if !(1..=TARGETS_MAX).contains(&count) {
         return Err(format!(
-            "one to {TARGETS_MAX} of `urls`, `prefixes`, `hosts` and `tags` are expected, not {count}"
+            "one to {TARGETS_MAX} of `urls`, `prefixes`, `paths`, `hosts` and `tags` are expected, not {count}"
         ));
     }
-    let url =
-        |url: &String| of_url(url).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"));
+    let url = |url: &String| {
+        of_url(&as_sent(url)).ok_or_else(|| format!("{url:?} is not an absolute http or https URL"))
+    };
     let mut targets = Vec::with_capacity(count);
     for key in purge.urls.iter().map(url) {
         targets.push(Target::Key(key?.into()));
     }
     for prefix in purge.prefixes.iter().map(url) {
         targets.push(Target::Prefix(prefix?.into()));
+    }
+    for path in paths {
+        if !path.starts_with('/') {
+            return Err(format!("{path:?} is no path: use /news, /news?page=2 or /news/*"));
+        }
+        let sent = as_sent(path);
+        targets.push(match sent.strip_suffix('*') {
+            Some(beginning) => Target::PathPrefix(beginning.into()),
+            None => Target::Path(sent.into()),
+        });
     }
     for host in purge.hosts.iter().map(|host| host.to_ascii_lowercase()) {
         let beginnings = ["http", "https"].into_iter().flat_map(|scheme| [(scheme, '/'), (scheme, ':')]);
@@ -69,30 +85,42 @@ pub fn targets(purge: &Purge) -> Result<Vec<Target>, String> {
 
 /// Forgets here.
 fn apply(edge: &Edge, purge: &Purge) -> Forgot {
-    let mut uris = 0;
+    let (mut uris, mut near, mut looks) = (0, Vec::new(), NEAR_LOOKS);
     for target in targets(purge).unwrap_or_default() {
         if !purge.soft {
             match &target {
                 Target::Key(key) => edge.fills.detach(key),
                 Target::Prefix(prefix) => edge.fills.detach_all(|key| key.starts_with(&**prefix)),
+                Target::Path(_) | Target::PathPrefix(_) => {
+                    edge.fills.detach_all(|key| target.is_about(key, &[]));
+                }
                 Target::Tag(_) => edge.fills.detach_all(|_| true), // what comes may have the tag
             }
         }
         let count = edge.store.purge(&target, purge.soft);
         edge.telemetry.purged(&target, purge.soft, count);
         uris += count;
+        if let (0, Target::Key(wanted) | Target::Path(wanted)) = (count, &target)
+            && near.len() < NEAR_MAX
+            && looks > 0
+        {
+            looks -= 1;
+            near.extend(edge.store.near(wanted, NEAR_MAX - near.len()));
+        }
     }
-    Forgot { instance: edge.instance.clone(), at: WallMs::now().rfc3339(), uris }
+    Forgot { instance: edge.instance.clone(), at: WallMs::now().rfc3339(), uris, near }
 }
 
 /// Forgets everywhere.
 pub async fn everywhere(edge: &Edge, purge: &Purge) -> Receipt {
     let started = clock::now();
     let message = Message::json(purge).with_header(KIND, KIND_PURGE);
+    // The servers of files first: what a point fetches from then on is new.
+    let webs = ask(edge, webs(edge), &message).await;
     let own = apply(edge, purge);
     let others = ask_all(edge, &message).await;
     let mut receipt = Receipt { points: vec![own], silent: Vec::new(), took_ms: 0 };
-    for (instance, answer) in others {
+    for (instance, answer) in others.into_iter().chain(webs) {
         match answer.and_then(|message| message.parse::<Forgot>().ok()) {
             Some(forgot) => receipt.points.push(forgot),
             None => receipt.silent.push(instance),
@@ -114,13 +142,25 @@ pub async fn ask_all(edge: &Edge, message: &Message) -> Vec<(String, Option<Mess
     let others = picture
         .iter()
         .filter(|it| it.tier == "edge" && (&it.node, &it.instance) != (&own.node, &own.instance));
-    let ask = |node: String, instance: String| async move {
-        let (address, deadline) = (address(&node, &instance), edge.config.purge_deadline());
-        let answer = edge.bus.request(&address, message.clone(), deadline).await;
-        let answer = answer.inspect_err(|error| tracing::warn!(instance, %error, "a point did not answer"));
+    let others = others.map(|it| (it.instance.clone(), address(&it.node, &it.instance))).collect();
+    ask(edge, others, message).await
+}
+
+/// Every web server that discovery knows: name and address.
+fn webs(edge: &Edge) -> Vec<(String, String)> {
+    let picture = edge.registry.snapshot();
+    let webs = picture.iter().filter(|it| it.tier == "web");
+    webs.map(|it| (it.instance.clone(), web_address(&it.node, &it.instance))).collect()
+}
+
+async fn ask(edge: &Edge, whom: Vec<(String, String)>, message: &Message) -> Vec<(String, Option<Message>)> {
+    let one = |(instance, address): (String, String)| async move {
+        let answer = edge.bus.request(&address, message.clone(), edge.config.purge_deadline()).await;
+        let answer = answer
+            .inspect_err(|error| tracing::warn!(instance, %error, "no answer to a purge or publication"));
         (instance, answer.ok())
     };
-    join_all(others.map(|it| ask(it.node.clone(), it.instance.clone()))).await
+    join_all(whom.into_iter().map(one)).await
 }
 
 /// Serves the other points.
@@ -195,6 +235,11 @@ mod tests {
         ];
         assert_eq!(targets(&purge).unwrap(), expected);
         assert!(targets(&Purge::default()).is_err());
+        let paths = ["/a b", "/c?d", "/e/*"].map(str::to_owned).into();
+        let expected =
+            [Target::Path("/a%20b".into()), Target::Path("/c?d".into()), Target::PathPrefix("/e/".into())];
+        assert_eq!(targets(&Purge { paths, ..Purge::default() }).unwrap(), expected);
+        assert!(targets(&Purge { paths: vec!["a".to_owned()], ..Purge::default() }).is_err());
         assert!(
             targets(&Purge { urls: vec!["/x".to_owned()], ..Purge::default() }).unwrap_err().contains("/x")
         );

@@ -120,6 +120,7 @@ impl Telemetry {
         let by = match target {
             Target::Key(_) => "url",
             Target::Prefix(_) => "prefix",
+            Target::Path(_) | Target::PathPrefix(_) => "path",
             Target::Tag(_) => "tag",
         };
         self.purged.with([by, if soft { "true" } else { "false" }]).inc_by(uris as u64);

@@ -202,3 +202,39 @@ async fn a_published_response_is_at_every_point() {
     assert_eq!(refused["reason"], "no-freshness");
     stack.stop().await;
 }
+
+/// A path means that page at every host, with every query; what is not there is told with what is like it.
+#[actix::test]
+async fn a_path_is_purged_at_every_host_and_a_miss_says_what_is_near() {
+    let origin = Origin::start().await;
+    for path in ["/news", "/news?page=2", "/newspaper", "/a%20b", "/Other/"] {
+        origin.answer(path, Reply::new("Cache-Control: max-age=60\r\n", "x"));
+    }
+    let stack = Stack::with(&origin, 2, |_, _| {}).await;
+    for path in ["/news", "/news?page=2", "/newspaper", "/a%20b", "/Other/"] {
+        everywhere(&stack, path, "fwd=uri-miss").await;
+    }
+    let counts = |receipt: &Value| -> Vec<u64> {
+        receipt["points"].as_array().unwrap().iter().map(|point| point["uris"].as_u64().unwrap()).collect()
+    };
+    let receipt = purge(&stack, json!({"paths": ["/news"]})).await.expect(200).json();
+    assert_eq!(counts(&receipt), [2, 2], "{receipt}");
+    everywhere(&stack, "/newspaper", "hit").await;
+    everywhere(&stack, "/news?page=2", "fwd=uri-miss").await;
+    let receipt = purge(&stack, json!({"paths": ["/a b"]})).await.expect(200).json();
+    assert_eq!(counts(&receipt), [1, 1], "a space is one in every spelling: {receipt}");
+    // Another case and slash, another host, another query.
+    for (what, near) in [
+        (json!({"paths": ["/other"]}), "http://a.example/Other/"),
+        (json!({"urls": ["https://b.example/Other/"]}), "http://a.example/Other/"),
+        (json!({"paths": ["/news?page=3"]}), "http://a.example/news?page=2"),
+    ] {
+        let receipt = purge(&stack, what.clone()).await.expect(200).json();
+        assert_eq!(counts(&receipt), [0, 0], "{what}");
+        assert_eq!(receipt["points"][0]["near"][0], near, "{what}: {receipt}");
+    }
+    let receipt = purge(&stack, json!({"paths": ["/never"]})).await.expect(200).json();
+    assert!(receipt["points"][0].get("near").is_none(), "{receipt}");
+    purge(&stack, json!({"paths": ["news"]})).await.expect(400);
+    stack.stop().await;
+}

@@ -210,10 +210,10 @@ pub struct Tree {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["urls", "prefixes", "tags"]))]
 pub struct Purge {
-    /// URLs, or paths at the front door: `/news`.
+    /// URLs, or paths at any host: `/news` (with every query), `/news?page=2` (with this one).
     #[arg(value_name = "URL")]
     pub urls: Vec<String>,
-    /// Everything whose URL begins so.
+    /// Everything whose URL, or path at any host, begins so.
     #[arg(long = "prefix", value_name = "URL")]
     pub prefixes: Vec<String>,
     /// Everything with this tag (`Surrogate-Key`, `Cache-Tag`).

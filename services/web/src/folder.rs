@@ -138,6 +138,15 @@ fn joined(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl Found {
+    /// Whether it is the same representation in the same state.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Page(one), Self::Page(other)) => one.is_same(other),
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
+    }
+
     /// Bytes it counts for in the cache.
     #[must_use]
     pub fn weight(&self) -> u32 {

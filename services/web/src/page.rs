@@ -42,6 +42,14 @@ pub struct Page {
     source: Source,
 }
 
+impl Page {
+    /// Whether it was made from the same state of the same file.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.source == other.source && self.etag == other.etag
+    }
+}
+
 /// The content of a page.
 #[derive(Debug)]
 pub enum Body {

@@ -1,12 +1,13 @@
 //! Tells the edges to forget what a reload no longer allows: a page that was open and is behind a rule now, a site that
-//! is gone. Until every point has confirmed it, it is asked again; a point whose link was down distrusts what it has.
+//! is gone. And answers them when they are purged themselves: a file is then looked at before it is used again. Until every point has confirmed it, it is asked again; a point whose link was down distrusts what it has.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bus::Message;
-use messages::edge::{KIND, KIND_PURGE, Purge, address};
+use clock::WallMs;
+use messages::edge::{Forgot, KIND, KIND_PURGE, Purge, address, web_address};
 use supervision::{BoxError, Life, StartError, Started};
 
 use crate::config::{Config, SiteConfig};
@@ -14,6 +15,8 @@ use crate::env::Web;
 
 /// How long a point may take to answer.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// Purges that may wait.
+const WAITING_MAX: usize = 64;
 /// Pause before the points that did not answer are asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often, at most: a point that is gone by then is gone from discovery too.
@@ -68,20 +71,52 @@ pub fn start(life: Life) -> Result<Started, StartError> {
     let web = life.env::<Web>();
     Ok(Started::task(async move {
         let (mut reloads, mut stopping) = (web.reloads(), std::pin::pin!(life.stopping()));
+        let mut served = std::pin::pin!(serve(&web));
         life.ready();
         loop {
             if let Some(purge) = web.owed.take() {
                 tokio::select! {
                     () = tell_all(&web, &purge) => {}
+                    () = &mut served => {}
                     () = &mut stopping => return Ok::<(), BoxError>(()),
                 }
             }
             tokio::select! {
+                () = &mut served => {}
                 _ = reloads.changed() => {}
                 () = &mut stopping => return Ok(()),
             }
         }
     }))
+}
+
+/// Answers the edges, which ask before they forget: every file is looked at again before it is used. Never ends.
+async fn serve(web: &Web) {
+    let (node, instance) = (web.registry.node(), &web.instance);
+    let address = web_address(node, instance);
+    let mut link = web.bus.state();
+    loop {
+        link.mark_unchanged();
+        match web.bus.serve(&address, WAITING_MAX).await {
+            Ok(mut requests) => loop {
+                let request = requests.next().await;
+                let uris = web.library.distrust();
+                let at = WallMs::now().rfc3339();
+                request.reply(Message::json(&Forgot {
+                    instance: instance.clone(),
+                    at,
+                    uris,
+                    near: Vec::new(),
+                }));
+            },
+            Err(error) => {
+                tracing::debug!(%error, "purges cannot be heard yet");
+                if link.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
 }
 
 async fn tell_all(web: &Web, purge: &Purge) {

@@ -10,7 +10,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 use std::time::Instant;
 
 use supervision::Life;
@@ -37,6 +40,8 @@ pub struct Entry {
     pub found: Found,
     /// When it was last looked at, milliseconds of the library's time.
     checked_ms: AtomicU64,
+    /// The library's doubt when it was looked at.
+    doubt: u64,
 }
 
 /// All that the answer depends on.
@@ -66,6 +71,9 @@ pub struct Library {
     hasher: RandomState,
     since: Instant,
     recheck_ms: u64,
+    /// Raised when files may have changed: what was looked at under an earlier one is looked at again before it is used,
+    /// in every coding and by every worker. So a change that one request has seen is seen by all that come after it.
+    doubt: AtomicU64,
     lookups: Arc<Semaphore>,
 }
 
@@ -84,8 +92,15 @@ impl Library {
             hasher: RandomState::new(),
             since: now,
             recheck_ms: config.recheck_ms,
+            doubt: AtomicU64::new(0),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }
+    }
+
+    /// Everything is looked at again before it is used; how much that is.
+    pub fn distrust(&self) -> usize {
+        self.doubt.fetch_add(1, AcqRel);
+        usize::try_from(self.entries.entry_count()).unwrap_or(usize::MAX)
     }
 
     /// Keyed, so that nobody can choose paths that meet. Few and large steps: each costs.
@@ -183,6 +198,9 @@ impl Shelf {
 
     /// Whether the caller is the one who must look again.
     fn is_due(&self, entry: &Entry, now_ms: u64) -> bool {
+        if entry.doubt != self.library.doubt.load(Acquire) {
+            return true; // nobody gets what is there: it may be of yesterday
+        }
         let checked = entry.checked_ms.load(Relaxed);
         now_ms.saturating_sub(checked) >= self.library.recheck_ms
             && entry.checked_ms.compare_exchange(checked, now_ms, Relaxed, Relaxed).is_ok()
@@ -227,14 +245,23 @@ impl Shelf {
     ) -> Arc<Entry> {
         let folder = Arc::clone(folder);
         let Wish { directory, accepted, ranged, .. } = wish;
+        // Read before the look: what changes meanwhile is looked at again.
+        let doubt = self.library.doubt.load(Acquire);
         let name: Box<[u8]> = wish.name.into();
         let look = move || {
             let wish = Wish { name: &name, directory, accepted, ranged };
             let found = folder.find(wish, before.as_ref().map(|entry| &entry.found));
             let key = Key { folder: folder.id, directory, ranged, accepted, name };
-            Arc::new(Entry { key, found, checked_ms: AtomicU64::new(now_ms) })
+            let changed = before.as_ref().is_some_and(|before| !found.is_same(&before.found));
+            (Entry { key, found, checked_ms: AtomicU64::new(now_ms), doubt }, changed)
         };
-        let entry = self.blocking(life, look).await;
+        let (mut entry, changed) = self.blocking(life, look).await;
+        if changed {
+            // This one is new; all others are looked at again, and this one too if there was another doubt meanwhile.
+            let raised = self.library.doubt.compare_exchange(doubt, doubt + 1, AcqRel, Acquire);
+            entry.doubt = raised.map_or(doubt, |doubt| doubt + 1);
+        }
+        let entry = Arc::new(entry);
         self.library.entries.insert(hash, Arc::clone(&entry));
         entry
     }

@@ -17,6 +17,10 @@ pub struct Purge {
     pub urls: Vec<String>,
     /// Everything whose URL begins so.
     pub prefixes: Vec<String>,
+    /// Paths at every host, scheme and port: `/news` is that page with every query, `/news?page=2` with this one, and
+    /// `/news/*` everything that begins so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
     /// Everything of these hosts, at any port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -36,8 +40,17 @@ pub struct Forgot {
     pub instance: String,
     /// When it had forgotten, by its own clock.
     pub at: String,
-    /// URIs that it had.
+    /// URIs that it had; of a web server: files that it will look at again before it uses them.
     pub uris: usize,
+    /// URIs that it has and that are like one of which it had none: another host, query or spelling. A few of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<String>,
+}
+
+/// Address on the bus of a web server, which is asked to look at its files again before the points forget.
+#[must_use]
+pub fn web_address(node: &str, instance: &str) -> String {
+    format!("{}.{node}.{instance}", names::WEB)
 }
 
 /// Address on the bus of one point.

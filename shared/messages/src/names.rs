@@ -14,6 +14,8 @@ pub const JOBS_CHANGED: &str = "jobs.changed";
 pub const NODE: &str = "node";
 /// Request/reply address prefix of a point of presence (purges, publications): `edge.<node>.<instance>`.
 pub const EDGE: &str = "edge";
+/// Request/reply address prefix of a web server (purges): `web.<node>.<instance>`.
+pub const WEB: &str = "web";
 /// Topic: a fault is set or cleared on every node that has a matching path.
 pub const FAULTS: &str = "faults.set";
 /// Log: the database's ordered entries; the generation follows: `database.log.<generation>`.

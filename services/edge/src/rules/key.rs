@@ -75,6 +75,40 @@ pub fn of_url(url: &str) -> Option<String> {
     String::from_utf8(key(&scheme, authority, target).to_vec()).ok()
 }
 
+/// `/a?b` of `http://example.com/a?b`.
+pub fn target_of(key: &str) -> &str {
+    let uri = uri_of(key);
+    uri.get(origin_of(uri).len()..).filter(|target| !target.is_empty()).unwrap_or("/")
+}
+
+/// As a browser sends what a person writes: a space and what is no ASCII are percent-encoded (WHATWG URL, the path and
+/// query percent-encode sets).
+pub fn as_sent(url: &str) -> String {
+    let (mut sent, mut in_query) = (String::with_capacity(url.len()), false);
+    for c in url.chars() {
+        in_query |= c == '?';
+        let encoded = c.is_control()
+            || !c.is_ascii()
+            || matches!(c, ' ' | '"' | '<' | '>')
+            || (!in_query && matches!(c, '`' | '{' | '}'));
+        if encoded {
+            let mut bytes = [0; 4];
+            c.encode_utf8(&mut bytes).bytes().for_each(|byte| sent.push_str(&format!("%{byte:02X}")));
+        } else {
+            sent.push(c);
+        }
+    }
+    sent
+}
+
+/// What keys of pages that a person may take for each other have in common: the path without case, query and slash at
+/// its end.
+pub fn loosely(key: &str) -> String {
+    let target = target_of(key);
+    let path = target.split('?').next().unwrap_or(target);
+    path.trim_end_matches('/').to_ascii_lowercase()
+}
+
 /// `http://example.com` of `http://example.com/a?b`.
 pub fn origin_of(key: &str) -> &str {
     let start = key.find("://").map_or(0, |at| at + 3);
@@ -130,5 +164,9 @@ mod tests {
             assert_eq!(of_url(wrong), None, "{wrong}");
         }
         assert_eq!(origin_of("http://example.com/a?b"), "http://example.com");
+        assert_eq!((target_of("http://a/b?c"), target_of("http://a")), ("/b?c", "/"));
+        assert_eq!(as_sent("/a b/é?q=\"x {y}"), "/a%20b/%C3%A9?q=%22x%20{y}");
+        assert_eq!(as_sent("/a%20b+c"), "/a%20b+c", "what is encoded stays");
+        assert_eq!(loosely("https://b/News/?q"), loosely("http://a/news"));
     }
 }

@@ -34,7 +34,7 @@ pub use tags::tags_of;
 pub use variants::Variants;
 
 use crate::config::Config;
-use crate::rules::key::uri_of;
+use crate::rules::key::{loosely, uri_of};
 use crate::rules::storing::NotStored;
 use claimed::Claimed;
 use leaving::Leaving;
@@ -314,8 +314,24 @@ impl Store {
             Target::Tag(tag) if soft => self.tags.of(tag),
             Target::Tag(tag) => self.tags.take(tag).into_iter().collect(),
             Target::Prefix(prefix) => self.with_prefix(prefix),
+            Target::Path(_) | Target::PathPrefix(_) => {
+                let mut keys = self.with_prefix("http");
+                keys.retain(|key| target.is_about(key, &[]));
+                keys
+            }
         };
         keys.iter().filter(|key| if soft { self.soften(key) } else { self.remove(key) }).count()
+    }
+
+    /// At most `most` URIs that a person may take for this one.
+    pub fn near(&self, uri: &str, most: usize) -> Vec<String> {
+        let wanted = loosely(uri);
+        let like = |key: &Arc<str>| (loosely(key) == wanted).then(|| uri_of(key).to_owned());
+        let mut near: Vec<String> = self.with_prefix("http").iter().filter_map(like).collect();
+        near.sort_unstable();
+        near.dedup();
+        near.truncate(most);
+        near
     }
 
     /// From now on everything stored so far is validated before it is used: a purge may have been missed.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::rules::key::target_of;
+
 use crate::rules::key::uri_of;
 
 /// Purges that are remembered. A fetch that has seen more of them go by is not stored: nobody knows what they were.
@@ -15,6 +17,10 @@ pub enum Target {
     Key(Arc<str>),
     /// Every URI that begins so.
     Prefix(Arc<str>),
+    /// This path at every host, scheme and port; without a query with all of them.
+    Path(Arc<str>),
+    /// Every path that begins so, likewise.
+    PathPrefix(Arc<str>),
     /// Every response with this tag.
     Tag(Arc<str>),
 }
@@ -25,6 +31,11 @@ impl Target {
         match self {
             Self::Key(this) => **this == *uri_of(key),
             Self::Prefix(prefix) => key.starts_with(&**prefix),
+            Self::Path(path) => {
+                let rest = target_of(key).strip_prefix(&**path);
+                rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('?') && !path.contains('?')))
+            }
+            Self::PathPrefix(path) => target_of(key).starts_with(&**path),
             Self::Tag(tag) => tags.contains(tag),
         }
     }
@@ -90,6 +101,21 @@ mod tests {
         assert!(purges.since(moment, "http://a/b/c", &[]));
         assert!(purges.since(moment, "http://a/z", &["t".into()]));
         assert!(!purges.since(moment, "http://a/z", &["u".into()]));
+    }
+
+    #[test]
+    fn a_path_is_one_at_every_host_with_every_query_unless_it_has_its_own() {
+        let about = |target: &Target, key: &str| target.is_about(key, &[]);
+        let path = Target::Path("/news".into());
+        for key in ["http://a/news", "https://b:8443/news?page=2"] {
+            assert!(about(&path, key), "{key}");
+        }
+        for key in ["http://a/news/1", "http://a/newspaper", "http://a/old?x=/news", "http://news/"] {
+            assert!(!about(&path, key), "{key}");
+        }
+        let with_query = Target::Path("/news?page=2".into());
+        assert!(about(&with_query, "http://a/news?page=2") && !about(&with_query, "http://a/news?page=20"));
+        assert!(about(&Target::PathPrefix("/news/".into()), "http://a/news/1?x"));
     }
 
     #[test]

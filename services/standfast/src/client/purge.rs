@@ -22,17 +22,23 @@ struct Point {
     instance: String,
     at: String,
     uris: u64,
+    #[serde(default)]
+    near: Vec<String>,
 }
 
 /// Runs the command.
 pub async fn run(purge: Purge) -> Outcome {
     let server = Server::new(&purge.at.url, "--url")?;
-    let base = purge.at.url.trim_end_matches('/');
-    // A path is one at this front door.
-    let whole = |url: &String| if url.starts_with('/') { format!("{base}{url}") } else { url.clone() };
+    // A path is one at every host: the front door has many names, and who purges a page means it under each.
+    let is_path = |url: &&String| url.starts_with('/');
+    let urls: Vec<_> = purge.urls.iter().filter(|url| !is_path(url)).collect();
+    let prefixes: Vec<_> = purge.prefixes.iter().filter(|url| !is_path(url)).collect();
+    let beginnings = purge.prefixes.iter().filter(is_path).map(|path| format!("{path}*"));
+    let paths: Vec<_> = purge.urls.iter().filter(is_path).cloned().chain(beginnings).collect();
     let body = json!({
-        "urls": purge.urls.iter().map(whole).collect::<Vec<_>>(),
-        "prefixes": purge.prefixes.iter().map(whole).collect::<Vec<_>>(),
+        "urls": urls,
+        "prefixes": prefixes,
+        "paths": paths,
         "tags": purge.tags,
         "soft": purge.soft,
     });
@@ -57,7 +63,28 @@ pub async fn run(purge: Purge) -> Outcome {
         out::line(format!("{} ms", receipt.took_ms));
     }
     if receipt.silent.is_empty() {
-        return Ok(());
+        return found(&receipt, purge.at.json);
     }
     Err(Failure::failed(format!("no answer from {}: they may still have it", receipt.silent.join(", "))))
+}
+
+/// Nothing there is what a purge is to bring about, and so no failure; but where something like it is stored, it was most
+/// likely that which was meant, and it is still there.
+fn found(receipt: &Receipt, json: bool) -> Outcome {
+    let edges = || receipt.points.iter().filter(|point| !point.instance.starts_with("web"));
+    if edges().any(|point| point.uris > 0) {
+        return Ok(());
+    }
+    let near: std::collections::BTreeSet<&String> = edges().flat_map(|point| &point.near).collect();
+    if near.is_empty() {
+        if !json {
+            out::line("nothing of it was stored");
+        }
+        return Ok(());
+    }
+    let near: Vec<&str> = near.into_iter().map(String::as_str).collect();
+    Err(Failure::failed(format!(
+        "nothing was stored under that name; near it is stored: {}",
+        near.join(", ")
+    )))
 }

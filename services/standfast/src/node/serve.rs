@@ -36,10 +36,14 @@ async fn live(mut settings: Settings, plan: &Plan, data: Option<DataDir>, source
     };
     match asked {
         Ok(true) => return node.drain(&settings, &mut signals, &manager).await,
-        // A service goes on without a reader of its first line.
-        Ok(false) => out::try_write(&format!("{}\n", plan.ready_line(&node))).unwrap_or_else(
-            |error| tracing::warn!(%error, "nobody takes the line that says that it is ready"),
-        ),
+        Ok(false) => {
+            let line = plan.ready_line(&node);
+            // A service goes on without a reader of its first line.
+            if let Err(error) = out::try_write(&format!("{line}\n")) {
+                tracing::warn!(%error, "nobody takes the line that says that it is ready");
+            }
+            manager.ready(&line);
+        }
         Err(failure) => {
             // Stopped in order, so that nothing half-started is left behind; the first failure is the one to tell.
             let _ = tokio::time::timeout(Duration::from_secs(5), root.stop()).await;

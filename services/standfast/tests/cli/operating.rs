@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::process::{LIMIT, Up, refused, run};
+use crate::process::{LIMIT, Up, one_line, refused, run};
 
 /// One request to the front door; the whole answer.
 fn get(up: &Up, host: &str, path: &str) -> String {
@@ -192,4 +192,40 @@ fn networks_and_servers_are_written_in_one_way_everywhere() {
         let output = run(&["check-config", &path]);
         assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// After a purge the web tier still gave yesterday's file, which the edge then kept; the name of the host had to be guessed.
+#[test]
+fn a_purge_goes_through_every_layer_and_says_what_is_near() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("www");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("page.txt"), "first").unwrap();
+    let text = format!(
+        "[web.files]\nrecheck_ms = 3600000\n[[web.sites]]\nroot = \"{}\"\ncache_control = \"max-age=600\"\n",
+        root.display()
+    );
+    let config = config(directory.path(), &text);
+    let mut up = Up::spawn(directory.path(), &["--config", &config]);
+    up.wait_ready();
+    let purge = |what: &str| run(&["purge", what, "--url", &up.url]);
+    for host in ["a.test", "b.test"] {
+        assert!(get(&up, host, "/page.txt").ends_with("first"));
+    }
+    std::fs::write(root.join("page.txt"), "second").unwrap();
+    assert!(get(&up, "a.test", "/page.txt").ends_with("first"), "it is stored");
+    let near = one_line(&purge("/Page.txt"), 1);
+    assert!(
+        near.contains("nothing was stored under that name; near it is stored: http://a.test/page.txt"),
+        "{near}"
+    );
+    let output = purge("/page.txt");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("edge-1") && said.contains("web-1"), "{said}");
+    for host in ["a.test", "b.test"] {
+        assert!(get(&up, host, "/page.txt").ends_with("second"), "by every name: {said}");
+    }
+    let output = purge("/never");
+    assert!(output.status.success(), "nothing there is what was wanted");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing of it was stored"));
 }
