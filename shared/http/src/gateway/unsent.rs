@@ -150,7 +150,7 @@ mod tests {
     /// Slowest first, and no more of them than have to go; those that hold nothing are left alone.
     #[test]
     fn those_that_have_waited_longest_are_cut_off_first() {
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         let before = HELD.load(Relaxed);
         let all: Vec<Backlog> = (0..5).map(|_| Backlog::default()).collect();
         for (unsent, bytes) in all.iter().zip([0, 100, 100, 100, 100]) {
@@ -158,7 +158,7 @@ mod tests {
         }
         assert!(HELD.load(Relaxed) >= before + 400);
         QUEUE.with_borrow_mut(|queue| assert_eq!(doom(queue, 150).len(), 2));
-        let cut: Vec<bool> = all.iter().map(|unsent| unsent.poll_cut_off(100, &mut cx).is_ready()).collect();
+        let cut: Vec<bool> = all.iter().map(|unsent| unsent.poll_cut_off(100, &cx).is_ready()).collect();
         assert_eq!(cut, [false, true, true, false, false]);
         QUEUE.with_borrow_mut(|queue| assert_eq!(doom(queue, 0).len(), 0));
         all[3].leave();
