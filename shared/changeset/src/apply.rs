@@ -28,7 +28,7 @@ impl Replicated {
     /// Makes the recorded changes of these changesets, one after the other, inside the transaction that is open. After an
     /// error the caller must roll that transaction back: part of the changes may be in it.
     ///
-    /// Of the changes of one row only what comes of them is made: see [`crate::net`].
+    /// Of the changes of one row only what comes of them is made: see `net`.
     ///
     /// Triggers must be off on this connection, and `foreign_keys` too, because the changesets have their effects already.
     ///

@@ -42,7 +42,7 @@ impl Key {
     /// From a file with a secret.
     ///
     /// # Errors
-    /// It cannot be read, or the secret is shorter than [`SECRET_BYTES_MIN`].
+    /// It cannot be read, or the secret is shorter than 16 bytes.
     pub fn from_file(path: &Path) -> io::Result<Self> {
         let secret = std::fs::read(path)?;
         if secret.trim_ascii().len() < SECRET_BYTES_MIN {

@@ -1,7 +1,7 @@
 //! Processes of our own beside the node: what cannot be interrupted inside of it runs here, where it can be killed.
 //!
 //! - `keep`: supervises one program and everything it starts, see [`keeper`](self);
-//! - `work`: decodes images and reads files, one at a time, and answers; the node's side of it is [`Pool`].
+//! - `work`: decodes images and reads files, one at a time, and answers; the node's side of it is `Pool`.
 //!
 //! It is the same program under a hidden subcommand, started with an empty environment, and inherits nothing but a socket.
 

@@ -21,6 +21,6 @@ mod stream;
 pub use script::FastCgiRoot;
 pub(crate) use stream::FastCgi;
 
-/// The field under which the client's address reaches [`params`]; every pool that may hold a FastCGI server sets it, and drops
+/// The field under which the client's address reaches `params`; every pool that may hold a FastCGI server sets it, and drops
 /// what a client sent under this name.
 pub const CLIENT_FIELD: &str = "standfast-client";
