@@ -90,8 +90,14 @@ async fn watch(life: &Life, app: &App) {
     life.ready(); // without the database the front door still opens, and says so
     let (mut has_schema, mut failures) = (false, 0_u32);
     loop {
+        let migrated = if has_schema { Ok(()) } else { migrate(app).await };
+        has_schema = migrated.is_ok();
         let began = clock::now();
-        let answer = if has_schema { look(app).await } else { migrate(app).await };
+        // Right after the schema: until the first look nobody knows that anything works.
+        let answer = match migrated {
+            Ok(()) => look(app).await,
+            Err(error) => Err(error),
+        };
         let answers = answer.is_ok();
         let pause = match answer {
             Ok(()) => {
@@ -99,8 +105,7 @@ async fn watch(life: &Life, app: &App) {
                 if std::mem::take(&mut failures) > 0 {
                     tracing::info!(tier = "app", "the jobs' database answers again");
                 }
-                let first = !std::mem::replace(&mut has_schema, true);
-                if first { Duration::ZERO } else { (clock::now() - began) * COUNT_SHARE }
+                (clock::now() - began) * COUNT_SHARE
             }
             Err(error) => {
                 if failures.is_multiple_of(SAY_EACH) {

@@ -172,7 +172,7 @@ async fn a_database_that_goes_away_in_the_middle_ends_the_stream_with_what_to_se
 /// for hung, and everybody whom it served lost their connection.
 #[actix_web::test]
 async fn many_lines_that_cannot_be_stored_keep_nobody_else_waiting() {
-    let stack = Stack::with(|config| config.http_workers = 1).await;
+    let stack = Stack::with(|config| (config.http_workers, config.waiters_max) = (1, 1_000)).await;
     let bad = ["x\n".repeat(100_000), "{}\n".repeat(30_000), "\n".repeat(300_000) + "x"];
     for body in bad {
         let lines = body.lines().filter(|line| !line.is_empty()).count();

@@ -170,7 +170,9 @@ async fn no_spelling_of_a_field_of_ours_reaches_the_upstream_server() {
             let secret = basic("alice", "secret");
             let mut fields: Vec<_> = names.iter().map(|name| (*name, "root")).collect();
             fields.extend_from_slice(&[("my-own", "kept"), ("authorization", &secret)]);
-            assert_eq!(web.get("/", &[coding, &fields].concat()).await.status, 200);
+            // Another test of this process floods the checks of passwords meanwhile: 429 is to come again.
+            let fields = [coding, &fields].concat();
+            common::until("it is let in", async || web.get("/", &fields).await.status == 200).await;
             let seen = origin.seen().pop().unwrap().to_ascii_lowercase();
             let said: Vec<_> = seen.lines().filter(|line| line.contains("authenticated")).collect();
             let ours: &[&str] = if auth.is_some() { &["x-authenticated-user: alice"] } else { &[] };

@@ -23,7 +23,7 @@ use crate::endpoints::Endpoint;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(1);
 /// A connection that was not used for so long is closed.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_secs(20);
 /// Idle connections to one replica that are kept.
 const IDLE_MAX: usize = 64;
 

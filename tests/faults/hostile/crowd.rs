@@ -25,7 +25,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// More than the sockets on the way take, so that whoever sends it must wait for its reader.
 const LARGE: usize = 8 << 20;
 
-const LIMITS: &str = "[edge]\nlisten = \"127.0.0.1:0\"\n[edge.limits]\nhead_timeout_ms = 20000\nbody_idle_ms = 10000\nsend_idle_ms = 10000\n";
+/// All of them have one address, so what one client may ask for at once has no bound here: those who are not slow have the same.
+const LIMITS: &str = "[edge]\nlisten = \"127.0.0.1:0\"\n[edge.limits]\nhead_timeout_ms = 20000\nbody_idle_ms = 10000\n\
+    send_idle_ms = 10000\nrequests_per_client_max = 0\n[balancer.limits]\nrequests_per_client_max = 0\n[web.limits]\n\
+    requests_per_client_max = 0\n";
 
 /// `/large` may be stored for a minute; all else is empty.
 fn answer(request: &Request) -> (&'static [u8], bool) {

@@ -96,7 +96,7 @@ async fn storm(stack: &TestStack, origin: &Origin, points: [SocketAddr; 2]) -> D
     for n in 0..PURGES {
         second.tick().await;
         let tags = (n * TAGS_EACH..(n + 1) * TAGS_EACH).map(|tag| format!("t{tag}")).collect();
-        assert_eq!(purge(&mut purger, tags).await, ["edge-1", "edge-2"], "purge {n}");
+        assert_eq!(purge(&mut purger, tags).await, ["edge-1", "edge-2", "web-1"], "purge {n}");
         for reader in &mut readers {
             assert_eq!(reader.get("/kept").await.unwrap().status, 200);
         }

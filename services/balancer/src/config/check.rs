@@ -173,4 +173,13 @@ mod tests {
         }
         assert!(HashBy::try_from("header:".to_owned()).is_err());
     }
+
+    #[test]
+    fn one_key_of_the_default_pool_leaves_its_members() {
+        let config: Config =
+            serde_json::from_str(r#"{"pool": {"check": {"kind": "tcp"}}}"#).expect("allowed");
+        assert_eq!(config.pool.tiers, ["web", "app"]);
+        let config: Config = serde_json::from_str(r#"{"pool": {"members": ["a:1"]}}"#).expect("allowed");
+        assert!(config.pool.tiers.is_empty(), "members instead");
+    }
 }

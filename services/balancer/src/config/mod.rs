@@ -10,7 +10,7 @@ use std::time::Duration;
 use http_support::gateway::{ClientLimits, TlsConfig};
 use http_support::proxy_header::Version;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::pair::Timing;
 
@@ -47,6 +47,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
     /// Where requests go that no route takes.
+    #[serde(deserialize_with = "default_pool")]
     pub pool: PoolConfig,
     /// Further pools by name.
     pub pools: BTreeMap<String, PoolConfig>,
@@ -159,6 +160,18 @@ impl PairConfig {
     }
 }
 
+/// The tiers of the default pool, unless others or members are named: a section that sets one key of it, such as
+/// `[balancer.pool.check]`, means the same pool.
+fn default_pool<'de, D: Deserializer<'de>>(from: D) -> Result<PoolConfig, D::Error> {
+    let pool = PoolConfig::deserialize(from)?;
+    let nobody = pool.tiers.is_empty() && pool.members.is_empty();
+    Ok(if nobody { PoolConfig { tiers: default_tiers(), ..pool } } else { pool })
+}
+
+fn default_tiers() -> Vec<String> {
+    vec!["web".to_owned(), "app".to_owned()]
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -173,7 +186,7 @@ impl Default for Config {
                 IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
             ],
             secret_file: None,
-            pool: PoolConfig { tiers: vec!["web".to_owned(), "app".to_owned()], ..PoolConfig::default() },
+            pool: PoolConfig { tiers: default_tiers(), ..PoolConfig::default() },
             pools: BTreeMap::new(),
             routes: Vec::new(),
             tcp: Vec::new(),

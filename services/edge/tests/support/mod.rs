@@ -47,6 +47,7 @@ impl Stack {
                 tls_listen: None,
                 origins: vec![origin.address],
                 origin_rest_ms: 50,
+                hosts: vec!["a.example".to_owned()], // which the client asks for
                 ..Config::default()
             };
             change(n, &mut config);
