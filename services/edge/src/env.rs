@@ -61,7 +61,8 @@ pub fn env(config: Config, on: Dependencies) -> Result<Env, Error> {
         announcer.set_fact("tls", tls.url.clone());
     }
     let telemetry = Telemetry::new();
-    let gate = Gate::new("edge", &config.hosts, &[]);
+    // An object that is published may be plain text; who publishes shows a token.
+    let gate = Gate::new("edge", &config.hosts, &[]).with_text_at(&["/.standfast/edge/objects"]);
     let edge = Edge {
         gate: gate.clone(),
         announcer,
