@@ -41,7 +41,7 @@ pub use attempts::{Attempts, Budgets};
 pub use checker::check;
 pub use config::{
     CanaryBy, CanaryConfig, CheckConfig, CheckKind, EjectConfig, FastCgiConfig, HashBy, LimitConfig,
-    MemberConfig, OPEN_MS, PoolConfig, RetryConfig, StickyConfig, TimeoutConfig, is_name,
+    MemberConfig, OPEN_MS, PoolConfig, RetryConfig, StickyConfig, TimeoutConfig, is_name, ranges, refused,
 };
 pub use membership::keep;
 pub use pool::{Member, Place, Pool, Refused, State, Tried, Wish, client_key};

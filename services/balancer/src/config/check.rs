@@ -1,7 +1,6 @@
 //! Refuses what cannot work, before a port is bound.
 
 use std::fmt::Display;
-use std::ops::RangeInclusive;
 
 use upstream::is_name;
 
@@ -13,19 +12,7 @@ use super::Config;
 pub struct ConfigError(String);
 
 fn refused(key: impl Display, value: impl Display, allowed: impl Display) -> ConfigError {
-    ConfigError(format!("{key} = {value}: allowed is {allowed}"))
-}
-
-fn ranges<'k>(
-    within: &str,
-    values: impl IntoIterator<Item = (&'k str, u64, RangeInclusive<u64>)>,
-) -> Result<(), ConfigError> {
-    match values.into_iter().find(|(_, value, range)| !range.contains(value)) {
-        Some((key, value, range)) => {
-            Err(refused(format!("{within}{key}"), value, format!("{} to {}", range.start(), range.end())))
-        }
-        None => Ok(()),
-    }
+    ConfigError(upstream::refused(key, value, allowed))
 }
 
 const fn n(value: usize) -> u64 {
@@ -56,7 +43,7 @@ impl Config {
     /// # Errors
     /// The first value that is not allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        ranges(
+        upstream::ranges(
             "",
             [
                 ("workers", n(self.workers), 1..=64),
@@ -66,7 +53,8 @@ impl Config {
                 ("pair.interval_ms", self.pair.interval_ms, 50..=10_000),
                 ("pair.silence_ms", self.pair.silence_ms, 2 * self.pair.interval_ms..=60_000),
             ],
-        )?;
+        )
+        .map_err(ConfigError)?;
         self.limits.validate("limits").map_err(ConfigError)?;
         self.tls.validate("tls").map_err(ConfigError)?;
         self.pool.validate("pool").map_err(ConfigError)?;
@@ -101,13 +89,14 @@ impl Config {
             if !known(&tcp.pool) {
                 return Err(refused("tcp.pool", format!("{:?}", tcp.pool), "the name of a pool"));
             }
-            ranges(
+            upstream::ranges(
                 "tcp.",
                 [
                     ("connections_max", n(tcp.connections_max), 1..=1_000_000),
                     ("idle_ms", tcp.idle_ms, 1_000..=86_400_000),
                 ],
-            )?;
+            )
+            .map_err(ConfigError)?;
         }
         Ok(())
     }

@@ -9,11 +9,16 @@ use http_support::gateway::ClientTls;
 use super::PoolConfig;
 use crate::url::Scheme;
 
-fn refused(key: impl Display, value: impl Display, allowed: impl Display) -> String {
+/// The text for a value that is not allowed: names key, value and what is.
+pub fn refused(key: impl Display, value: impl Display, allowed: impl Display) -> String {
     format!("{key} = {value}: allowed is {allowed}")
 }
 
-fn ranges<'k>(
+/// Checks numbers against their ranges; `within` is what their keys begin with.
+///
+/// # Errors
+/// The first that is out of its range.
+pub fn ranges<'k>(
     within: &str,
     values: impl IntoIterator<Item = (&'k str, u64, RangeInclusive<u64>)>,
 ) -> Result<(), String> {

@@ -13,7 +13,7 @@ use crate::health::EjectionRules;
 use crate::pick::Algorithm;
 use crate::tls::TlsConfig;
 
-pub use check::is_name;
+pub use check::{is_name, ranges, refused};
 pub use member::MemberConfig;
 pub(crate) use member::weight;
 
